@@ -1,0 +1,218 @@
+"""May a call start? The rules of admission over balances, as a pure function.
+
+This is the executable specification of `store/lua/reserve.lua`: the store's contract tests run both
+on the same balances and expect the same verdict. Letters as in `docs/budget-arithmetic.md`:
+L limit in force, G grants, C line (grants included), S settled, H live holds of others, A own hold.
+
+Rules, in the order in which they are asked:
+1. state: a line is breached iff S > C. A is no part of it. `S == C` is within.
+2. in flight: S <= C < S + H means that others' open calls may use the rest: ask again later.
+4. worst case: A = min(input bound + ceiling, C - S - H), never below what the call needs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.core.budget import Dimension
+from gateway.core.policy import Effect, ReserveKind
+
+
+class ScopeKind(Enum):
+    """What a balance belongs to."""
+
+    TASK = "task"
+    PARENT = "parent"
+    PHASE = "phase"
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The state of one dimension of one scope. `line` is C, or the runaway line with grants.
+
+    `cumulative` is always C of the cumulative threshold: a trip holds for as long as S is above it.
+    """
+
+    limit: int
+    granted: int
+    line: int
+    cumulative: int
+    runaway: int
+    settled: int
+    held: int
+
+    @property
+    def allowed(self) -> int:
+        """Return L + G, the figure that messages and headers call the limit."""
+        return self.limit + self.granted
+
+    @property
+    def breached(self) -> bool:
+        """Return rule 1: the settled total is above the line."""
+        return self.settled > self.line
+
+    @property
+    def room(self) -> int:
+        """Return what may still be held: C - S - H."""
+        return self.line - self.settled - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A task, an ancestor or a phase, with its balances and its stop state."""
+
+    kind: ScopeKind
+    name: str
+    balances: dict[Dimension, Balance]
+    state: str = "open"
+    trip_dimension: Dimension | None = None
+    trip_code: str = ""
+
+    @property
+    def tripped(self) -> bool:
+        """Return whether the stop-loss holds: it was set and the total is still above the line."""
+        if self.trip_dimension is None:
+            return False
+        balance = self.balances.get(self.trip_dimension)
+        return balance is not None and balance.settled > balance.cumulative
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a breach does, by scope kind and dimension; None where nothing is compared."""
+
+    task: dict[Dimension, Effect]
+    phase: dict[Dimension, Effect]
+
+    def of(self, kind: ScopeKind, dimension: Dimension) -> Effect | None:
+        """Return the effect for a scope of `kind`."""
+        table = self.phase if kind is ScopeKind.PHASE else self.task
+        return table.get(dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a call may use. Tokens are budget tokens; `unit_nano_usd` is per output token.
+
+    `input_low` and `input_high` bound the input; equal once counted. `output` is the ceiling for
+    worst case, the expected output otherwise; `output_min` the least that makes sense to allow.
+    """
+
+    input_low: int
+    input_high: int
+    input_nano_usd: int
+    output: int
+    output_min: int
+    unit_nano_usd: int
+
+
+class Verdict(Enum):
+    """The answer of admission. Values are the words of the store's reply."""
+
+    HELD = "held"
+    REFUSED = "refused"
+    SHORT = "short"
+    IN_FLIGHT = "in_flight"
+    COUNT = "count"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A verdict with the scope and dimension that made it, and what is held on HELD."""
+
+    verdict: Verdict
+    scope: Scope | None = None
+    dimension: Dimension | None = None
+    code: str = ""
+    output: int = 0
+
+
+def admit(scopes: Sequence[Scope], effects: Effects, kind: ReserveKind, need: Need) -> Admission:
+    """Return whether a call may start. `scopes`: the task, its ancestors, then the phase."""
+    stopped = first_stop(scopes, effects)
+    if stopped is not None:
+        return stopped
+    if kind is ReserveKind.NONE:
+        return Admission(Verdict.HELD, output=need.output)
+    in_flight = _first_in_flight(scopes, effects)
+    if in_flight is not None:
+        return in_flight
+    if kind is ReserveKind.EXPECTED:
+        return Admission(Verdict.HELD, output=need.output)
+    return _admit_worst_case(scopes, effects, need)
+
+
+def _refusing(
+    scopes: Sequence[Scope], effects: Effects
+) -> Iterator[tuple[Scope, Dimension, Balance]]:
+    """Yield every balance whose breach refuses, in the order of the rules."""
+    for scope in scopes:
+        for dimension, balance in scope.balances.items():
+            if effects.of(scope.kind, dimension) is Effect.REFUSE:
+                yield scope, dimension, balance
+
+
+def first_stop(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
+    """Return rule 1's refusal: killed, blocked, tripped, runaway, task, parents, phase."""
+    for scope in scopes:
+        if scope.state in ("killed", "blocked"):
+            return Admission(Verdict.REFUSED, scope, code=f"task_{scope.state}")
+    for scope in scopes:
+        trip = scope.trip_dimension
+        if trip and scope.tripped and effects.of(scope.kind, trip) is Effect.REFUSE:
+            return Admission(Verdict.REFUSED, scope, trip, scope.trip_code)
+    return _first_breach(list(_refusing(scopes, effects)))
+
+
+def _first_breach(refusing: list[tuple[Scope, Dimension, Balance]]) -> Admission | None:
+    """Return the first line that is crossed: runaway anywhere, then task, parents, phase."""
+    for scope, dimension, balance in refusing:
+        if scope.kind is not ScopeKind.PHASE and balance.settled > balance.runaway:
+            return Admission(Verdict.REFUSED, scope, dimension, "runaway_task")
+    for scope, dimension, balance in refusing:
+        if balance.breached:
+            code = (
+                "phase_budget_exceeded" if scope.kind is ScopeKind.PHASE else "task_budget_exceeded"
+            )
+            return Admission(Verdict.REFUSED, scope, dimension, code)
+    return None
+
+
+def _first_in_flight(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
+    for scope, dimension, balance in _refusing(scopes, effects):
+        if balance.settled + balance.held > balance.line:
+            return Admission(Verdict.IN_FLIGHT, scope, dimension, "budget_in_flight")
+    return None
+
+
+def _admit_worst_case(scopes: Sequence[Scope], effects: Effects, need: Need) -> Admission:
+    """Return rule 4: hold as much output as every line leaves, or say why not."""
+    output, tightest = need.output, None
+    for scope, dimension, balance in _refusing(scopes, effects):
+        affordable = _affordable_output(dimension, balance.room, need)
+        if affordable < output:
+            output, tightest = affordable, (scope, dimension, balance)
+    if tightest is None:
+        return Admission(Verdict.HELD, output=output)
+    slack = need.input_high - need.input_low
+    if slack > 0 and output + slack >= need.output_min:
+        return Admission(Verdict.COUNT)
+    if output >= need.output_min:
+        return Admission(Verdict.HELD, output=output)
+    scope, dimension, balance = tightest
+    if balance.held > 0:
+        return Admission(Verdict.IN_FLIGHT, scope, dimension, "budget_in_flight")
+    code = "phase_budget_exceeded" if scope.kind is ScopeKind.PHASE else "task_budget_exceeded"
+    return Admission(Verdict.SHORT, scope, dimension, code)
+
+
+def _affordable_output(dimension: Dimension, room: int, need: Need) -> int:
+    """Return how many output tokens `room` pays for, beside the input; negative if not even it."""
+    if dimension is Dimension.TOKENS:
+        return room - need.input_high
+    if dimension is Dimension.NANO_USD:
+        rest = room - need.input_nano_usd
+        return rest // need.unit_nano_usd if need.unit_nano_usd > 0 else need.output
+    if dimension is Dimension.CALLS:
+        return need.output if room >= 1 else -1
+    return need.output

@@ -1,0 +1,207 @@
+"""From balances and policy to one decision per call: allow, flag or refuse, with the breaches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
+from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
+from gateway.core.phases import WorkPhase
+from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
+
+
+class Outcome(Enum):
+    """What becomes of a call; the value of the `x-tollgate-decision` header."""
+
+    ALLOW = "allow"
+    FLAG = "flag"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One line that a settled total has crossed."""
+
+    scope: ScopeKind
+    name: str
+    dimension: Dimension
+    used: int
+    allowed: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the store answered to a reserve. Scopes: the task, its ancestors, then the phase.
+
+    `None` balances never occur; a scope without a limit in a dimension lacks that balance.
+    `held_tokens`, `held_nano_usd` and `output` (the ceiling that was paid for) are 0 unless HELD.
+    """
+
+    verdict: Verdict
+    now_ms: int
+    scopes: tuple[Scope, ...] = ()
+    phase: WorkPhase | None = None
+    execution: int = 0
+    held_tokens: int = 0
+    held_nano_usd: int = 0
+    output: int = 0
+    spent_nano_usd: int = 0
+    stop_scope: Scope | None = None
+    stop_dimension: Dimension | None = None
+    stop_code: str = ""
+    tripped_now: bool = False
+    episode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision for one call. `code` and `message` are set when it refuses.
+
+    `retryable` marks a refusal that is none: others' open calls hold the rest (`budget_in_flight`).
+    `clamp` is the output ceiling to put into the body, where the policy paid for less than asked.
+    """
+
+    outcome: Outcome
+    breaches: tuple[Breach, ...] = ()
+    would_refuse: bool = False
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+    clamp: int | None = None
+
+    @property
+    def refuses(self) -> bool:
+        """Return whether the call gets an answer of ours instead of the provider's."""
+        return self.outcome is Outcome.REFUSE
+
+
+def effects_of(policy: StopLossPolicy, mode: Mode) -> Effects:
+    """Return what a breach does under `policy` in `mode`; observing turns refuse into flag."""
+    if mode is Mode.OFF:
+        return Effects({}, {})
+
+    def in_mode(effect: Effect) -> Effect:
+        return effect if mode is Mode.ENFORCE else Effect.FLAG
+
+    def both(one: Effect, other: Effect) -> Effect:
+        return in_mode(Effect.REFUSE if one is other is Effect.REFUSE else Effect.FLAG)
+
+    task = dict.fromkeys(Dimension, in_mode(policy.effect))
+    task[Dimension.LATENCY_MS] = in_mode(policy.latency_action)
+    phase = dict.fromkeys(Dimension, in_mode(policy.phase_action))
+    phase[Dimension.LATENCY_MS] = both(policy.phase_action, policy.latency_action)
+    return Effects(task, phase)
+
+
+def decide(receipt: Receipt, policy: StopLossPolicy, mode: Mode, ceiling: int) -> Decision:
+    """Return the decision for a call that asked for up to `ceiling` output tokens."""
+    breaches = tuple(find_breaches(receipt.scopes, effects_of(policy, mode)))
+    if receipt.verdict is Verdict.IN_FLIGHT:
+        return Decision(
+            Outcome.REFUSE, breaches, False, "budget_in_flight", _in_flight(receipt), True
+        )
+    if receipt.verdict in (Verdict.REFUSED, Verdict.SHORT):
+        return Decision(
+            Outcome.REFUSE, breaches, False, receipt.stop_code, refusal_message(receipt)
+        )
+    would_refuse = (
+        mode is Mode.OBSERVE
+        and first_stop(receipt.scopes, effects_of(policy, Mode.ENFORCE)) is not None
+    )
+    clamped = (
+        mode is Mode.ENFORCE
+        and policy.reserve is ReserveKind.WORST_CASE
+        and receipt.output < ceiling
+    )
+    return Decision(
+        Outcome.FLAG if breaches or would_refuse else Outcome.ALLOW,
+        breaches,
+        would_refuse,
+        clamp=receipt.output if clamped else None,
+    )
+
+
+def find_breaches(scopes: Sequence[Scope], effects: Effects) -> Iterator[Breach]:
+    """Yield every crossed line that the policy cares about."""
+    for scope in scopes:
+        for dimension, balance in scope.balances.items():
+            if balance.breached and effects.of(scope.kind, dimension) is not None:
+                yield Breach(
+                    scope.kind,
+                    scope.name,
+                    dimension,
+                    balance.settled,
+                    balance.allowed,
+                    balance.line,
+                )
+
+
+_NOUN = {
+    Dimension.TOKENS: "token",
+    Dimension.LATENCY_MS: "latency",
+    Dimension.NANO_USD: "cost",
+    Dimension.CALLS: "call",
+}
+
+
+def format_amount(amount: int, dimension: Dimension) -> str:
+    """Return an amount for people: `31,600`, `245s`, `$5.03`."""
+    if dimension is Dimension.LATENCY_MS:
+        return f"{amount / 1000:,.0f}s"
+    if dimension is Dimension.NANO_USD:
+        return f"${amount / NANO_USD_PER_USD:,.2f}"
+    return f"{amount:,}"
+
+
+def exceeded_message(scope: Scope, dimension: Dimension, balance: Balance) -> str:
+    """Return SL-4's sentence: `Task T exceeded token budget: 15,234 / 12,000 (127%)`."""
+    owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
+    used, allowed = balance.settled, balance.allowed
+    return (
+        f"{owner} {scope.name} exceeded {_NOUN[dimension]} budget: "
+        f"{format_amount(used, dimension)} / {format_amount(allowed, dimension)} "
+        f"({percent(used, allowed)}%)"
+    )
+
+
+def refusal_message(receipt: Receipt) -> str:
+    """Return what the agent reads: the fact, where it happened, and the way out.
+
+    The wording avoids phrases that client libraries take for another error (context window,
+    request quotas), see `docs/wire.md`.
+    """
+    scope, dimension = receipt.stop_scope, receipt.stop_dimension
+    task = receipt.scopes[0].name if receipt.scopes else "-"
+    phase = receipt.phase.value if receipt.phase else "none"
+    way_out = (
+        f"Retrying will not help. Finish the task, or ask an operator for an override "
+        f"(POST /admin/v1/tasks/{scope.name if _is_task(scope) and scope else task}/overrides)."
+    )
+    if scope is None or dimension is None:
+        word = receipt.stop_code.removeprefix("task_") or "stopped"
+        return f"Task {task} was {word} by an operator. Phase: {phase}. {way_out}"
+    balance = scope.balances[dimension]
+    where = f"Phase: {phase}, dimension: {dimension.value}."
+    if receipt.verdict is Verdict.SHORT:
+        left = format_amount(max(0, balance.room), dimension)
+        need = format_amount(receipt.held_tokens, Dimension.TOKENS)
+        owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
+        return (
+            f"{owner} {scope.name} has {left} left of its {_NOUN[dimension]} budget, this call "
+            f"needs {need} tokens. {where} {way_out}"
+        )
+    return f"{exceeded_message(scope, dimension, balance)}. {where} {way_out}"
+
+
+def _is_task(scope: Scope | None) -> bool:
+    return scope is not None and scope.kind is not ScopeKind.PHASE
+
+
+def _in_flight(receipt: Receipt) -> str:
+    scope = receipt.stop_scope
+    name = scope.name if scope else "-"
+    return (
+        f"The rest of the budget of {name} is held by calls that are still open. "
+        "Ask again in a moment."
+    )

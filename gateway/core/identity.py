@@ -1,0 +1,220 @@
+"""Step 1, identify: for which task, phase and tiers a call is made, and by what route.
+
+Sources of a tag, the first that has it wins: URL prefix, header, W3C baggage. Names and tiers are
+case-insensitive; task ids are not. An id is validated before it is part of any key, path or label.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from urllib.parse import unquote_to_bytes
+
+from gateway.core.errors import BadCall
+from gateway.core.headers import Headers, baggage_members
+from gateway.core.phases import (
+    Complexity,
+    ImportanceTier,
+    Term,
+    WorkPhase,
+    allowed_terms,
+    parse_term,
+)
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+UNKNOWN = "UNKNOWN"
+
+
+class Dialect(Enum):
+    """The wire format of a call. UNMETERED is relayed as it is and recorded as such."""
+
+    OPENAI_CHAT = "openai_chat"
+    UNMETERED = "unmetered"
+
+
+class ErrorShape(Enum):
+    """In whose format the gateway words its own answers."""
+
+    OPENAI_ANTHROPIC = "openai_anthropic"
+    GEMINI = "gemini"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call goes: the upstream's name, the target as received behind our prefixes."""
+
+    upstream: str
+    target: bytes
+    dialect: Dialect
+    error_shape: ErrorShape
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidTag:
+    """A tag that says nothing we know: the header it came in, its text, what is allowed."""
+
+    source: str
+    text: str
+    allowed: str
+
+    @property
+    def message(self) -> str:
+        """Return what the client reads when tags are enforced."""
+        return f"{self.source}: {self.text[:128]!r} is not valid; allowed: {self.allowed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What a call says about its task. None stands for "not said" or not understood."""
+
+    task: str | None = None
+    phase: WorkPhase | None = None
+    complexity: Complexity | None = None
+    importance: ImportanceTier | None = None
+    parent: str | None = None
+    grace: bool = False
+    invalid: tuple[InvalidTag, ...] = ()
+
+
+@dataclass(slots=True)
+class _RawTags:
+    """Texts by tag with where each came from; the first source keeps the place."""
+
+    found: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def offer(self, tag: str, text: str, source: str) -> None:
+        if text and tag not in self.found:
+            self.found[tag] = (text, source)
+
+
+_HEADER_TAGS = {
+    b"x-task-id": ("task", "X-Task-Id"),
+    b"x-task-phase": ("phase", "X-Task-Phase"),
+    b"x-phase": ("phase", "X-Phase"),
+    b"x-task-complexity": ("complexity", "X-Task-Complexity"),
+    b"x-task-importance": ("importance", "X-Task-Importance"),
+    b"x-task-parent": ("parent", "X-Task-Parent"),
+    b"x-task-grace": ("grace", "X-Task-Grace"),
+}
+_BAGGAGE_TAGS = {
+    "task.id": "task",
+    "task.phase": "phase",
+    "task.complexity": "complexity",
+    "task.importance": "importance",
+}
+_CHAT_PATH = b"/chat/completions"
+_ID_ALLOWED = "a letter or digit, then up to 127 letters, digits, dots, underscores, hyphens"
+
+
+def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
+    """Return a call's tags and route.
+
+    Raises BadCall (`invalid_target`) for a request target that could mean another place upstream.
+    """
+    path, _, query = checked_target(target).partition(b"?")
+    raw = _RawTags()
+    path, upstream = _strip_prefixes(path, raw)
+    anthropic, baggage = False, b""
+    for name, value in headers:
+        lower = name.lower()
+        tag = _HEADER_TAGS.get(lower)
+        if tag is not None:
+            raw.offer(tag[0], value.decode("latin-1").strip(), tag[1])
+        elif lower == b"baggage":
+            baggage = value
+        elif lower == b"anthropic-version":
+            anthropic = True
+    if baggage:
+        for member, text in baggage_members(baggage).items():
+            if member in _BAGGAGE_TAGS:
+                raw.offer(_BAGGAGE_TAGS[member], text, f"baggage {member}")
+    rest = path + b"?" + query if query else path
+    return _understood(raw), _route(path, rest, upstream, anthropic)
+
+
+def checked_target(target: bytes) -> bytes:
+    """Return the request target if it is a plain absolute path, else raise BadCall.
+
+    A provider may fold dot segments, double or encoded slashes: what we classify must be what it
+    serves (`docs/wire.md`).
+    """
+    path = target.partition(b"?")[0]
+    decoded = unquote_to_bytes(path) if b"%" in path else path
+    odd = (
+        not path.startswith(b"/")
+        or b"//" in decoded
+        or b"\\" in decoded
+        or b"\0" in decoded
+        or b"%2f" in path.lower()
+        or b"%5c" in path.lower()
+        or (b"/." in decoded and not {b".", b".."}.isdisjoint(decoded.split(b"/")))
+    )
+    if odd:
+        raise BadCall(
+            "invalid_target",
+            "The request target must be an absolute path without empty or dot segments, "
+            "encoded slashes, backslashes or NUL.",
+        )
+    return target
+
+
+def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
+    """Take `/t/<task>/<phase>` and `/u/<upstream>` off the path, in that order."""
+    upstream = ""
+    if path.startswith(b"/t/"):
+        match path.split(b"/", 4):
+            case [_, _, task, phase, rest]:
+                raw.offer("task", unquote_to_bytes(task).decode("latin-1"), "URL /t/<task>")
+                if phase != b"-":
+                    text = unquote_to_bytes(phase).decode("latin-1")
+                    raw.offer("phase", text, "URL /t/<task>/<phase>")
+                path = b"/" + rest
+            case _:
+                raise BadCall("invalid_target", "Expected /t/<task>/<phase or ->/<path>.")
+    if path.startswith(b"/u/"):
+        match path.split(b"/", 3):
+            case [_, _, name, rest] if name:
+                upstream = name.decode("latin-1")
+                path = b"/" + rest
+            case _:
+                raise BadCall("invalid_target", "Expected /u/<upstream>/<path>.")
+    return path, upstream
+
+
+def _understood(raw: _RawTags) -> Tags:
+    invalid: list[InvalidTag] = []
+
+    def term(vocabulary: type[Term], tag: str) -> Term | None:
+        text, source = raw.found.get(tag, ("", ""))
+        member = parse_term(vocabulary, text) if text else None
+        if text and member is None:
+            invalid.append(InvalidTag(source, text, allowed_terms(vocabulary)))
+        return member
+
+    def task_id(tag: str) -> str | None:
+        text, source = raw.found.get(tag, ("", ""))
+        if text and not ID_PATTERN.fullmatch(text):
+            invalid.append(InvalidTag(source, text, _ID_ALLOWED))
+            return None
+        return text or None
+
+    return Tags(
+        task=task_id("task"),
+        phase=term(WorkPhase, "phase"),
+        complexity=term(Complexity, "complexity"),
+        importance=term(ImportanceTier, "importance"),
+        parent=task_id("parent"),
+        grace=raw.found.get("grace", ("", ""))[0] == "1",
+        invalid=tuple(invalid),
+    )
+
+
+def _route(path: bytes, target: bytes, upstream: str, anthropic: bool) -> Route:
+    """Return where the call goes by its path, `anthropic-version` and the named upstream."""
+    plain = unquote_to_bytes(path) if b"%" in path else path
+    plain = plain.rstrip(b"/")
+    dialect = Dialect.OPENAI_CHAT if plain.endswith(_CHAT_PATH) else Dialect.UNMETERED
+    if plain.startswith(b"/v1beta/") or plain == b"/v1beta":
+        return Route(upstream or "gemini", target, dialect, ErrorShape.GEMINI)
+    messages = plain == b"/v1/messages" or plain.startswith(b"/v1/messages/")
+    default = "anthropic" if messages or anthropic else "openai"
+    return Route(upstream or default, target, dialect, ErrorShape.OPENAI_ANTHROPIC)

@@ -1,0 +1,143 @@
+"""The meter: reads a copy of the answer while it passes, and can never hurt the relay.
+
+`feed` takes the provider's body bytes and returns those for the client: the same, but for a usage
+event that only the gateway asked for. Any failure to read ends the metering, not the relaying.
+"""
+
+from dataclasses import dataclass, field
+
+from gateway.core.dialects import openai_chat
+from gateway.core.sse import EventSplitter, event_data
+from gateway.core.usage import Usage
+
+# A usage event is a few hundred bytes; a longer unfinished event (an image) is not held back. Its
+# rest then looks like an event without data, which passes.
+_LONGEST_HELD_EVENT = 16_384
+_LONGEST_COPIED_EVENT = 1_048_576
+_LONGEST_JSON = 64 * 1024 * 1024
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(slots=True)
+class Observation:
+    """What was seen of one answer: the reported usage, and the text to count if there is none."""
+
+    usage: Usage | None = None
+    model: str = ""
+    text: list[str] = field(default_factory=list)
+    chars: int = 0
+    usage_seen: bool = False
+    error_seen: bool = False
+
+    def note(self, answer: openai_chat.Answer) -> None:
+        """Take in a JSON answer or one event. Later usage replaces earlier: it is cumulative."""
+        text = answer.text()
+        if text:
+            self.text.append(text)
+            self.chars += len(text)
+        if answer.usage is not None:
+            self.usage = openai_chat.usage_of(answer)
+            self.usage_seen = True
+        if answer.model:
+            self.model = answer.model
+        if answer.error is not None:
+            self.error_seen = True
+
+    def reported_usage(self) -> Usage | None:
+        """Return the provider's counts. All zero beside a non-empty answer counts as missing."""
+        usage = self.usage
+        if usage is not None and self.chars and not usage.input_total and not usage.output_total:
+            return None
+        return usage
+
+    @property
+    def output_tokens_seen(self) -> int:
+        """Return roughly how many output tokens have passed so far."""
+        return -(-self.chars // _CHARS_PER_TOKEN)
+
+
+class PlainMeter:
+    """Reads nothing: for routes that are not metered."""
+
+    def __init__(self) -> None:
+        self.seen = Observation()
+
+    def feed(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+    def end(self) -> bytes:
+        """Return nothing: nothing was held back."""
+        return b""
+
+
+class JsonMeter:
+    """Keeps a copy of a JSON answer and reads it at its end."""
+
+    def __init__(self) -> None:
+        self.seen = Observation()
+        self._copy: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Return `data`, keeping a copy within bounds."""
+        self._size += len(data)
+        if self._size <= _LONGEST_JSON:
+            self._copy.append(data)
+        return data
+
+    def end(self) -> bytes:
+        """Read the whole answer; leading blank lines are legal before JSON."""
+        if self._size <= _LONGEST_JSON:
+            answer = openai_chat.read_answer(b"".join(self._copy).lstrip())
+            if answer is not None:
+                self.seen.note(answer)
+        self._copy.clear()
+        return b""
+
+
+class StreamMeter:
+    """Reads the events of a stream as they pass.
+
+    With `hide_usage` an event waits until it is whole, and the one that reports only usage is taken
+    out; otherwise every byte passes at once and the events are read from a copy.
+    """
+
+    def __init__(self, *, hide_usage: bool) -> None:
+        self.seen = Observation()
+        self._splitter = EventSplitter()
+        self._hide_usage = hide_usage
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may pass to the client now."""
+        kept = [event for event in self._splitter.feed(data) if not self._hides(event)]
+        if not self._hide_usage:
+            if self._splitter.held_back > _LONGEST_COPIED_EVENT:
+                self._splitter.flush()
+            return data
+        if self._splitter.held_back > _LONGEST_HELD_EVENT:
+            kept.append(self._splitter.flush())
+        return b"".join(kept)
+
+    def end(self) -> bytes:
+        """Return what was held back; an unfinished last event is read as clients read it."""
+        rest = self._splitter.flush()
+        if not rest or self._hides(rest) or not self._hide_usage:
+            return b""
+        return rest
+
+    def _hides(self, event: bytes) -> bool:
+        """Read one event; return whether it must not reach the client."""
+        data = event_data(event)
+        if not data or data == b"[DONE]":
+            return False
+        answer = openai_chat.read_answer(data)
+        if answer is None:
+            return False
+        self.seen.note(answer)
+        return (
+            self._hide_usage and answer.usage is not None and openai_chat.is_usage_event_only(data)
+        )
+
+
+Meter = PlainMeter | JsonMeter | StreamMeter

@@ -1,0 +1,42 @@
+"""What a call used: one record for every provider, in inclusive buckets.
+
+Inclusive means: cached reads, cache writes are part of `input_total`, reasoning of `output_total`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.core.budget import TokenWeights
+
+
+class UsageSource(Enum):
+    """Where the counts come from."""
+
+    PROVIDER = "provider"
+    ESTIMATED = "estimated"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one call; all are integers >= 0."""
+
+    input_total: int = 0
+    cached_read: int = 0
+    cache_write: int = 0
+    output_total: int = 0
+    reasoning: int = 0
+
+    @property
+    def plain_input(self) -> int:
+        """Return the input tokens that were neither read from nor written to a cache."""
+        return max(0, self.input_total - self.cached_read - self.cache_write)
+
+    def budget_tokens(self, weights: TokenWeights) -> int:
+        """Return what the call counts against a token budget."""
+        return weights.charge(
+            self.plain_input, self.cached_read, self.cache_write, self.output_total
+        )
+
+
+NO_USAGE = Usage()

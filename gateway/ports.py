@@ -1,0 +1,236 @@
+"""The doors of the data path: what `lifecycle` sees of the world outside it.
+
+Adapters behind them: `server/http1.py` (Downstream), `upstream/` (Upstreams, Exchange), `store/`
+(BudgetStore), `telemetry/recorder.py` (Recorder), `tokenizer.py` (Tokenizer).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.admission import Effects, Need
+from gateway.core.budget import TaskLimits, TokenWeights
+from gateway.core.decision import Breach, Receipt
+from gateway.core.errors import CallError
+from gateway.core.headers import Headers
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.policy import ReserveKind
+from gateway.core.usage import Usage, UsageSource
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request as it came: the target undecoded, headers in order, the body's bytes."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes
+    received_at: float
+
+
+class Downstream(Protocol):
+    """One call's way back to its client. Methods never block and never raise."""
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the client is still there."""
+
+    def start(self, status: int, headers: Headers, budget_lines: str, length: int | None) -> None:
+        """Send the status line and headers; `length` None means that the end is not known yet."""
+
+    def write(self, data: bytes) -> None:
+        """Send body bytes."""
+
+    def finish(self) -> None:
+        """End the answer; the connection may serve the next call."""
+
+    def abort(self) -> None:
+        """Cut the connection: the client must see that the answer is not whole."""
+
+    def attach(self, flow: "Flow") -> None:
+        """Tell `flow` from now on when the client reads too slowly, catches up or goes away."""
+
+
+class Flow(Protocol):
+    """Who wants to know how the client is doing."""
+
+    def client_is_slow(self) -> None:
+        """Take note that the client's buffers are full: stop reading from the provider."""
+
+    def client_caught_up(self) -> None:
+        """Go on reading from the provider."""
+
+    def client_left(self) -> None:
+        """Take note that the client has closed the connection."""
+
+
+class ResponseSink(Protocol):
+    """Who receives a provider's answer. Called from the connection's `data_received`."""
+
+    def on_head(self, status: int, headers: Headers, length: int | None) -> None:
+        """Take the status and headers; `length` is the body's size in bytes if it is stated."""
+
+    def on_body(self, data: bytes) -> None:
+        """Take body bytes, transfer coding already taken off."""
+
+    def on_end(self) -> None:
+        """Take note that the answer is complete."""
+
+    def on_broken(self, error: CallError) -> None:
+        """Take note that the answer will never be complete."""
+
+
+class Exchange(Protocol):
+    """One request on one upstream connection."""
+
+    def send(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> None:
+        """Write the request. `Host` and framing headers are made here; what is sent cannot fail."""
+
+    def pause(self) -> None:
+        """Stop reading the answer."""
+
+    def resume(self) -> None:
+        """Go on reading the answer."""
+
+    def cancel(self) -> None:
+        """Close the connection without waiting for the answer's end; the sink hears no more."""
+
+
+class Upstreams(Protocol):
+    """The providers, by name."""
+
+    def has(self, name: str) -> bool:
+        """Return whether `name` is configured."""
+
+    async def connect(self, name: str, sink: ResponseSink) -> Exchange:
+        """Return an exchange on an idle or new connection.
+
+        Raises UpstreamError (`upstream_unreachable`, `upstream_busy`) with `sent` False.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What never changes about a task: tiers of the snapshot, ancestors, weights."""
+
+    complexity: Complexity
+    importance: ImportanceTier
+    parents: tuple[str, ...] = ()
+    weights: TokenWeights = TokenWeights()
+
+
+@dataclass(frozen=True, slots=True)
+class ReservePlan:
+    """One reserve: for whom, what to compare, what to hold. `limits` is used by the first call."""
+
+    call_id: str
+    tenant: str
+    task: str
+    facts: TaskFacts
+    limits: TaskLimits | None
+    phase: WorkPhase | None
+    enforce_from: WorkPhase | None
+    kind: ReserveKind
+    effects: Effects
+    need: Need
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a call really used, with enough of its plan to charge it if its reserve never arrived.
+
+    `tokens` are budget tokens (weighted); `usage` keeps the raw counts.
+    """
+
+    plan: ReservePlan
+    phase: WorkPhase | None
+    tokens: int
+    nano_usd: int
+    usage: Usage
+    source: UsageSource
+    would_refuse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement's effect: the task's totals before and after it."""
+
+    duplicate: bool
+    tokens_before: int = 0
+    tokens_after: int = 0
+    limit: int = 0
+
+
+class BudgetStore(Protocol):
+    """Where balances live. Each method is one atomic act; all raise StoreError."""
+
+    def facts_of(self, tenant: str, task: str) -> TaskFacts | None:
+        """Return a task's facts as far as this process has seen them, without asking."""
+
+    async def reserve(self, plan: ReservePlan) -> Receipt:
+        """Create the task if it is new, compare every budget, hold the amount or say why not.
+
+        Raises StaleFacts when the task's snapshot has other facts than the plan was made with.
+        """
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Replace the hold by what was used; idempotent by call id."""
+
+    async def release(self, plan: ReservePlan) -> None:
+        """Give the hold back: nothing was sent to the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A finished call, for the ledger, the metrics and the log. Times in milliseconds."""
+
+    call_id: str
+    tenant: str
+    task: str
+    phase: str
+    complexity: str
+    importance: str
+    method: str
+    path: str
+    upstream: str
+    dialect: str
+    model: str
+    stream: bool
+    status: int
+    outcome: str
+    code: str
+    would_refuse: bool
+    breaches: tuple[Breach, ...]
+    usage: Usage
+    source: str
+    tokens: int
+    nano_usd: int | None
+    held_tokens: int
+    latency_ms: float
+    first_byte_ms: float
+    client_left: bool
+    store_failed: bool
+
+
+class Recorder(Protocol):
+    """Takes note of what happened; never fails, never waits."""
+
+    def call(self, record: CallRecord) -> None:
+        """Record a finished call."""
+
+    def event(self, name: str, level: str = "info", **fields: object) -> None:
+        """Record something noteworthy: a trip, a notice level, a failure."""
+
+
+class Tokenizer(Protocol):
+    """Counts tokens exactly, off the event loop."""
+
+    async def count(self, model: str, texts: Sequence[str]) -> int:
+        """Return the tokens of all texts together."""
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds; only differences mean anything."""
+
+NewCallId = Callable[[], str]

@@ -1,0 +1,1 @@
+"""Where balances live: one Redis/Valkey server, a handful of atomic scripts."""

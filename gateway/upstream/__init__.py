@@ -1,0 +1,1 @@
+"""The provider side of a call: connections, pools, routing."""
