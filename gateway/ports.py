@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.admission import Effects, Need
-from gateway.core.budget import TaskLimits, TokenWeights
+from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.decision import Breach, Receipt
-from gateway.core.errors import CallError
+from gateway.core.errors import CallError, StoreError
 from gateway.core.headers import Headers
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
@@ -117,7 +117,7 @@ class TaskFacts:
     complexity: Complexity
     importance: ImportanceTier
     parents: tuple[str, ...] = ()
-    weights: TokenWeights = TokenWeights()
+    weights: TokenWeights = EQUAL_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,13 @@ class Settled:
     tokens_before: int = 0
     tokens_after: int = 0
     limit: int = 0
+
+
+class StaleFacts(StoreError):
+    """A plan was made with other facts than the task's snapshot has; `facts_of` now has those."""
+
+    def __init__(self) -> None:
+        super().__init__("stale_facts", "the task's snapshot has other facts")
 
 
 class BudgetStore(Protocol):

@@ -28,7 +28,10 @@ class Pause(NamedTuple):
 
 
 class Halt(enum.Enum):
-    """The ways in which an answer ends that was not written to its end."""
+    """The ways in which an answer ends that was not written to its end.
+
+    The last step of an answer; but HANG is given as often as it is asked for.
+    """
 
     HANG = "no more bytes, but the connection stays"
     CLOSE = "close after what was written"
@@ -76,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._timer: asyncio.Handle | None = None
         self._client_is_behind = False
+        self._is_reading = True
         self._continue_owed = False
         self._closing = False
 
@@ -104,7 +108,8 @@ class Connection(asyncio.Protocol):
             if isinstance(error, httptools.HttpParserError):
                 self._waiting.append((Received(0, "", "", [], b""), False))
         self._work()
-        if len(self._waiting) > _MAX_WAITING:
+        if len(self._waiting) > _MAX_WAITING and self._is_reading:
+            self._is_reading = False
             self._transport.pause_reading()
 
     def on_message_begin(self) -> None:
@@ -148,7 +153,8 @@ class Connection(asyncio.Protocol):
             trailers=self._trailers,
         )
         self._continue_owed = False
-        self._waiting.append((request, self._parser.should_keep_alive()))
+        stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        self._waiting.append((request, stays))
 
     def _send_continue(self) -> None:
         if self._continue_owed and self._answer is None and not self._waiting:
@@ -165,8 +171,12 @@ class Connection(asyncio.Protocol):
             self._play(self._answer)
         if not self._waiting:
             self._send_continue()
-            if not self._closing:
-                self._transport.resume_reading()
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
 
     def _play(self, answer: Answer) -> None:
         """Do steps until the answer ends, pauses, or the client is behind."""

@@ -92,6 +92,9 @@ class TokenWeights:
         return -(-milli // 1000)
 
 
+EQUAL_WEIGHTS = TokenWeights()
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseBudgetConfig:
     """`phase_budgets.yaml`, validated. The hash is over its canonical content (CFG-8)."""

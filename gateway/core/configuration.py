@@ -1,0 +1,69 @@
+"""What a data-plane worker runs on, as plain values that travel from the supervisor to it.
+
+`DataPlane` is read once at start; `Rules` is reloadable as a whole: a call takes one `Rules` and
+keeps it to its end, a reload swaps the reference.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.core.budget import PhaseBudgetConfig
+from gateway.core.policy import PolicySet
+from gateway.core.prices import PriceTable
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """A provider: an origin plus optional path prefix, and how to talk to it.
+
+    `provider` prefixes model names in price look-ups; `include_usage` tells whether it accepts
+    `stream_options.include_usage`; `ca_file` replaces the system's certificates.
+    """
+
+    base_url: str
+    provider: str = ""
+    include_usage: bool = True
+    forward_tags: bool = False
+    ca_file: str = ""
+    max_connections: int = 1_000
+    connect_timeout_ms: int = 10_000
+    read_timeout_ms: int = 600_000
+    keepalive_ms: int = 75_000
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """Everything static that a worker needs; no secrets but the store's URL.
+
+    `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds both
+    reading on after a client left a JSON call and finishing open calls at shutdown.
+    """
+
+    store_url: str
+    tenant: str = "default"
+    upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
+    refusal_status: int = 400
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_head_bytes: int = 65_536
+    header_timeout_ms: int = 10_000
+    idle_timeout_ms: int = 75_000
+    store_timeout_ms: int = 250
+    lease_ms: int = 30_000
+    heartbeat_ms: int = 10_000
+    tombstone_ms: int = 3_600_000
+    phase_idle_close_ms: int = 60_000
+    drain_ms: int = 30_000
+    log_calls: bool = True
+    log_format: str = "json"
+    log_level: str = "info"
+    enforcement_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything reloadable. `budgets_source` is `file` or `defaults`."""
+
+    budgets: PhaseBudgetConfig
+    policies: PolicySet
+    prices: PriceTable
+    budgets_source: str = "defaults"

@@ -1,0 +1,210 @@
+"""A model provider that costs nothing: OpenAI's wire format, scripted usage, pacing and faults.
+
+It keeps a journal of what it served, the truth that a gateway's totals are compared with.
+In a test: `async with FakeProvider(default=Script(completion_tokens=7)) as provider: ...`;
+alone: `python -m loadtest.fake_provider --port 9000`. Any client scripts its own call with
+`x-fake-*` headers, through a proxy too.
+"""
+
+import asyncio
+import secrets
+import socket
+import ssl as tls
+from collections.abc import Callable
+from types import TracebackType
+
+import msgspec
+
+from loadtest.provider_answers import JSON, Call, empty_answer, error_answer, sized_answer, sliced
+from loadtest.provider_http import Answer, Connection, Steps
+from loadtest.provider_journal import Received, Served, Totals, total
+from loadtest.provider_routes import route
+from loadtest.provider_script import Script, ScriptError, override
+
+__all__ = ["FakeProvider", "Received", "Script", "ScriptError", "Served", "Totals"]
+
+_SEND_BUFFER_BYTES = 65_536  # small, so that a reader who stops soon stops the generation too
+_BACKLOG = 4_096
+
+Hook = Callable[[Received], Script | None]
+
+
+class FakeProvider:
+    """The server. Not thread-safe: it lives on the loop that started it.
+
+    `journal` has an entry for every answer begun (but those about the journal itself), `requests`
+    what was received, unless `keep_requests` is off. `on_served` is called with each entry once
+    nothing will change it any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        default: Script = Script(),  # noqa: B008
+        ssl: tls.SSLContext | None = None,
+        keep_requests: bool = True,
+        on_served: Callable[[Served], None] | None = None,
+    ) -> None:
+        """Make a provider; `start` binds it."""
+        self.journal: list[Served] = []
+        self.requests: list[Received] = []
+        self.connections_accepted = 0
+        self.base_url = ""
+        self._default = default
+        self._ssl = ssl
+        self._keep_requests = keep_requests
+        self._on_served = on_served
+        self._hook: Hook | None = None
+        self._connections: set[Connection] = set()
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._server: asyncio.Server | None = None
+        self._requests_seen = 0
+        self._ident_prefix = secrets.token_hex(4).encode()
+
+    # Life...
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Bind and listen; port 0 takes a free one. Sets `base_url`."""
+        loop = asyncio.get_running_loop()
+        sock = socket.create_server((host, port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._server = await loop.create_server(
+            lambda: Connection(self, loop), sock=sock, ssl=self._ssl, backlog=_BACKLOG
+        )
+        scheme = "https" if self._ssl else "http"
+        self.base_url = f"{scheme}://{host}:{sock.getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection; answers under way count as aborted."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        await self.until(lambda: not self._connections)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def __aenter__(self) -> "FakeProvider":
+        """Start on a free port of the loopback."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    # What tests and tools ask...
+
+    @property
+    def connections_open(self) -> int:
+        """Connections open now."""
+        return len(self._connections)
+
+    def script(self, hook: Hook | None) -> None:
+        """Ask `hook` for each request's script; where it answers None, the default holds."""
+        self._hook = hook
+
+    def totals(self) -> Totals:
+        """Sums over the journal: model calls that were answered with 200."""
+        return total(self.journal)
+
+    def reset(self) -> None:
+        """Forget the journal and the requests."""
+        self.journal.clear()
+        self.requests.clear()
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+        """Wait for something to become true of the provider; raises TimeoutError.
+
+        Looked at whenever a connection opens or closes and whenever an answer begins or ends.
+        """
+        if condition():
+            return
+        future = asyncio.get_running_loop().create_future()
+        waiter = (condition, future)
+        self._waiters.append(waiter)
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        finally:
+            self._waiters.remove(waiter)
+
+    def _changed(self) -> None:
+        for condition, future in self._waiters:
+            if not future.done() and condition():
+                future.set_result(None)
+
+    # What a connection asks...
+
+    def opened(self, connection: Connection) -> None:
+        """Note a new connection."""
+        self.connections_accepted += 1
+        self._connections.add(connection)
+        self._changed()
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self._connections.discard(connection)
+        self._changed()
+
+    def ended(self, served: Served) -> None:
+        """Report an entry that is final."""
+        if self._on_served is not None and not served.path.startswith("/_"):
+            self._on_served(served)
+        self._changed()
+
+    def answer(self, request: Received, keep_alive: bool) -> Answer:
+        """Begin an answer, and the journal's entry for it."""
+        served = Served(0, request.method, request.path)
+        call = Call(request, served, self._default, b"", keep_alive)
+        if request.target.startswith("/_"):
+            steps = self._about_itself(call)
+        else:
+            self._note(call)
+            steps = self._scripted(call)
+        if self._waiters:
+            self._changed()
+        return Answer(served, steps, call.keep_alive)
+
+    def _note(self, call: Call) -> None:
+        self._requests_seen += 1
+        number = call.request.number = call.served.number = self._requests_seen
+        call.ident = b"%b%016x" % (self._ident_prefix, number)
+        self.journal.append(call.served)
+        if self._keep_requests:
+            self.requests.append(call.request)
+
+    def _scripted(self, call: Call) -> Steps:
+        if self._hook is not None:
+            call.script = self._hook(call.request) or call.script
+        overrides = []
+        for name, value in call.request.headers:
+            lower = name.lower()
+            if lower.startswith(b"x-fake-"):
+                overrides.append((lower, value))
+            elif lower == b"x-request-tag":
+                call.served.tag = value.decode("latin-1")
+        try:
+            if overrides:
+                call.script = override(call.script, tuple(overrides))
+        except ScriptError as error:
+            return error_answer(call, 400, str(error))
+        steps = route(call)
+        return sliced(steps, call.script) if call.script.is_sliced else steps
+
+    def _about_itself(self, call: Call) -> Steps:
+        match (call.request.method, call.request.path):
+            case ("GET", "/_journal"):
+                return sized_answer(call, JSON, msgspec.json.encode(self.journal))
+            case ("GET", "/_totals"):
+                return sized_answer(call, JSON, msgspec.json.encode(self.totals()))
+            case ("DELETE", "/_journal"):
+                self.reset()
+                return empty_answer(call)
+            case _:
+                return error_answer(call, 404)

@@ -1,0 +1,234 @@
+"""The fake provider's routes: which request gets which answer, and what it costs."""
+
+import array
+import base64
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from loadtest.provider_answers import (
+    BYTES,
+    Call,
+    bytes_answer,
+    empty_answer,
+    error_answer,
+    fault_instead,
+    head_only,
+    json_answer,
+    sized_answer,
+    stream_answer,
+)
+from loadtest.provider_chat import (
+    CREATED_S,
+    SLOT,
+    ChatShape,
+    chat_body,
+    chat_stream,
+    encode,
+    measure,
+)
+from loadtest.provider_http import Steps
+from loadtest.provider_tokens import count_chat, count_input
+
+_KEPT_BODY_BYTES = 32_768
+_DEFAULT_DIMENSIONS = 1536
+_MAX_DIMENSIONS = 8192
+_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5.6", "o4-mini", "text-embedding-3-small")
+
+
+@dataclass(eq=False)
+class Ask:
+    """What the provider reads of a model request; everything else is ignored."""
+
+    model: str = ""
+    messages: list[dict[str, Any]] | None = None
+    tools: Any = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    input: Any = None
+    dimensions: int | None = None
+    encoding_format: str | None = None
+
+    @functools.cached_property
+    def chat_tokens(self) -> int:
+        """Prompt tokens of a chat request."""
+        return count_chat(self.messages or [], self.tools)
+
+    @functools.cached_property
+    def input_tokens(self) -> int:
+        """Prompt tokens of an embedding request."""
+        return count_input(self.input)
+
+    @functools.cached_property
+    def shape(self) -> ChatShape:
+        """What decides how a chat answer looks."""
+        ceilings = [c for c in (self.max_tokens, self.max_completion_tokens) if c is not None]
+        options = self.stream_options or {}
+        return ChatShape(
+            model=self.model,
+            choices=max(1, self.n or 1),
+            limit_tokens=max(0, min(ceilings)) if ceilings else None,
+            include_usage=bool(self.stream and options.get("include_usage")),
+        )
+
+
+def read_ask(body: bytes) -> Ask:
+    """Decode a request's body; raises msgspec.DecodeError. Equal small bodies are decoded once."""
+    return _read_kept(body) if len(body) <= _KEPT_BODY_BYTES else _read(body)
+
+
+_decoder = msgspec.json.Decoder(Ask)
+
+
+def _read(body: bytes) -> Ask:
+    return _decoder.decode(body)
+
+
+_read_kept = functools.lru_cache(maxsize=1024)(_read)
+
+
+def route(call: Call) -> Steps:
+    """Find the answer to a request. Never fails: what it cannot answer gets an error."""
+    request = call.request
+    if not request.method:
+        return error_answer(call, 400, "The request could not be parsed as HTTP.")
+    if request.header(b"authorization") == b"Bearer bad-key":
+        return error_answer(call, 401)
+    path = request.path
+    if request.method == "POST" and path in _MODEL_ROUTES:
+        return _model_call(call, _MODEL_ROUTES[path])
+    method = "GET" if request.method == "HEAD" else request.method
+    handler = _OTHER_ROUTES.get((method, path), _unknown)
+    steps = fault_instead(call) if call.script.broken.replaces_answer else handler(call)
+    return head_only(steps) if request.method == "HEAD" else steps
+
+
+def _model_call(call: Call, handler: Callable[[Call, Ask], Steps]) -> Steps:
+    try:
+        ask = read_ask(call.request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return error_answer(call, 400, f"We could not parse the JSON body of your request: {error}")
+    call.served.model = ask.model
+    call.served.stream = bool(ask.stream)
+    if call.script.broken.replaces_answer:
+        return fault_instead(call)
+    return handler(call, ask)
+
+
+def _chat(call: Call, ask: Ask) -> Steps:
+    if ask.messages is None:
+        return error_answer(call, 400, "Missing required parameter: 'messages'.")
+    script, served = call.script, call.served
+    prompt = ask.chat_tokens if script.prompt_tokens is None else script.prompt_tokens
+    amounts = measure(ask.shape, script, prompt)
+    served.prompt_tokens = prompt
+    served.cached_tokens = amounts.cached
+    served.reasoning_tokens = amounts.reasoning * amounts.choices
+    if ask.stream:
+        return stream_answer(call, chat_stream(ask.shape, script, prompt))
+    served.completion_tokens = amounts.completion * amounts.choices
+    body = call.fill(chat_body(ask.shape, script, prompt))
+    return json_answer(call, body, has_usage=script.fault != "missing_usage")
+
+
+def _embeddings(call: Call, ask: Ask) -> Steps:
+    if ask.input is None:
+        return error_answer(call, 400, "Missing required parameter: 'input'.")
+    script = call.script
+    prompt = ask.input_tokens if script.prompt_tokens is None else script.prompt_tokens
+    call.served.prompt_tokens = prompt
+    vector = _vector(ask.dimensions or _DEFAULT_DIMENSIONS, ask.encoding_format == "base64")
+    answer: dict[str, Any] = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index in range(_texts(ask.input))
+        ],
+        "model": ask.model,
+    }
+    if script.fault != "missing_usage":
+        sent = 0 if script.fault == "zero_usage" else prompt
+        answer["usage"] = {"prompt_tokens": sent, "total_tokens": sent}
+    return json_answer(call, encode(answer), has_usage="usage" in answer)
+
+
+def _texts(value: Any) -> int:
+    """How many embeddings are asked for: a list of token ids is one text."""
+    return len(value) if isinstance(value, list) and not isinstance(value[:1], int) else 1
+
+
+@functools.lru_cache(maxsize=32)
+def _vector(dimensions: int, as_base64: bool) -> str | list[float]:
+    numbers = [((index % 17) - 8) / 64 for index in range(min(dimensions, _MAX_DIMENSIONS))]
+    if as_base64:
+        return base64.b64encode(array.array("f", numbers).tobytes()).decode()
+    return numbers
+
+
+def _moderations(call: Call, ask: Ask) -> Steps:
+    names = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
+    result = {
+        "flagged": False,
+        "categories": dict.fromkeys(names, False),
+        "category_scores": dict.fromkeys(names, 0.0001),
+        "category_applied_input_types": {name: ["text"] for name in names},
+    }
+    answer = {
+        "id": f"modr-{SLOT.decode()}",
+        "model": ask.model or "omni-moderation-latest",
+        "results": [result for _ in range(_texts(ask.input))],
+    }
+    return json_answer(call, call.fill(encode(answer)))
+
+
+def _models(call: Call) -> Steps:
+    data = [
+        {"id": name, "object": "model", "created": CREATED_S, "owned_by": "fake"}
+        for name in _MODELS
+    ]
+    return json_answer(call, encode({"object": "list", "data": data}))
+
+
+def _echo(call: Call) -> Steps:
+    content_type = call.request.header(b"content-type") or BYTES
+    return sized_answer(call, content_type, call.request.body)
+
+
+def _stream_bytes(call: Call) -> Steps:
+    return bytes_answer(call, _size(call, 65_536), chunked=True)
+
+
+def _until_close(call: Call) -> Steps:
+    call.keep_alive = False
+    return bytes_answer(call, _size(call, 1_024), chunked=False)
+
+
+def _size(call: Call, default_bytes: int) -> int:
+    given = parse_qs(call.request.target.partition("?")[2]).get("n", [""])[0]
+    return int(given) if given.isascii() and given.isdigit() else default_bytes
+
+
+def _unknown(call: Call) -> Steps:
+    request = call.request
+    return error_answer(call, 404, f"Invalid URL ({request.method} {request.path})")
+
+
+_MODEL_ROUTES: dict[str, Callable[[Call, Ask], Steps]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/embeddings": _embeddings,
+    "/v1/moderations": _moderations,
+}
+_OTHER_ROUTES: dict[tuple[str, str], Callable[[Call], Steps]] = {
+    ("GET", "/v1/models"): _models,
+    ("POST", "/v1/echo"): _echo,
+    ("GET", "/v1/stream-bytes"): _stream_bytes,
+    ("GET", "/v1/until-close"): _until_close,
+    ("GET", "/v1/no-content"): empty_answer,
+}
