@@ -6,25 +6,35 @@ alone: `python -m loadtest.fake_provider --port 9000`. Any client scripts its ow
 `x-fake-*` headers, through a proxy too.
 """
 
+import argparse
 import asyncio
+import importlib
 import secrets
+import signal
 import socket
 import ssl as tls
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
+import uvloop
 
 from loadtest.provider_answers import JSON, Call, empty_answer, error_answer, sized_answer, sliced
 from loadtest.provider_http import Answer, Connection, Steps
 from loadtest.provider_journal import Received, Served, Totals, total
 from loadtest.provider_routes import route
 from loadtest.provider_script import Script, ScriptError, override
+from loadtest.provider_tokens import o200k
 
 __all__ = ["FakeProvider", "Received", "Script", "ScriptError", "Served", "Totals"]
 
 _SEND_BUFFER_BYTES = 65_536  # small, so that a reader who stops soon stops the generation too
 _BACKLOG = 4_096
+_JOURNAL_DELAY_S = 0.2
+
+_PLAIN = Script()
 
 Hook = Callable[[Received], Script | None]
 
@@ -40,7 +50,7 @@ class FakeProvider:
     def __init__(
         self,
         *,
-        default: Script = Script(),  # noqa: B008
+        default: Script = _PLAIN,
         ssl: tls.SSLContext | None = None,
         keep_requests: bool = True,
         on_served: Callable[[Served], None] | None = None,
@@ -182,16 +192,8 @@ class FakeProvider:
     def _scripted(self, call: Call) -> Steps:
         if self._hook is not None:
             call.script = self._hook(call.request) or call.script
-        overrides = []
-        for name, value in call.request.headers:
-            lower = name.lower()
-            if lower.startswith(b"x-fake-"):
-                overrides.append((lower, value))
-            elif lower == b"x-request-tag":
-                call.served.tag = value.decode("latin-1")
         try:
-            if overrides:
-                call.script = override(call.script, tuple(overrides))
+            _read_headers(call)
         except ScriptError as error:
             return error_answer(call, 400, str(error))
         steps = route(call)
@@ -208,3 +210,102 @@ class FakeProvider:
                 return empty_answer(call)
             case _:
                 return error_answer(call, 404)
+
+
+def _read_headers(call: Call) -> None:
+    """Take from the headers what changes the answer."""
+    overrides = []
+    for name, value in call.request.headers:
+        lower = name.lower()
+        if lower.startswith(b"x-fake-"):
+            overrides.append((lower, value))
+        elif lower == b"authorization":
+            call.is_refused = value == b"Bearer bad-key"
+        elif lower == b"x-request-tag":
+            call.served.tag = value.decode("latin-1")
+    if overrides:
+        call.script = override(call.script, tuple(overrides))
+
+
+# Standing alone...
+
+
+class _JournalFile:
+    """Writes entries as JSON lines; a reader of the file is at most a moment behind."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._file = path.open("wb")
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, served: Served) -> None:
+        self._file.write(msgspec.json.encode(served) + b"\n")
+        if self._timer is None:
+            self._timer = self._loop.call_later(_JOURNAL_DELAY_S, self._flush)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._file.close()
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._file.flush()
+
+
+def _self_signed(folder: Path, host: str) -> tuple[tls.SSLContext, Path]:
+    """A server context with a certificate of an authority made for it, and the authority's file."""
+    trustme = importlib.import_module("trustme")  # only there where the tests can run
+    authority = trustme.CA()
+    context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
+    authority.issue_cert(host, "localhost", "127.0.0.1").configure_cert(context)
+    ca_file = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    return context, ca_file
+
+
+async def _serve(options: argparse.Namespace, folder: Path) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    journal = _JournalFile(options.journal, loop) if options.journal else None
+    context, ca_file = _self_signed(folder, options.host) if options.tls else (None, None)
+    if options.script.prompt_tokens is None:
+        o200k()  # half a second, better now than in the first call
+    provider = FakeProvider(
+        default=options.script,
+        ssl=context,
+        keep_requests=not options.no_requests,
+        on_served=journal.write if journal else None,
+    )
+    await provider.start(options.host, options.port)
+    print(f"fake provider on {provider.base_url}", flush=True)
+    if ca_file:
+        print(f"ca file {ca_file}", flush=True)
+    await stopped.wait()
+    await provider.stop()
+    if journal:
+        journal.close()
+
+
+def _script(text: str) -> Script:
+    return msgspec.json.decode(text, type=Script)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.fake_provider", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--journal", type=Path, help="write what was served here, as JSON lines")
+    parser.add_argument("--no-requests", action="store_true", help="do not keep what was received")
+    parser.add_argument("--tls", action="store_true", help="serve https, with a new authority")
+    parser.add_argument("--script", type=_script, default=_PLAIN, help="default script, as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(_serve(options, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -38,6 +38,7 @@ class Call:
     script: Script
     ident: bytes
     keep_alive: bool
+    is_refused: bool = False  # it came with the key that never works
 
     def fill(self, template: bytes) -> bytes:
         """A made-up body with this call's id in it."""
@@ -205,7 +206,10 @@ def head_only(steps: Steps) -> Steps:
 
 
 def sliced(steps: Steps, script: Script) -> Steps:
-    """The same bytes in writes of the prescribed sizes, one a loop turn."""
+    """The same bytes in writes of the prescribed sizes.
+
+    Two loop turns lie between them, so that a reader on the same loop gets each by itself.
+    """
     sizes: Iterator[int] = itertools.chain(
         script.pieces, itertools.repeat(script.slice_bytes or 1 << 62)
     )
@@ -215,6 +219,7 @@ def sliced(steps: Steps, script: Script) -> Steps:
             held, start = held + step, 0
             while len(held) - start >= size:
                 yield held[start : start + size]
+                yield Pause(0)
                 yield Pause(0)
                 start, size = start + size, next(sizes)
             held = held[start:]

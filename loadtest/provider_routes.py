@@ -99,7 +99,7 @@ def route(call: Call) -> Steps:
     request = call.request
     if not request.method:
         return error_answer(call, 400, "The request could not be parsed as HTTP.")
-    if request.header(b"authorization") == b"Bearer bad-key":
+    if call.is_refused:
         return error_answer(call, 401)
     path = request.path
     if request.method == "POST" and path in _MODEL_ROUTES:
@@ -161,7 +161,9 @@ def _embeddings(call: Call, ask: Ask) -> Steps:
 
 def _texts(value: Any) -> int:
     """How many embeddings are asked for: a list of token ids is one text."""
-    return len(value) if isinstance(value, list) and not isinstance(value[:1], int) else 1
+    if not isinstance(value, list) or (value and isinstance(value[0], int)):
+        return 1
+    return len(value)
 
 
 @functools.lru_cache(maxsize=32)

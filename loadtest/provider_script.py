@@ -47,7 +47,8 @@ class Script:
     `ttfb_ms` passes before the first byte, `chunk_delay_ms` between two streamed tokens.
 
     `pieces` are the sizes of the first TCP writes, `slice_bytes` (if positive) of all further
-    ones, one write a loop turn. `line_end` ends the lines of a stream: LF, CRLF or CR.
+    ones, with the loop coming round in between. `line_end` ends the lines of a stream: LF, CRLF
+    or CR.
 
     `fault` is one of
 

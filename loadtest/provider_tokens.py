@@ -11,15 +11,13 @@ from typing import Any
 
 import tiktoken
 
-# Each of these, with a space before it, is one token of o200k_base.
-WORDS = tuple(
-    f" {word}"
-    for word in (
-        "the gateway reads each call once and keeps a small record of tokens cost time while bytes"
-        " pass through every agent works on one task in phases plan build test review merge watch"
-        " budget limit line shows where work should stop before money runs out"
-    ).split()
-)
+_TALE = """
+the gateway reads each call once and keeps a small record of tokens cost time while bytes pass
+through every agent works on one task in phases plan build test review merge watch budget limit
+line shows where work should stop before money runs out
+"""
+# Each of these, with the space before it, is one token of o200k_base.
+WORDS = tuple(f" {word}" for word in _TALE.split())
 
 _O200K_FILE = "fb374d419588a4632f3f557e76b4b70aebbca790"  # tiktoken's name: SHA-1 of the file's URL
 _PER_MESSAGE = 3

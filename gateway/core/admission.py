@@ -96,6 +96,7 @@ class Need:
 
     `input_low` and `input_high` bound the input; equal once counted. `output` is the ceiling for
     worst case, the expected output otherwise; `output_min` the least that makes sense to allow.
+    One output token counts `output_weight` thousandths of a budget token.
     """
 
     input_low: int
@@ -104,6 +105,11 @@ class Need:
     output: int
     output_min: int
     unit_nano_usd: int
+    output_weight: int = 1000
+
+    def output_tokens(self, output: int) -> int:
+        """Return what `output` tokens count against a token budget, rounded up."""
+        return -(-output * self.output_weight // 1000)
 
 
 class Verdict(Enum):
@@ -209,7 +215,7 @@ def _admit_worst_case(scopes: Sequence[Scope], effects: Effects, need: Need) -> 
 def _affordable_output(dimension: Dimension, room: int, need: Need) -> int:
     """Return how many output tokens `room` pays for, beside the input; negative if not even it."""
     if dimension is Dimension.TOKENS:
-        return room - need.input_high
+        return (room - need.input_high) * 1000 // need.output_weight
     if dimension is Dimension.NANO_USD:
         rest = room - need.input_nano_usd
         return rest // need.unit_nano_usd if need.unit_nano_usd > 0 else need.output

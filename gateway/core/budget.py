@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import Enum
-from types import MappingProxyType
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 
@@ -120,8 +119,8 @@ class BudgetMultipliers:
     @property
     def product(self) -> Decimal:
         """Return all factors multiplied, exactly."""
-        first = _EXACT.multiply(self.complexity, self.importance)
-        return _EXACT.multiply(_EXACT.multiply(first, self.phase_weight), self.budget_multiplier)
+        tiers = multiply(self.complexity, self.importance)
+        return multiply(multiply(tiers, self.phase_weight), self.budget_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ class PhaseBudget:
 class TaskBudgetOverrides:
     """A task's own limits: absolute per phase (never multiplied, OVR-1), and a factor (OVR-2)."""
 
-    phases: Mapping[WorkPhase, Amounts] = field(default_factory=lambda: MappingProxyType({}))
+    phases: Mapping[WorkPhase, Amounts] = field(default_factory=dict)
     budget_multiplier: Decimal = Decimal(1)
 
 
@@ -157,6 +156,11 @@ class TaskProfile:
     complexity: Complexity = Complexity.MEDIUM
     importance: ImportanceTier = ImportanceTier.MEDIUM
     overrides: TaskBudgetOverrides = TaskBudgetOverrides()
+
+
+def multiply(one: Decimal, other: Decimal) -> Decimal:
+    """Return the exact product, however many digits it has."""
+    return _EXACT.multiply(one, other)
 
 
 def ceil_product(base: int | Decimal, factor: Decimal) -> int:
@@ -266,10 +270,9 @@ def task_limits(config: PhaseBudgetConfig, profile: TaskProfile) -> TaskLimits:
     return TaskLimits(
         profile=profile,
         budgets=budgets,
-        task_lines=_task_lines(calculate_total_budget(budgets), config.stop_loss),
+        task_lines=task_lines(calculate_total_budget(budgets), config.stop_loss),
         phase_lines={
-            phase: _phase_lines(budget.limits, config.stop_loss)
-            for phase, budget in budgets.items()
+            phase: phase_lines(budget.limits, config.stop_loss) for phase, budget in budgets.items()
         },
         stop_loss=config.stop_loss,
         token_weights=config.token_weights,
@@ -277,7 +280,8 @@ def task_limits(config: PhaseBudgetConfig, profile: TaskProfile) -> TaskLimits:
     )
 
 
-def _task_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
+def task_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
+    """Return the lines of a task: money is held to the token thresholds."""
     lines = {}
     for dimension, limit in limits.items():
         if limit is None:
@@ -295,7 +299,8 @@ def _task_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
     return lines
 
 
-def _phase_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
+def phase_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
+    """Return the lines of a phase, which has one threshold."""
     lines = {}
     for dimension, limit in limits.items():
         if limit is not None:

@@ -26,7 +26,6 @@ class Observation:
     model: str = ""
     text: list[str] = field(default_factory=list)
     chars: int = 0
-    usage_seen: bool = False
     error_seen: bool = False
 
     def note(self, answer: openai_chat.Answer) -> None:
@@ -37,7 +36,6 @@ class Observation:
             self.chars += len(text)
         if answer.usage is not None:
             self.usage = openai_chat.usage_of(answer)
-            self.usage_seen = True
         if answer.model:
             self.model = answer.model
         if answer.error is not None:

@@ -1,1 +1,1 @@
-"""The provider side of a call: connections, pools, routing."""
+"""The provider side of a call: origins, connections, pools, routing by name."""

@@ -167,7 +167,7 @@ def read_answer(data: bytes) -> Answer | None:
         return _decode_answer(data)
     except msgspec.ValidationError:
         return _read_usage_only(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -1,0 +1,128 @@
+"""Overrides: attributed, reasoned, expiring changes to a running task's limits.
+
+The snapshot is never edited. What is in force is computed from it and the overrides that have not
+run out, so that the end of an override needs no undoing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import Enum
+
+from gateway.core.budget import (
+    NANO_USD_PER_USD,
+    Amounts,
+    Dimension,
+    Lines,
+    PhaseBudget,
+    TaskLimits,
+    calculate_total_budget,
+    ceil_product,
+    multiply,
+    phase_lines,
+    task_lines,
+)
+from gateway.core.phases import WorkPhase
+
+_NOTHING = Amounts()
+
+
+class OverrideKind(Enum):
+    """What an override does to a task."""
+
+    GRANT = "grant"
+    PHASE_LIMIT = "phase_limit"
+    MULTIPLIER = "multiplier"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One entry of a task's override history. Times are store milliseconds; no expiry is None."""
+
+    kind: OverrideKind
+    approver: str
+    reason: str
+    created_ms: int
+    expires_ms: int | None = None
+    amounts: Amounts = _NOTHING
+    phase: WorkPhase | None = None
+    factor: Decimal | None = None
+
+    def in_force(self, now_ms: int) -> bool:
+        """Return whether the override has not run out."""
+        return self.expires_ms is None or now_ms < self.expires_ms
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsInForce:
+    """What decisions compare with: lines without grants, the grants, and until when it holds."""
+
+    task: Mapping[Dimension, Lines]
+    phases: Mapping[WorkPhase, Mapping[Dimension, Lines]]
+    granted: Mapping[Dimension, int]
+    expires_ms: int | None
+
+
+def limits_in_force(
+    snapshot: TaskLimits, overrides: Iterable[Override], now_ms: int
+) -> LimitsInForce:
+    """Return the limits of a task at `now_ms`.
+
+    Of several multipliers the latest holds, as of several limits for one phase. An absolute limit
+    is never multiplied (OVR-1), a grant neither.
+    """
+    live = [override for override in overrides if override.in_force(now_ms)]
+    factor = Decimal(1)
+    absolute: dict[WorkPhase, Amounts] = {}
+    granted: dict[Dimension, int] = {}
+    for override in live:
+        if override.kind is OverrideKind.MULTIPLIER and override.factor is not None:
+            factor = override.factor
+        elif override.kind is OverrideKind.PHASE_LIMIT and override.phase is not None:
+            absolute[override.phase] = override.amounts
+        elif override.kind is OverrideKind.GRANT:
+            for dimension, amount in override.amounts.items():
+                granted[dimension] = granted.get(dimension, 0) + (amount or 0)
+    budgets = {
+        phase: _changed(budget, factor, absolute.get(phase, Amounts()))
+        for phase, budget in snapshot.budgets.items()
+    }
+    expiries = [override.expires_ms for override in live if override.expires_ms is not None]
+    return LimitsInForce(
+        task=task_lines(calculate_total_budget(budgets), snapshot.stop_loss),
+        phases={
+            phase: phase_lines(budget.limits, snapshot.stop_loss)
+            for phase, budget in budgets.items()
+        },
+        granted=granted,
+        expires_ms=min(expiries, default=None),
+    )
+
+
+def _changed(budget: PhaseBudget, factor: Decimal, absolute: Amounts) -> PhaseBudget:
+    """Return a phase's budget scaled by `factor`, or set to `absolute` where that says so.
+
+    A limit that the snapshot got as an absolute override stays as it is.
+    """
+
+    def amount(now: int, base: int | Decimal, override: int | None) -> int:
+        if override is not None:
+            return override
+        calculated = ceil_product(base, budget.multipliers.product)
+        if factor == 1 or now != calculated:
+            return now
+        return ceil_product(base, multiply(budget.multipliers.product, factor))
+
+    base, nano_usd = budget.base, budget.nano_usd_limit
+    if nano_usd is None or base.cost_usd is None:
+        nano_usd = nano_usd if absolute.nano_usd is None else absolute.nano_usd
+    else:
+        nano_usd = amount(nano_usd, base.cost_usd * NANO_USD_PER_USD, absolute.nano_usd)
+    return replace(
+        budget,
+        token_limit=amount(budget.token_limit, base.tokens, absolute.tokens),
+        latency_limit_ms=amount(budget.latency_limit_ms, base.latency_ms, absolute.latency_ms),
+        nano_usd_limit=nano_usd,
+        overridden=budget.overridden or absolute != Amounts(),
+    )

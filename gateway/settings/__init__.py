@@ -1,0 +1,22 @@
+"""The static side of the configuration: `config/gateway.yaml` and the environment.
+
+Read once at start. What may change while the gateway runs is in `rule_files`.
+"""
+
+from gateway.settings.loading import (
+    DEFAULT_CONFIG_FILE,
+    data_plane,
+    environment_doubts,
+    load_settings,
+)
+from gateway.settings.sections import GatewayFile, Settings, UpstreamSection
+
+__all__ = [
+    "DEFAULT_CONFIG_FILE",
+    "GatewayFile",
+    "Settings",
+    "UpstreamSection",
+    "data_plane",
+    "environment_doubts",
+    "load_settings",
+]

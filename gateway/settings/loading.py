@@ -1,0 +1,286 @@
+"""Lay the sources of the settings over each other, and say which one is at fault.
+
+The command line is over the environment (`TOLLGATE_<SECTION>__<KEY>`), that over the file, the
+file over the defaults. Unknown keys and wrong types are errors: a misspelt limit that is ignored
+would be a limit that is not there.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.findings import Finding, Findings, Severity, explain, raise_errors, suggestion
+from gateway.settings.sections import (
+    DEFAULT_UPSTREAMS,
+    ENV_DELIMITER,
+    ENV_PREFIX,
+    GatewayFile,
+    Settings,
+)
+from gateway.yaml_source import Key, MappingNode, line_of, plain, read_mapping
+
+DEFAULT_CONFIG_FILE = Path("config/gateway.yaml")
+DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
+
+_UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
+_REMOTE_STORE_TIMEOUT_MS = 50
+
+Values = dict[str, Any]
+
+
+def load_settings(config_file: Path | None, overrides: Mapping[str, Any]) -> Settings:
+    """Return the settings in force; `overrides` are nested like the file.
+
+    Without `config_file` the default file is read if it exists. Raises InvalidConfigError with
+    every fault that was found.
+    """
+    path = config_file or DEFAULT_CONFIG_FILE
+    findings = Findings(str(path))
+    root: MappingNode | None = MappingNode((), 1)
+    if config_file is not None or path.exists():
+        root = read_mapping(path, findings)
+    raise_errors(findings.items)
+    sources = _Sources(findings, root or MappingNode((), 1), dict(overrides))
+    settings = sources.settings()
+    raise_errors(findings.items)
+    assert settings is not None  # noqa: S101  # no error, so it was built
+    return settings
+
+
+class _Sources:
+    """The command line, the environment and the file, with the findings on all three."""
+
+    def __init__(self, findings: Findings, root: MappingNode, overrides: Values) -> None:
+        self._findings = findings
+        self._root = root
+        self._file = self._fold_upstreams(_without_empty_sections(plain(root)))
+        self._environment = self._read_environment()
+        self._overrides = overrides
+
+    def settings(self) -> Settings | None:
+        """Return the settings, or None with the reasons among the findings."""
+        defaults: Values = {"upstreams": DEFAULT_UPSTREAMS}
+        with_file = _merged(defaults, self._file)
+        try:
+            # Strict for the file, where a number can be written as one; not for the environment.
+            GatewayFile.model_validate(with_file, strict=True)
+        except ValidationError as error:
+            # A value that the file leaves out may still come from the environment.
+            self._note(found for found in error.errors() if found["type"] != "missing")
+        values = _merged(_merged(with_file, self._environment), self._overrides)
+        values["enforcement_disabled"] = _enforcement_disabled()
+        try:
+            settings = Settings(**values)
+        except ValidationError as error:
+            self._note(error.errors())
+            return None
+        for key, problem, remedy in _conflicts(settings):
+            self._findings.error(key, None, problem, remedy)
+        return settings
+
+    def _fold_upstreams(self, values: Values) -> Values:
+        """Return the file's values with upstream names in lower case."""
+        upstreams = values.get("upstreams")
+        if not isinstance(upstreams, dict):
+            return values
+        folded: Values = {}
+        for name, keys in upstreams.items():
+            low = name.lower()
+            line = line_of(self._root, ("upstreams", name))
+            if not _UPSTREAM_NAME.fullmatch(low):
+                self._findings.error(
+                    f"upstreams.{name}",
+                    line,
+                    "is not a usable name",
+                    "use letters, digits, '.', '_' and '-', at most 64",
+                )
+            if low in folded:
+                self._findings.error(
+                    f"upstreams.{name}", line, "is given twice in different case", "remove one"
+                )
+            folded[low] = {} if keys is None else keys
+        return {**values, "upstreams": folded}
+
+    def _read_environment(self) -> Values:
+        for name in _tollgate_variables():
+            section, delimiter, _ = name.removeprefix(ENV_PREFIX).lower().partition(ENV_DELIMITER)
+            if delimiter and section not in GatewayFile.model_fields:
+                known = [f"{ENV_PREFIX}{field.upper()}" for field in GatewayFile.model_fields]
+                self._in_environment(
+                    name, "unknown section", suggestion(f"{ENV_PREFIX}{section.upper()}", known)
+                )
+        try:
+            values = EnvSettingsSource(Settings)()
+        except SettingsError as error:
+            self._in_environment("", str(error), f"set single keys, {ENV_PREFIX}<SECTION>__<KEY>")
+            return {}
+        values.pop("enforcement_disabled", None)
+        return values
+
+    def _in_environment(self, name: str, problem: str, remedy: str) -> None:
+        self._findings.items.append(
+            Finding(Severity.ERROR, "environment", name, None, problem, remedy)
+        )
+
+    def _note(self, errors: Iterator[ErrorDetails] | list[ErrorDetails]) -> None:
+        """Turn pydantic's errors into findings on the source that they come from, each once."""
+        for error in errors:
+            finding = self._located(error)
+            seen = {(known.file, known.key) for known in self._findings.items}
+            if (finding.file, finding.key) not in seen:
+                self._findings.items.append(finding)
+
+    def _located(self, error: ErrorDetails) -> Finding:
+        key: Key = error["loc"]
+        problem, remedy = explain(error, _known_keys(key))
+        for depth in range(len(key), 0, -1):
+            if _holds(self._overrides, key[:depth]):
+                name = ".".join(map(str, key))
+                return Finding(Severity.ERROR, "command line", name, None, problem, remedy)
+            if _holds(self._environment, key[:depth]):
+                name = ENV_PREFIX + ENV_DELIMITER.join(map(str, key)).upper()
+                return Finding(Severity.ERROR, "environment", name, None, problem, remedy)
+            if _holds(self._file, key[:depth]):
+                break
+        name, line = ".".join(map(str, key)), line_of(self._root, key)
+        return Finding(Severity.ERROR, self._findings.file, name, line, problem, remedy)
+
+
+def _without_empty_sections(values: Values) -> Values:
+    """Return the values, a section whose keys are all commented out counting as not written."""
+    sections = {
+        name for name, field in GatewayFile.model_fields.items() if _model_in(field.annotation)
+    }
+    return {
+        key: {} if value is None and key in sections else value for key, value in values.items()
+    }
+
+
+def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Values:
+    """Return `upper` laid over `lower`, mapping by mapping."""
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _holds(values: object, key: Key) -> bool:
+    for part in key:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the model that a field is, or is a mapping of."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _known_keys(key: Key) -> list[str]:
+    """Return the keys that may stand where `key` stands."""
+    model: type[BaseModel] = GatewayFile
+    for part in key[:-1]:
+        field = model.model_fields.get(str(part))
+        model = (_model_in(field.annotation) if field else None) or model
+    return list(model.model_fields)
+
+
+def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, problem, remedy) for values that are right alone and wrong together."""
+    store, server, admin = settings.store, settings.server, settings.admin
+    if 2 * store.heartbeat_ms > store.lease_ms:
+        yield (
+            "store.heartbeat_ms",
+            f"{store.heartbeat_ms} ms leaves no second try within a lease of {store.lease_ms} ms",
+            "make it at most half of store.lease_ms",
+        )
+    if server.port and (server.host, server.port) == (admin.host, admin.port):
+        yield (
+            "admin.port",
+            f"{admin.port} is the data plane's port too",
+            "give server.port and admin.port different values",
+        )
+
+
+def _enforcement_disabled() -> bool:
+    word = os.environ.get(DISABLE_ENFORCEMENT_ENV, "")
+    return word.strip().lower() in ("1", "true", "yes", "on")
+
+
+def _tollgate_variables() -> list[str]:
+    return sorted(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
+
+
+def environment_doubts() -> list[Finding]:
+    """Return a warning for each variable that has one underscore where a key needs two.
+
+    Only a warning: Kubernetes sets variables such as TOLLGATE_ADMIN_PORT for services of its own.
+    """
+    names = {name.replace(ENV_DELIMITER, "_"): name for name in environment_names()}
+    return [
+        Finding(
+            Severity.WARNING,
+            "environment",
+            name,
+            None,
+            "is not read",
+            f"write {names[name]}, with two underscores",
+        )
+        for name in _tollgate_variables()
+        if name in names and names[name] != name and "://" not in os.environ.get(name, "")
+    ]
+
+
+def environment_names() -> Iterator[str]:
+    """Yield the variable of each key, upstreams' keys with the default upstreams' names."""
+    for name, field in GatewayFile.model_fields.items():
+        section = _model_in(field.annotation)
+        if section is None:
+            yield f"{ENV_PREFIX}{name}".upper()
+            continue
+        parents = [f"{name}__{up}" for up in DEFAULT_UPSTREAMS] if name == "upstreams" else [name]
+        for parent in parents:
+            for key in section.model_fields:
+                yield f"{ENV_PREFIX}{parent}{ENV_DELIMITER}{key}".upper()
+
+
+def data_plane(settings: Settings, store_url: str) -> DataPlane:
+    """Return what a worker needs of the settings, for the store at `store_url`."""
+    limits, store = settings.limits, settings.store
+    default_timeout = _REMOTE_STORE_TIMEOUT_MS if settings.redis.url else _EMBEDDED_STORE_TIMEOUT_MS
+    return DataPlane(
+        store_url=store_url,
+        upstreams={
+            name: UpstreamSettings(**section.model_dump())
+            for name, section in settings.upstreams.items()
+        },
+        refusal_status=settings.refusal_status,
+        max_body_bytes=limits.max_body_bytes,
+        max_head_bytes=limits.max_head_bytes,
+        header_timeout_ms=limits.header_timeout_ms,
+        idle_timeout_ms=limits.idle_timeout_ms,
+        store_timeout_ms=default_timeout if store.timeout_ms is None else store.timeout_ms,
+        lease_ms=store.lease_ms,
+        heartbeat_ms=store.heartbeat_ms,
+        tombstone_ms=store.tombstone_ms,
+        phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
+        drain_ms=limits.drain_ms,
+        log_calls=settings.log.calls,
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+        enforcement_disabled=settings.enforcement_disabled,
+    )

@@ -1,0 +1,234 @@
+"""What `config/gateway.yaml` may say: sections, types, bounds and defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.core.policy import Mode
+from gateway.findings import rule, suggestion
+
+ENV_PREFIX = "TOLLGATE_"
+ENV_DELIMITER = "__"
+_DAY_MS = 86_400_000
+
+
+def _switch(value: object) -> object:
+    """Return a boolean for YAML 1.1's words: an operator in a hurry writes `off` or `no`."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    return words.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def _mode(value: object) -> object:
+    """Return the mode that a word names; a boolean False is what YAML 1.1 makes of `off`."""
+    word = "off" if value is False else value
+    known = {mode.value: mode for mode in Mode}
+    if isinstance(word, str):
+        if word.strip().lower() not in known:
+            raise rule(f"{word!r} is not a mode", suggestion(word, known))
+        return known[word.strip().lower()]
+    return word
+
+
+def _path(value: object) -> object:
+    if value == "":
+        raise rule("is empty", "name a path, or leave the key out for its default")
+    return Path(value) if isinstance(value, str) else value
+
+
+def _base_url(value: str) -> str:
+    """Return an origin plus optional path, without its trailing slash."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid, parts = False, urlsplit("")
+    if not valid or value != value.strip():
+        raise rule(
+            "is not an http(s) origin", "write it like https://api.example.com or with a path"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise rule("holds credentials", "send them in the calls' headers instead")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise rule("has a query or fragment", "give the origin and, if needed, a path")
+    return value.rstrip("/")
+
+
+def _store_url(value: str) -> str:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise rule("has an unknown scheme", "use redis://, rediss:// or unix://, or leave it empty")
+    return value
+
+
+def _ledger_url(value: str) -> str:
+    if value and "://" not in value:
+        raise rule("is not a URL", "write postgresql://..., sqlite:///..., or leave it empty")
+    return value
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Place = Annotated[Path, BeforeValidator(_path)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Milliseconds = Annotated[int, Field(gt=0, le=_DAY_MS)]
+Bytes = Annotated[int, Field(ge=1_024, le=1 << 32)]
+Host = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSection(_Section):
+    """The data plane's listener."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8080
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    unsafe_bind: Switch = False
+
+
+class AdminSection(_Section):
+    """The admin plane's listener."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8081
+    token: Annotated[str, Field(repr=False)] = ""
+
+
+class UpstreamSection(_Section):
+    """A provider; see `core.configuration.UpstreamSettings`."""
+
+    base_url: Annotated[str, AfterValidator(_base_url)]
+    provider: str = ""
+    include_usage: Switch = True
+    forward_tags: Switch = False
+    ca_file: str = ""
+    max_connections: Annotated[int, Field(ge=1, le=65_535)] = 1_000
+    connect_timeout_ms: Milliseconds = 10_000
+    read_timeout_ms: Milliseconds = 600_000
+    keepalive_ms: Milliseconds = 75_000
+
+
+class RedisSection(_Section):
+    """Where balances live; empty for the embedded store."""
+
+    url: Annotated[str, AfterValidator(_store_url), Field(repr=False)] = ""
+
+
+class LedgerSection(_Section):
+    """Where the ledger is; empty for SQLite in the state folder."""
+
+    url: Annotated[str, AfterValidator(_ledger_url), Field(repr=False)] = ""
+
+
+class PoliciesSection(_Section):
+    """Where policies are, and a mode that replaces each one's."""
+
+    dir: Place = Path("policies")
+    mode: Annotated[Mode | None, BeforeValidator(_mode)] = None
+
+
+class BudgetsSection(_Section):
+    """Where the phase budgets are."""
+
+    file: Place = Path("config/phase_budgets.yaml")
+
+
+class PricesSection(_Section):
+    """Where the price overrides are."""
+
+    file: Place = Path("config/prices.yaml")
+
+
+class LimitsSection(_Section):
+    """What one connection may cost."""
+
+    max_body_bytes: Bytes = 64 * 1024 * 1024
+    max_head_bytes: Bytes = 65_536
+    header_timeout_ms: Milliseconds = 10_000
+    idle_timeout_ms: Milliseconds = 75_000
+    drain_ms: Milliseconds = 30_000
+
+
+class StoreSection(_Section):
+    """How the store is used. `timeout_ms` None means 250 embedded, 50 remote."""
+
+    timeout_ms: Milliseconds | None = None
+    lease_ms: Milliseconds = 30_000
+    heartbeat_ms: Milliseconds = 10_000
+    tombstone_ms: Annotated[int, Field(gt=0, le=7 * _DAY_MS)] = 3_600_000
+    sweep_ms: Milliseconds = 5_000
+
+
+class TasksSection(_Section):
+    """How tasks are followed."""
+
+    phase_idle_close_ms: Milliseconds = 60_000
+
+
+class LogSection(_Section):
+    """What is logged, and how."""
+
+    format: Literal["json", "text"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    calls: Switch = True
+
+
+DEFAULT_UPSTREAMS: Mapping[str, Mapping[str, str]] = {
+    "openai": {"base_url": "https://api.openai.com", "provider": "openai"},
+    "anthropic": {"base_url": "https://api.anthropic.com", "provider": "anthropic"},
+    "gemini": {"base_url": "https://generativelanguage.googleapis.com", "provider": "gemini"},
+}
+
+
+def _default_upstreams() -> dict[str, UpstreamSection]:
+    return {name: UpstreamSection(**keys) for name, keys in DEFAULT_UPSTREAMS.items()}  # type: ignore[arg-type]
+
+
+class GatewayFile(BaseModel):
+    """What `config/gateway.yaml` may say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: ServerSection = ServerSection()
+    admin: AdminSection = AdminSection()
+    upstreams: dict[str, UpstreamSection] = Field(default_factory=_default_upstreams)
+    redis: RedisSection = RedisSection()
+    ledger: LedgerSection = LedgerSection()
+    policies: PoliciesSection = PoliciesSection()
+    budgets: BudgetsSection = BudgetsSection()
+    prices: PricesSection = PricesSection()
+    state_dir: Place = Path("state")
+    limits: LimitsSection = LimitsSection()
+    store: StoreSection = StoreSection()
+    tasks: TasksSection = TasksSection()
+    refusal_status: Annotated[int, Field(ge=400, le=499)] = 400
+    log: LogSection = LogSection()
+
+
+class Settings(GatewayFile, BaseSettings):
+    """The settings in force. `enforcement_disabled` can come from the environment only."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        env_ignore_empty=True,
+        env_parse_none_str="null",
+    )
+
+    enforcement_disabled: bool = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing by itself: `loading.load_settings` lays the sources over each other."""
+        return (init_settings,)

@@ -1,0 +1,126 @@
+"""The key schema: every key that Tollgate writes, on one page.
+
+All keys of a tenant share the hash tag `{tenant}`, so one script may touch all of them on a cluster
+as well. Ids are validated before they come here (`core/identity.py`), so no key can be forged.
+
+    tg:{T}:clock                    string  latest time a script has seen, ms; time never runs back
+    tg:{T}:tasks                    zset    task id -> created, ms
+    tg:{T}:leases                   zset    call id -> end of its lease, ms
+    tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
+    tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
+    tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
+    tg:{T}:call:<id>                hash    an open call's hold; afterwards a tombstone with a TTL
+
+Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, calls.
+
+    facts snapshot created version state            what the task is; version counts limit changes
+    phase last                                      current phase, time of the last call
+    <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
+    <d>.S <d>.H                                     settled, held
+    inflight since                                  open calls, since when there is at least one
+    trip trip_code trip_ms episode                  the stop-loss: dimension, reason, time, count
+    expires                                         when the next override runs out, ms
+    refused would_refuse.* expired.* estimated.*    counters
+    raw.<kind>                                      unweighted token counts
+    <PHASE>.<d>.L|C|S|H  .inflight .since .last     the same for a phase
+    <PHASE>.exec                                    number of its current execution
+    x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
+
+C and R have the grants in them. A dimension without a limit lacks L, G, C and R.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+
+import msgspec
+
+from gateway.core.budget import Dimension, Lines, TaskLimits, TokenWeights
+from gateway.core.overrides import LimitsInForce, limits_in_force
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.ports import TaskFacts
+
+UNTAGGED_FACTS = "untagged"
+_UNTAGGED = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM)
+
+
+class TenantKeys:
+    """The keys of one tenant."""
+
+    def __init__(self, tenant: str) -> None:
+        self._prefix = f"tg:{{{tenant}}}:"
+        self.clock = self._prefix + "clock"
+        self.tasks = self._prefix + "tasks"
+        self.leases = self._prefix + "leases"
+
+    def task(self, task_id: str) -> str:
+        """Return the hash of a task, or of a key's untagged calls (`-` and the key's id)."""
+        if task_id.startswith("-"):
+            return f"{self._prefix}untagged:{task_id[1:]}"
+        return f"{self._prefix}task:{task_id}"
+
+    def overrides(self, task_id: str) -> str:
+        """Return the list of a task's overrides."""
+        return f"{self._prefix}task:{task_id}:overrides"
+
+    def call(self, call_id: str) -> str:
+        """Return the hash of a call."""
+        return f"{self._prefix}call:{call_id}"
+
+
+def facts_text(facts: TaskFacts) -> str:
+    """Return facts as the one string that scripts compare."""
+    w = facts.weights
+    return "|".join(
+        (
+            facts.complexity.value,
+            facts.importance.value,
+            ",".join(facts.parents),
+            f"{w.input},{w.cached_read},{w.cache_write},{w.output}",
+        )
+    )
+
+
+def facts_from_text(text: str) -> TaskFacts:
+    """Return the facts that `facts_text` wrote."""
+    if text == UNTAGGED_FACTS:
+        return _UNTAGGED
+    complexity, importance, parents, weights = text.split("|")
+    return TaskFacts(
+        Complexity(complexity),
+        ImportanceTier(importance),
+        tuple(filter(None, parents.split(","))),
+        TokenWeights(*map(int, weights.split(","))),
+    )
+
+
+def snapshot_fields(facts: str, limits: TaskLimits) -> list[str]:
+    """Return field, value, ... that create a task."""
+    return [
+        "facts",
+        facts,
+        "snapshot",
+        msgspec.json.encode(limits).decode(),
+        "version",
+        "0",
+        *limit_fields(limits_in_force(limits, (), now_ms=0)),
+    ]
+
+
+def limit_fields(in_force: LimitsInForce) -> list[str]:
+    """Return field, value, ... of the limits in force."""
+    fields = _line_fields("", in_force.task, in_force.granted)
+    for phase, lines in in_force.phases.items():
+        fields += _line_fields(f"{phase.value}.", lines, {})
+    return fields
+
+
+def _line_fields(
+    prefix: str, lines: Mapping[Dimension, Lines], granted: Mapping[Dimension, int]
+) -> list[str]:
+    pairs = []
+    for dimension, line in lines.items():
+        grant, name = granted.get(dimension, 0), prefix + dimension.value
+        pairs += [(f"{name}.L", line.limit), (f"{name}.C", line.cumulative + grant)]
+        if not prefix:
+            pairs += [(f"{name}.G", grant), (f"{name}.R", line.runaway + grant)]
+    return [str(part) for part in chain.from_iterable(pairs)]

@@ -1,0 +1,47 @@
+-- override v1: put other limits in force for a task, if nobody changed them meanwhile.
+--
+-- KEYS  1 clock  2 task  3 its list of overrides
+-- ARGV  1 now_ms or ''   2 version that the new limits were computed from
+--       3 the override as JSON for the task's history, '' when limits lapse by time alone
+--       4 dimensions, joined by commas, that must have room afterwards (S <= C); '' = none
+--       5 1 to end a trip in any case (resume)
+--       6 earliest expiry among the overrides in force, ms; '' = none
+--       7.. field, value, ... of the limits in force
+-- Returns {'conflict'} | {'absent'} | {'short', dimension, missing} | {'applied', now_ms}
+
+local now = clock(KEYS[1], ARGV[1])
+local is = redis.call('HMGET', KEYS[2], 'facts', 'version')
+if not is[1] then
+  return {'absent'}
+end
+if int(num(is[2])) ~= ARGV[2] then
+  return {'conflict'}
+end
+
+local fields = {}
+for i = 7, #ARGV, 2 do
+  fields[ARGV[i]] = ARGV[i + 1]
+end
+for dimension in string.gmatch(ARGV[4], '[^,]+') do
+  local settled = num(redis.call('HGET', KEYS[2], dimension .. '.S'))
+  local missing = settled - num(fields[dimension .. '.C'])
+  if fields[dimension .. '.C'] and missing > 0 then
+    return {'short', dimension, int(missing)}
+  end
+end
+
+redis.call('HSET', KEYS[2], 'version', int(num(is[2]) + 1), unpack(ARGV, 7))
+if ARGV[6] == '' then
+  redis.call('HDEL', KEYS[2], 'expires')
+else
+  redis.call('HSET', KEYS[2], 'expires', ARGV[6])
+end
+if ARGV[3] ~= '' then
+  redis.call('RPUSH', KEYS[3], ARGV[3])
+end
+if ARGV[5] == '1' then
+  redis.call('HDEL', KEYS[2], 'trip', 'trip_code', 'trip_ms')
+else
+  end_trip_if_freed(KEYS[2])
+end
+return {'applied', int(now)}

@@ -1,0 +1,41 @@
+"""The reaper: charges calls whose gateway died before it could settle them."""
+
+import asyncio
+from collections.abc import Sequence
+
+from gateway.core.errors import StoreError
+from gateway.ports import Recorder
+from gateway.store.redis_store import RedisStore
+
+_BATCH = 100
+
+
+class Reaper:
+    """Sweeps the leases of all tenants. Any number of gateways may sweep: expiry is atomic."""
+
+    def __init__(
+        self, store: RedisStore, tenants: Sequence[str], recorder: Recorder, sweep_ms: int
+    ) -> None:
+        self._store = store
+        self._tenants = tenants
+        self._recorder = recorder
+        self._sweep_s = sweep_ms / 1000
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a store that does not answer is tried again next time."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreError as error:
+                self._recorder.event("reaper_failed", "warning", reason=error.reason)
+            await asyncio.sleep(self._sweep_s)
+
+    async def sweep(self) -> int:
+        """Charge every call that is due; return how many."""
+        total = 0
+        for tenant in self._tenants:
+            while expired := await self._store.expire_due(tenant, _BATCH):
+                total += len(expired)
+                for call_id in expired:
+                    self._recorder.event("call_expired", "warning", call_id=call_id)
+        return total

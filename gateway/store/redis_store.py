@@ -1,0 +1,296 @@
+"""The budget store: turns plans into script calls and replies into receipts. No rule lives here."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict
+from gateway.core.budget import Dimension
+from gateway.core.decision import Receipt
+from gateway.core.errors import StoreError
+from gateway.core.phases import WorkPhase
+from gateway.core.policy import Effect
+from gateway.core.usage import UsageSource
+from gateway.ports import ReservePlan, Settled, Settlement, StaleFacts, TaskFacts
+from gateway.store.connection import Argument, StoreConnection
+from gateway.store.keys import (
+    UNTAGGED_FACTS,
+    TenantKeys,
+    facts_from_text,
+    facts_text,
+    snapshot_fields,
+)
+from gateway.store.limits import refresh_limits, server_ms
+from gateway.store.scripts import load_script
+
+_FACTS_REMEMBERED = 100_000
+_MOST_CALLS_PER_HEARTBEAT = 100
+_LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
+_DIMENSIONS = tuple(Dimension)
+_PHASES = {phase.value: phase for phase in WorkPhase}
+# Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
+# per dimension of a task's scope.
+_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 12, 4, 6
+_SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
+
+
+class RedisStore:
+    """ports.BudgetStore over one connection."""
+
+    def __init__(
+        self,
+        connection: StoreConnection,
+        *,
+        lease_ms: int = 30_000,
+        tombstone_ms: int = 3_600_000,
+        phase_idle_close_ms: int = 60_000,
+        now_ms: str = "",
+    ) -> None:
+        self.connection = connection
+        self.now_ms = now_ms  # '' is the server's clock; tests give their own
+        self._lease_ms = lease_ms
+        self._tombstone_ms = tombstone_ms
+        self._phase_idle_close_ms = phase_idle_close_ms
+        self._facts: OrderedDict[tuple[str, str], TaskFacts] = OrderedDict()
+        self._keys: dict[str, TenantKeys] = {}
+        self._effects: dict[int, tuple[Effects, str]] = {}
+        self._reserve, self._settle = load_script("reserve"), load_script("settle")
+        self._release, self._expire = load_script("release"), load_script("expire")
+        self._heartbeat = load_script("heartbeat")
+
+    def keys(self, tenant: str) -> TenantKeys:
+        """Return the key names of a tenant."""
+        known = self._keys.get(tenant)
+        if known is None:
+            known = self._keys[tenant] = TenantKeys(tenant)
+        return known
+
+    def facts_of(self, tenant: str, task: str) -> TaskFacts | None:
+        """Return a task's facts as far as this process has seen them."""
+        return self._facts.get((tenant, task))
+
+    def remember(self, tenant: str, task: str, facts: TaskFacts) -> None:
+        """Keep a task's facts; of too many the oldest go."""
+        self._facts[tenant, task] = facts
+        if len(self._facts) > _FACTS_REMEMBERED:
+            self._facts.popitem(last=False)
+
+    # Reserve ------------------------------------------------------------------------------------
+
+    async def reserve(self, plan: ReservePlan) -> Receipt:
+        """See ports.BudgetStore."""
+        keys, args = self._plan_keys(plan), self._reserve_args(plan)
+        reply = await self.connection.run(self._reserve, keys, args)
+        if reply[0] == "absent":
+            args[4] = self._snapshot_json(plan)
+            reply = await self.connection.run(self._reserve, keys, args)
+        if reply[0] == "lapsed":
+            await refresh_limits(self.connection, self.keys(plan.tenant), plan.task)
+            reply = await self.connection.run(self._reserve, keys, args)
+        if reply[0] == "facts":
+            self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
+            raise StaleFacts
+        if reply[0] in ("duplicate", "lapsed"):
+            raise StoreError(reply[0], f"the store answered {reply[0]} to a new call")
+        if (plan.tenant, plan.task) not in self._facts:
+            self.remember(plan.tenant, plan.task, plan.facts)
+        return _receipt(plan, reply)
+
+    def _plan_keys(self, plan: ReservePlan) -> list[Argument]:
+        names = self.keys(plan.tenant)
+        return [
+            names.clock,
+            names.call(plan.call_id),
+            names.leases,
+            names.tasks,
+            names.task(plan.task),
+            *map(names.task, plan.facts.parents),
+        ]
+
+    def _reserve_args(self, plan: ReservePlan) -> list[Argument]:
+        need = plan.need
+        return [
+            plan.call_id,
+            self.now_ms,
+            self._lease_ms,
+            _facts(plan),
+            "",
+            plan.phase.value if plan.phase else "",
+            plan.enforce_from.order if plan.enforce_from else 0,
+            plan.kind.value,
+            self._effect_letters(plan.effects),
+            need.input_low,
+            need.input_high,
+            need.input_nano_usd,
+            need.output,
+            need.output_min,
+            need.unit_nano_usd,
+            need.output_weight,
+            self._phase_idle_close_ms,
+        ]
+
+    def _effect_letters(self, effects: Effects) -> str:
+        known = self._effects.get(id(effects))
+        if known is None or known[0] is not effects:
+            task = (_LETTER[effects.task.get(dimension)] for dimension in _DIMENSIONS)
+            phase = (_LETTER[effects.phase.get(dimension)] for dimension in _DIMENSIONS)
+            known = self._effects[id(effects)] = (effects, "".join((*task, *phase)))
+            if len(self._effects) > _MOST_CALLS_PER_HEARTBEAT:
+                self._effects.clear()
+        return known[1]
+
+    def _snapshot_json(self, plan: ReservePlan) -> bytes:
+        facts = _facts(plan)
+        if plan.limits is None:
+            return msgspec.json.encode(["facts", facts, "version", "0"])
+        return msgspec.json.encode(snapshot_fields(facts, plan.limits))
+
+    # Settle, release ----------------------------------------------------------------------------
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """See ports.BudgetStore."""
+        plan, usage = settlement.plan, settlement.usage
+        args: list[Argument] = [
+            plan.call_id,
+            self.now_ms,
+            self._tombstone_ms,
+            _facts(plan),
+            "",
+            settlement.phase.value if settlement.phase else "",
+            settlement.tokens,
+            settlement.nano_usd,
+            1,
+            usage.plain_input,
+            usage.cached_read,
+            usage.cache_write,
+            usage.output_total,
+            usage.reasoning,
+            int(settlement.source is UsageSource.ESTIMATED),
+            int(settlement.would_refuse),
+        ]
+        keys = self._plan_keys(plan)
+        reply = await self.connection.run(self._settle, keys, args)
+        if reply[0] == "absent":
+            args[4] = self._snapshot_json(plan)
+            reply = await self.connection.run(self._settle, keys, args)
+        if reply[0] == "duplicate":
+            return Settled(duplicate=True)
+        return Settled(False, int(reply[1]), int(reply[2]), int(reply[3]) + int(reply[4]))
+
+    async def release(self, plan: ReservePlan) -> None:
+        """See ports.BudgetStore."""
+        args = (plan.call_id, self.now_ms, self._tombstone_ms)
+        await self.connection.run(self._release, self._plan_keys(plan), args)
+
+    # Leases -------------------------------------------------------------------------------------
+
+    async def heartbeat(
+        self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
+    ) -> list[str]:
+        """Renew leases of (plan, tokens seen, nano-dollars seen); return ids that are over."""
+        over: list[str] = []
+        names = self.keys(tenant)
+        for start in range(0, len(open_calls), _MOST_CALLS_PER_HEARTBEAT):
+            keys: list[Argument] = [names.clock, names.leases]
+            args: list[Argument] = [self.now_ms, self._lease_ms]
+            for plan, tokens, nano_usd in open_calls[start : start + _MOST_CALLS_PER_HEARTBEAT]:
+                own = [names.call(plan.call_id), *self._plan_keys(plan)[4:]]
+                keys += own
+                args += [plan.call_id, len(own), tokens, nano_usd]
+            over += await self.connection.run(self._heartbeat, keys, args)
+        return over
+
+    async def expire_due(self, tenant: str, most: int = 100) -> list[str]:
+        """Charge up to `most` calls whose lease ran out; return their ids."""
+        names = self.keys(tenant)
+        now = self.now_ms or await server_ms(self.connection)
+        due = await self.connection.execute(
+            "ZRANGEBYSCORE", names.leases, "-inf", now, "LIMIT", 0, most
+        )
+        expired = []
+        for call_id in due:
+            call = names.call(call_id)
+            task, parents = await self.connection.execute("HMGET", call, "task", "parents")
+            if task is None:
+                await self.connection.execute("ZREM", names.leases, call_id)
+                continue
+            reply = await self.connection.run(
+                self._expire,
+                [names.clock, call, names.leases, names.tasks, task, *(parents or "").split()],
+                [call_id, self.now_ms, self._tombstone_ms],
+            )
+            if reply[0] == "expired":
+                expired.append(call_id)
+        return expired
+
+
+def _facts(plan: ReservePlan) -> str:
+    return UNTAGGED_FACTS if plan.limits is None else facts_text(plan.facts)
+
+
+def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
+    """Return reserve's reply as a receipt; the layout is documented in `lua/reserve.lua`."""
+    phase = _PHASES.get(reply[2])
+    place = int(reply[7])
+    runaway_only = reply[11] == "R"
+    raw_scopes = reply[_HEAD:]
+    names = (plan.task, *plan.facts.parents)
+    scopes = [
+        _task_scope(ScopeKind.PARENT if at else ScopeKind.TASK, names[at], raw, runaway_only)
+        for at, raw in enumerate(raw_scopes[: len(names)])
+    ]
+    if phase is not None:
+        scopes.append(_phase_scope(phase.value, raw_scopes[-1]))
+    task = raw_scopes[0]
+    verdict = Verdict(reply[0])
+    return Receipt(
+        verdict=verdict,
+        now_ms=int(reply[1]),
+        scopes=tuple(scopes),
+        phase=phase,
+        execution=int(reply[3]),
+        held_tokens=int(reply[4]),
+        held_nano_usd=int(reply[5]),
+        output=int(reply[6]),
+        spent_nano_usd=int(task[_SPENT_NANO_USD] or 0),
+        stop_scope=scopes[place - 1] if place else None,
+        stop_dimension=Dimension(reply[8]) if reply[8] else None,
+        stop_code=reply[9],
+        tripped_now=reply[10] == 1,
+        episode=int(task[3] or 0),
+    )
+
+
+def _task_scope(kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool) -> Scope:
+    balances = {}
+    for at, dimension in enumerate(_DIMENSIONS):
+        start = _SCOPE_HEAD + at * _PER_DIMENSION
+        if raw[start] is not None:
+            limit, granted, cumulative, runaway, settled, held = (
+                int(value or 0) for value in raw[start : start + _PER_DIMENSION]
+            )
+            balances[dimension] = Balance(
+                limit,
+                granted,
+                runaway if runaway_only else cumulative,
+                cumulative,
+                runaway,
+                settled,
+                held,
+            )
+    trip = Dimension(raw[1]) if raw[1] else None
+    return Scope(kind, name, balances, raw[0] or "open", trip, raw[2] or "")
+
+
+def _phase_scope(name: str, raw: list[Any]) -> Scope:
+    balances = {}
+    for at, dimension in enumerate(_DIMENSIONS):
+        limit, line, settled, held = raw[at * 4 : at * 4 + 4]
+        if limit is not None:
+            line = int(line or 0)
+            balances[dimension] = Balance(
+                int(limit), 0, line, line, line, int(settled or 0), int(held or 0)
+            )
+    return Scope(ScopeKind.PHASE, name, balances)
