@@ -70,7 +70,12 @@ def raise_errors(findings: Iterable[Finding]) -> None:
     """Raise InvalidConfigError with every fault among `findings`, if there is one."""
     errors = errors_among(findings)
     if errors:
-        raise InvalidConfigError([str(finding) for finding in errors])
+        raise as_error(errors)
+
+
+def as_error(findings: Iterable[Finding]) -> InvalidConfigError:
+    """Return the error that says what is wrong."""
+    return InvalidConfigError([str(finding) for finding in errors_among(findings)])
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -104,6 +109,7 @@ _REMEDIES: Mapping[str, str] = {
     "less_than_equal": "choose a value in this range",
     "literal_error": "choose one of these words",
 }
+_SHOWN_CHARACTERS = 60
 _SECRET_KEYS = frozenset({"token", "url"})
 
 
@@ -126,4 +132,4 @@ def _show(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -13,6 +13,7 @@ from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.decision import Breach, Receipt
 from gateway.core.errors import CallError, StoreError
 from gateway.core.headers import Headers
+from gateway.core.identity import ErrorShape
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.usage import Usage, UsageSource
@@ -44,6 +45,9 @@ class Downstream(Protocol):
 
     def finish(self) -> None:
         """End the answer; the connection may serve the next call."""
+
+    def send(self, answer: "Answer", budget_lines: str) -> None:
+        """Send a whole answer of the gateway's own."""
 
     def abort(self) -> None:
         """Cut the connection: the client must see that the answer is not whole."""
@@ -111,6 +115,22 @@ class Upstreams(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of the gateway's own, worded."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Wording(Protocol):
+    """Who words our own answers."""
+
+    def answer(self, code: str, message: str, shape: ErrorShape, call_id: str) -> Answer:
+        """Return the answer for a code of the outward contract, in the caller's error shape."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFacts:
     """What never changes about a task: tiers of the snapshot, ancestors, weights."""
 
@@ -175,6 +195,9 @@ class BudgetStore(Protocol):
     def facts_of(self, tenant: str, task: str) -> TaskFacts | None:
         """Return a task's facts as far as this process has seen them, without asking."""
 
+    async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
+        """Return a task's facts from the store; None if there is no such task."""
+
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """Create the task if it is new, compare every budget, hold the amount or say why not.
 
@@ -186,6 +209,11 @@ class BudgetStore(Protocol):
 
     async def release(self, plan: ReservePlan) -> None:
         """Give the hold back: nothing was sent to the provider."""
+
+    async def heartbeat(
+        self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
+    ) -> list[str]:
+        """Renew leases of (plan, tokens seen, nano-dollars seen); return ids that are over."""
 
 
 @dataclass(frozen=True, slots=True)

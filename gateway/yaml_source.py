@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -32,11 +32,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value as it is written."""
+    """A single value as it is written; `quoted` also for block text."""
 
     text: str
     kind: Kind
     line: int
+    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +67,26 @@ class ListNode:
 
 Node = Scalar | MappingNode | ListNode
 
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9])*)")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|nan)", re.IGNORECASE)
+_WORD_AFTER_POINT = re.compile(r"\.(?=[a-zA-Z])")  # YAML's `.inf` is Python's `inf`
 _MAX_INTEGER_DIGITS = 18
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 24
-_STANDARD_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
+_STANDARD = "tag:yaml.org,2002:"
+_STANDARD_TAGS = frozenset(f"{_STANDARD}{kind}" for kind in ("str", "map", "seq"))
 
 
 class _Composer(yaml.SafeLoader):
     """Builds nodes only; no implicit types, no aliases, no endless nesting."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
     depth = 0
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode:
+            return f"{_STANDARD}str"
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -95,6 +102,17 @@ class _Composer(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+def is_missing(path: Path) -> bool:
+    """Return whether there is nothing at `path`; what may not be looked at is not missing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_mapping(path: Path, findings: Findings) -> MappingNode | None:
@@ -145,8 +163,9 @@ def _node(composed: yaml.Node, path: str, findings: Findings) -> Node:
     if isinstance(composed, yaml.SequenceNode):
         items = (_node(item, f"{path}.{i}", findings) for i, item in enumerate(composed.value))
         return ListNode(tuple(items), line)
-    plain = composed.style is None
-    return Scalar(composed.value, _kind_of(composed.value) if plain else Kind.TEXT, line)
+    text = str(composed.value)
+    quoted = not isinstance(composed, yaml.ScalarNode) or composed.style is not None
+    return Scalar(text, Kind.TEXT if quoted else _kind_of(text), line, quoted)
 
 
 def _entries(composed: yaml.MappingNode, path: str, findings: Findings) -> Iterator[Entry]:
@@ -177,6 +196,15 @@ def _kind_of(text: str) -> Kind:
     return Kind.TEXT
 
 
+_PYTHON_VALUE: Mapping[Kind, Callable[[str], Any]] = {
+    Kind.NULL: lambda text: None,
+    Kind.BOOL: lambda text: text.lower() == "true",
+    Kind.INTEGER: int,
+    Kind.NUMBER: lambda text: float(_WORD_AFTER_POINT.sub("", text)),
+    Kind.TEXT: str,
+}
+
+
 def plain(node: Node) -> Any:
     """Return the tree as dictionaries, lists and Python values, for pydantic to validate."""
     if isinstance(node, MappingNode):
@@ -186,22 +214,12 @@ def plain(node: Node) -> Any:
     return _PYTHON_VALUE[node.kind](node.text)
 
 
-_PYTHON_VALUE: Mapping[Kind, Callable[[str], Any]] = {
-    Kind.NULL: lambda text: None,
-    Kind.BOOL: lambda text: text.lower() == "true",
-    Kind.INTEGER: int,
-    Kind.NUMBER: lambda text: float(_WORD_AFTER_POINT.sub("", text)),
-    Kind.TEXT: str,
-}
-_WORD_AFTER_POINT = re.compile(r"\.(?=[a-zA-Z])")  # YAML's `.inf` is Python's `inf`
-
-
 def line_of(node: Node, key: Key) -> int:
     """Return the line of `key`, or of the nearest of its ancestors that the file has."""
     line = node.line
     for part in key:
         if isinstance(node, MappingNode):
-            entry = next((e for e in node.entries if e.key == str(part)), None)
+            entry = next((e for e in node.entries if e.key.lower() == str(part).lower()), None)
             if entry is None:
                 return line
             node, line = entry.value, entry.line

@@ -10,13 +10,13 @@ A *line* is a limit times a threshold, rounded down: what a settled total may no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import Enum
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 
-# Wide enough that no product of configured factors is ever rounded before the final ceiling.
-_EXACT = Context(prec=120)
+# Nothing is ever rounded before the final ceiling or floor: products of decimals are finite.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 NANO_USD_PER_USD = 1_000_000_000
 
@@ -191,7 +191,11 @@ def calculate_phase_budget(
     factor = multipliers.product
     override = profile.overrides.phases.get(phase, Amounts())
     cost_usd = base.cost_usd
-    nano_usd = None if cost_usd is None else ceil_product(cost_usd * NANO_USD_PER_USD, factor)
+    nano_usd = (
+        None
+        if cost_usd is None
+        else ceil_product(multiply(cost_usd, Decimal(NANO_USD_PER_USD)), factor)
+    )
     return PhaseBudget(
         phase=phase,
         token_limit=_first(override.tokens, ceil_product(base.tokens, factor)),

@@ -194,6 +194,12 @@ def refusal_message(receipt: Receipt) -> str:
     return f"{exceeded_message(scope, dimension, balance)}. {where} {way_out}"
 
 
+def remediation_task(task: str, episode: int) -> str:
+    """Return the name of the remediation task for a breach episode; never nested (SL-6)."""
+    name = task if task.startswith("FIX-BUDGET-BREACH-") else f"FIX-BUDGET-BREACH-{task}"
+    return name if episode <= 1 else f"{name}-{episode}"
+
+
 def _is_task(scope: Scope | None) -> bool:
     return scope is not None and scope.kind is not ScopeKind.PHASE
 

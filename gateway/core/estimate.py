@@ -30,10 +30,17 @@ class InputEstimate:
     high: int
 
 
-def estimate_input(body: bytes) -> InputEstimate:
-    """Return bounds for the input tokens of a JSON body."""
-    size = text_bytes(body)
-    return InputEstimate(size // _MOST_BYTES_PER_TOKEN, -(-size // _BYTES_PER_TOKEN), max(size, 1))
+def estimate_input(body: bytes, context_tokens: int | None) -> InputEstimate:
+    """Return bounds for the input tokens of a JSON body.
+
+    Images, audio and files are billed by rules that no body length bounds: such a call may use the
+    model's whole context.
+    """
+    size = max(1, text_bytes(body))
+    high = size
+    if any(part in body for part in _UNBOUNDED_PARTS):
+        high = max(size, context_tokens or _UNKNOWN_CONTEXT)
+    return InputEstimate(size // _MOST_BYTES_PER_TOKEN, -(-size // _BYTES_PER_TOKEN), high)
 
 
 def exact_input(tokens: int) -> InputEstimate:

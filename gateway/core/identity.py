@@ -40,12 +40,16 @@ class ErrorShape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a call goes: the upstream's name, the target as received behind our prefixes."""
+    """Where a call goes: the upstream's name, the target as received behind our prefixes.
+
+    `is_named` tells that the URL named the upstream (`/u/<upstream>/`).
+    """
 
     upstream: str
     target: bytes
     dialect: Dialect
     error_shape: ErrorShape
+    is_named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,8 @@ def _route(path: bytes, target: bytes, upstream: str, anthropic: bool) -> Route:
     plain = plain.rstrip(b"/")
     dialect = Dialect.OPENAI_CHAT if plain.endswith(_CHAT_PATH) else Dialect.UNMETERED
     if plain.startswith(b"/v1beta/") or plain == b"/v1beta":
-        return Route(upstream or "gemini", target, dialect, ErrorShape.GEMINI)
+        return Route(upstream or "gemini", target, dialect, ErrorShape.GEMINI, bool(upstream))
     messages = plain == b"/v1/messages" or plain.startswith(b"/v1/messages/")
     default = "anthropic" if messages or anthropic else "openai"
-    return Route(upstream or default, target, dialect, ErrorShape.OPENAI_ANTHROPIC)
+    shape = ErrorShape.OPENAI_ANTHROPIC
+    return Route(upstream or default, target, dialect, shape, bool(upstream))

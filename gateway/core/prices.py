@@ -15,6 +15,7 @@ from gateway.core.usage import Usage
 
 _TOKENS_PER_MILLION = 1_000_000
 _NANO_USD_PER_MILLION_TOKENS = 10**15  # dollars per token -> nano-dollars per million tokens
+_NO_OUTPUT = ("embedding", "rerank")
 _DATE_SUFFIX = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 
 
@@ -56,17 +57,24 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by model name; a name is looked up as is, provider-prefixed, then without its date."""
+    """Prices by model name; `models` is everything, `overrides` those that the operator stated.
+
+    A name is looked up with its date, then without; as the provider's own first, for the same
+    model may cost more there; and in the overrides first, so that one for `gemini-2.5-pro` holds
+    though the list has a `gemini/gemini-2.5-pro`.
+    """
 
     models: Mapping[str, ModelPrice] = field(default_factory=dict)
+    overrides: Mapping[str, ModelPrice] = field(default_factory=dict)
 
     def find(self, model: str, provider: str = "") -> ModelPrice | None:
         """Return the price of `model` as served by `provider`, or None if it is not known."""
-        undated = _DATE_SUFFIX.sub("", model)
-        for name in (model, f"{provider}/{model}", undated, f"{provider}/{undated}"):
-            price = self.models.get(name)
-            if price is not None:
-                return price
+        for variant in (model, _DATE_SUFFIX.sub("", model)):
+            for prices in (self.overrides, self.models):
+                for name in (f"{provider}/{variant}", variant):
+                    price = prices.get(name)
+                    if price is not None:
+                        return price
         return None
 
 
@@ -78,10 +86,11 @@ def rate_from_usd_per_token(usd: float | str | Decimal) -> int:
 def price_from_entry(entry: Mapping[str, Any]) -> ModelPrice | None:
     """Return the price that an entry of the litellm list states, or None if it states none.
 
-    A missing cache rate falls back to the input rate: no discount that nobody promised.
+    A missing cache rate falls back to the input rate: no discount that nobody promised. A missing
+    output rate is none at all (images are priced by the piece), except where there is no output.
     """
     plain = _rate(entry, "input_cost_per_token")
-    if not plain:
+    if not plain or ("output_cost_per_token" not in entry and entry.get("mode") not in _NO_OUTPUT):
         return None
     return ModelPrice(
         input=plain,

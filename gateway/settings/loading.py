@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from gateway.core.configuration import DataPlane, UpstreamSettings
-from gateway.findings import Finding, Findings, Severity, explain, raise_errors, suggestion
+from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
 from gateway.settings.sections import (
     DEFAULT_UPSTREAMS,
     ENV_DELIMITER,
@@ -24,7 +24,7 @@ from gateway.settings.sections import (
     GatewayFile,
     Settings,
 )
-from gateway.yaml_source import Key, MappingNode, line_of, plain, read_mapping
+from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, read_mapping
 
 DEFAULT_CONFIG_FILE = Path("config/gateway.yaml")
 DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
@@ -45,13 +45,14 @@ def load_settings(config_file: Path | None, overrides: Mapping[str, Any]) -> Set
     path = config_file or DEFAULT_CONFIG_FILE
     findings = Findings(str(path))
     root: MappingNode | None = MappingNode((), 1)
-    if config_file is not None or path.exists():
+    if config_file is not None or not is_missing(path):
         root = read_mapping(path, findings)
-    raise_errors(findings.items)
-    sources = _Sources(findings, root or MappingNode((), 1), dict(overrides))
+    if root is None:
+        raise as_error(findings.items)
+    sources = _Sources(findings, root, dict(overrides))
     settings = sources.settings()
-    raise_errors(findings.items)
-    assert settings is not None  # noqa: S101  # no error, so it was built
+    if settings is None or findings.has_errors:
+        raise as_error(findings.items)
     return settings
 
 
@@ -156,9 +157,8 @@ class _Sources:
 
 def _without_empty_sections(values: Values) -> Values:
     """Return the values, a section whose keys are all commented out counting as not written."""
-    sections = {
-        name for name, field in GatewayFile.model_fields.items() if _model_in(field.annotation)
-    }
+    fields = GatewayFile.model_fields.items()
+    sections = {name for name, field in fields if _model_in(field.annotation)}
     return {
         key: {} if value is None and key in sections else value for key, value in values.items()
     }

@@ -47,9 +47,7 @@ def _base_url(value: str) -> str:
     except ValueError:
         valid, parts = False, urlsplit("")
     if not valid or value != value.strip():
-        raise rule(
-            "is not an http(s) origin", "write it like https://api.example.com or with a path"
-        )
+        raise rule("is not an http(s) origin", "write it like https://api.example.com")
     if parts.username is not None or parts.password is not None:
         raise rule("holds credentials", "send them in the calls' headers instead")
     if parts.query or parts.fragment or "?" in value or "#" in value:

@@ -77,6 +77,15 @@ class RedisStore:
         if len(self._facts) > _FACTS_REMEMBERED:
             self._facts.popitem(last=False)
 
+    async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
+        """See ports.BudgetStore."""
+        text = await self.connection.execute("HGET", self.keys(tenant).task(task), "facts")
+        if text is None:
+            return None
+        facts = facts_from_text(text)
+        self.remember(tenant, task, facts)
+        return facts
+
     # Reserve ------------------------------------------------------------------------------------
 
     async def reserve(self, plan: ReservePlan) -> Receipt:

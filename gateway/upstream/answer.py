@@ -1,7 +1,7 @@
 """A provider's answers: bytes in; status, headers, body and end out. No I/O, no loop.
 
-llhttp does the parsing; what it lets pass and a proxy must not is refused here (docs of the rules
-in `AnswerReader`). Framing follows RFC 9112 section 6.3, taken strictly.
+llhttp does the parsing; what it lets pass and a proxy must not is refused here. Framing
+follows RFC 9112 section 6.3, taken strictly.
 """
 
 import re
@@ -21,6 +21,8 @@ PROTOCOL_ERROR = "upstream_protocol_error"
 BROKEN = "upstream_broken"
 
 _VERSIONS = frozenset({"1.0", "1.1"})
+_FIRST_INTERIM_STATUS = 100
+_SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _NO_BODY = frozenset({204, 304})
 _CONNECTION_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"keep-alive"})
@@ -103,10 +105,9 @@ class AnswerReader:
         else:
             self._feed_head(data)
         pieces = self._pieces
-        if len(pieces) == 1:
-            return pieces.pop()
         if pieces:
-            body = b"".join(pieces)
+            self._idle_framing_bytes = 0
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
             return body
         if self.head_done and not self.ended:
@@ -193,7 +194,7 @@ class AnswerReader:
         self.ended = True
 
     def _begin_interim(self) -> None:
-        if self.status in (0, 101) or self.status < 100:
+        if self.status < _FIRST_INTERIM_STATUS or self.status == _SWITCHING_PROTOCOLS:
             self._refuse(f"status {self.status} was not asked for")
         self._interim = True
 
@@ -201,22 +202,22 @@ class AnswerReader:
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             self._refuse(f"HTTP/{version}")
-        codings = []
-        self.keep_alive_s = None
+        stated = self._stated()
+        if b"content-length" in stated:
+            self.length = int(stated[b"content-length"])
+        coding = stated.get(b"transfer-encoding")
+        if coding is None:
+            self._until_close = self.length is None and self.status not in _NO_BODY
+        elif version != "1.1" or coding.strip().lower() != b"chunked":
+            self._refuse("Transfer-Encoding is not exactly chunked under HTTP/1.1")
+        timeout = _TIMEOUT.search(stated.get(b"keep-alive", b""))
+        self.keep_alive_s = int(timeout[1]) if timeout else None
+
+    def _stated(self) -> dict[bytes, bytes]:
+        """Return what is said of the connection; repeated headers become one list."""
+        stated: dict[bytes, bytes] = {}
         for name, value in self.headers:
             lower = name.lower()
             if lower in _CONNECTION_HEADERS:
-                if lower == b"content-length":
-                    self.length = int(value)
-                elif lower == b"transfer-encoding":
-                    codings.append(value)
-                elif timeout := _TIMEOUT.search(value):
-                    self.keep_alive_s = int(timeout[1])
-        if codings:
-            self._check_codings(codings, version)
-        elif self.length is None and self.status not in _NO_BODY:
-            self._until_close = True
-
-    def _check_codings(self, codings: list[bytes], version: str) -> None:
-        if version != "1.1" or len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-            self._refuse("Transfer-Encoding is not exactly chunked")
+                stated[lower] = stated[lower] + b", " + value if lower in stated else value
+        return stated

@@ -21,6 +21,7 @@ class Origin:
     prefix: bytes
 
     def __str__(self) -> str:
+        """Return the host, with its port if that is not the scheme's own."""
         return self.host_header.decode("ascii")
 
 
@@ -42,7 +43,9 @@ def parse_origin(name: str, base_url: str) -> Origin:
         host=host,
         port=port or default_port,
         tls=url.scheme == "https",
-        host_header=(f"{bracketed}:{port}" if port not in (None, default_port) else bracketed).encode(),
+        host_header=(
+            f"{bracketed}:{port}" if port not in (None, default_port) else bracketed
+        ).encode(),
         prefix=url.path.rstrip("/").encode(),
     )
 

@@ -1,0 +1,374 @@
+"""The way of a call, top to bottom: the page to read first.
+
+`carry` tells it in nine named steps; what they need follows in the order in which it runs. The same
+steps, with reasons, are in `docs/life-of-a-call.md`.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.accounting import MISSING_USAGE_WARNING, account, count_input
+from gateway.core.admission import Verdict
+from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
+from gateway.core.configuration import DataPlane, Rules
+from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
+from gateway.core.dialects.openai_chat import ChatRequest, edited_body
+from gateway.core.errors import BadCall, CallError, StoreError
+from gateway.core.estimate import LearnedOutput, exact_input
+from gateway.core.headers import request_headers
+from gateway.core.identity import ErrorShape, Route, Tags, identify
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.policy import StoreFailure
+from gateway.core.usage import UsageSource
+from gateway.planner import Call, Plan, Planner, read_call
+from gateway.ports import (
+    BudgetStore,
+    Clock,
+    Downstream,
+    NewCallId,
+    Recorder,
+    Request,
+    Settlement,
+    StaleFacts,
+    TaskFacts,
+    Tokenizer,
+    Upstreams,
+    Wording,
+)
+from gateway.relay import Relay
+from gateway.trace import Trace, head_lines, record_of
+
+Stored = TypeVar("Stored")
+
+_MOST_PLANS = 4  # first guess, other facts, counted, and once more for luck with a race
+_MOST_PARENTS = 4
+_RETRY_S = (0.05, 0.2, 0.5, 1.0)
+_WARNED_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What a lifecycle is wired to (`app.py`)."""
+
+    store: BudgetStore
+    upstreams: Upstreams
+    wording: Wording
+    recorder: Recorder
+    tokenizer: Tokenizer
+    clock: Clock
+    new_call_id: NewCallId
+
+
+class Lifecycle:
+    """Carries calls. One a worker; everything it holds is bounded or belongs to open calls."""
+
+    def __init__(self, plane: DataPlane, rules: Rules, doors: Doors) -> None:
+        self._plane = plane
+        self._doors = doors
+        self._learned = LearnedOutput()
+        self._planner = Planner(plane, rules, self._learned)
+        self._open: dict[str, tuple[Plan, Relay]] = {}
+        self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def use_rules(self, rules: Rules) -> None:
+        """Use other rules from the next call on; open calls keep theirs."""
+        self._planner = Planner(self._plane, rules, self._learned)
+
+    # The way of a call --------------------------------------------------------------------------
+
+    async def carry(self, request: Request, downstream: Downstream) -> None:
+        """Carry one call from its request to its record. Never raises."""
+        planner = self._planner  # one snapshot of the rules for the whole call
+        trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
+        try:
+            tags, route = self._identify(trace, planner)
+            call = trace.call = read_call(trace.call_id, request, tags, route)
+            if call.chat is None:
+                await self._pass(trace, call, downstream)
+            else:
+                plan, receipt = await self._reserve(trace, call, call.chat, planner)
+                decision = self._decide(trace, plan, receipt)
+                if decision.refuses:
+                    self._answer(trace, decision.code, decision.message, downstream)
+                else:
+                    relay = await self._forward(trace, call, plan, downstream)
+                    await relay.done
+                    await self._settle(trace, call, plan, relay, downstream)
+        except CallError as error:
+            self._answer(trace, error.code, error.message, downstream)
+        except Exception as error:  # a call's life ends here: say so, cut what is open, go on
+            self._doors.recorder.event(
+                "internal_error", "error", call_id=trace.call_id, error=repr(error)
+            )
+            self._answer(trace, "internal_error", "The gateway failed.", downstream)
+        finally:
+            self._open.pop(trace.call_id, None)
+            self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
+
+    # 1 identify ---------------------------------------------------------------------------------
+
+    def _identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
+        """Find out for which task and phase the call is made, and where it goes."""
+        request = trace.request
+        tags, route = identify(request.target, request.headers)
+        trace.tags, trace.route = tags, route
+        if tags.invalid:
+            first = tags.invalid[0]
+            self._doors.recorder.event(
+                "invalid_tag", "warning", call_id=trace.call_id, problem=first.message
+            )
+            if planner.enforces_tags:
+                raise BadCall("invalid_tag", first.message)
+        if not self._doors.upstreams.has(route.upstream):
+            raise BadCall("unknown_upstream", f"There is no upstream named {route.upstream!r}.")
+        if not route.target.startswith((b"/v1/", b"/v1beta/")) and not route.is_named:
+            raise BadCall(
+                "unknown_route", "Routes are /v1/..., /v1beta/..., or /u/<upstream>/... for others."
+            )
+        return tags, route
+
+    # 3 plan, 4 reserve --------------------------------------------------------------------------
+
+    async def _reserve(
+        self, trace: Trace, call: Call, chat: ChatRequest, planner: Planner
+    ) -> tuple[Plan, Receipt | None]:
+        """Plan the call and ask the store, once more where the plan was made on wrong facts.
+
+        No receipt means that the store failed and the policy lets calls pass.
+        """
+        store, tenant = self._doors.store, self._plane.tenant
+        facts = store.facts_of(tenant, call.task) or await self._first_facts(call)
+        estimate = planner.estimate(call)
+        for _ in range(_MOST_PLANS):
+            plan = trace.plan = planner.plan(call, chat, facts, estimate)
+            try:
+                receipt = await store.reserve(plan.reserve)
+            except StaleFacts:
+                facts = store.facts_of(tenant, call.task) or facts
+            except StoreError as error:
+                self._allow_without_store(trace, plan, error)
+                return plan, None
+            else:
+                if receipt.verdict is not Verdict.COUNT:
+                    trace.receipt = receipt
+                    return plan, receipt
+                estimate = exact_input(await count_input(call, self._doors.tokenizer))
+        raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def _first_facts(self, call: Call) -> TaskFacts:
+        """Return what a task is taken for that this worker has not seen: what its tags say."""
+        tags = call.tags
+        parents: tuple[str, ...] = ()
+        if tags.parent and tags.parent != call.task and not call.is_untagged:
+            parents = await self._chain_of(tags.parent)
+        return TaskFacts(
+            tags.complexity or Complexity.MEDIUM,
+            tags.importance or ImportanceTier.MEDIUM,
+            parents,
+            EQUAL_WEIGHTS if call.is_untagged else self._planner.rules.budgets.token_weights,
+        )
+
+    async def _chain_of(self, parent: str) -> tuple[str, ...]:
+        """Return a parent and its ancestors; none if the parent is not known yet."""
+        try:
+            facts = await self._doors.store.read_facts(self._plane.tenant, parent)
+        except StoreError:
+            facts = None
+        if facts is None:
+            self._doors.recorder.event("unknown_parent", "warning", parent=parent)
+            return ()
+        return (parent, *facts.parents)[:_MOST_PARENTS]
+
+    def _allow_without_store(self, trace: Trace, plan: Plan, error: StoreError) -> None:
+        """Let the call pass unchecked, or not, as the policy says for a store that fails."""
+        self._doors.recorder.event(
+            "store_failed", "error", call_id=trace.call_id, reason=error.reason
+        )
+        if plan.policy.store_failure is StoreFailure.CLOSED:
+            raise CallError(
+                "budget_store_unavailable", "The budget store does not answer; ask again shortly."
+            )
+
+    # 5 decide -----------------------------------------------------------------------------------
+
+    def _decide(self, trace: Trace, plan: Plan, receipt: Receipt | None) -> Decision:
+        """Return the decision; one made without the store is a flag."""
+        if receipt is None:
+            trace.decision = Decision(Outcome.FLAG)
+            return trace.decision
+        trace.decision = decide(receipt, plan.policy, plan.mode, plan.ceiling)
+        if receipt.tripped_now and receipt.stop_scope is not None:
+            self._doors.recorder.event(
+                "stop_loss_tripped",
+                "critical",
+                task=receipt.stop_scope.name,
+                code=trace.decision.code,
+                episode=receipt.episode,
+                remediation=remediation_task(receipt.stop_scope.name, receipt.episode),
+                message=trace.decision.message,
+            )
+        return trace.decision
+
+    # 6 forward, 7 relay -------------------------------------------------------------------------
+
+    async def _forward(self, trace: Trace, call: Call, plan: Plan, downstream: Downstream) -> Relay:
+        """Send a metered call on with the edits it needs; the relay then runs by itself."""
+        if call.chat is None:
+            raise ValueError("only a metered call has a plan")
+        upstream = self._plane.upstreams[call.route.upstream]
+        hide_usage = call.chat.stream and not call.chat.asks_usage and upstream.include_usage
+        clamp = trace.decision.clamp if trace.decision else None
+        body = edited_body(call.request.body, call.chat, ask_usage=hide_usage, clamp=clamp)
+        relay = trace.relay = Relay(
+            downstream,
+            self._doors.clock,
+            metered=True,
+            stream=call.chat.stream,
+            hide_usage=hide_usage,
+            head_lines=head_lines(trace),
+            drain_s=self._plane.drain_ms / 1000,
+        )
+        self._open[call.call_id] = (plan, relay)
+        try:
+            await self._send(trace, call, relay, body, downstream)
+        except CallError:
+            await self._release(trace, plan)
+            raise
+        if not relay.sent:
+            await self._release(trace, plan)
+        return relay
+
+    async def _pass(self, trace: Trace, call: Call, downstream: Downstream) -> None:
+        """Relay a call that is not metered, its body untouched."""
+        trace.decision = Decision(Outcome.ALLOW)
+        relay = trace.relay = Relay(
+            downstream,
+            self._doors.clock,
+            metered=False,
+            stream=False,
+            hide_usage=False,
+            head_lines=head_lines(trace),
+            drain_s=0,
+        )
+        await self._send(trace, call, relay, call.request.body, downstream)
+        await relay.done
+        self._close(trace, relay, downstream)
+
+    async def _send(
+        self, trace: Trace, call: Call, relay: Relay, body: bytes, downstream: Downstream
+    ) -> None:
+        """Write the request to a provider's connection, unless the client has gone meanwhile.
+
+        Raises UpstreamError if there is no connection: then nothing was sent.
+        """
+        upstream = self._plane.upstreams[call.route.upstream]
+        headers = request_headers(
+            call.request.headers, forward_tags=upstream.forward_tags, metered=call.chat is not None
+        )
+        exchange = await self._doors.upstreams.connect(call.route.upstream, relay)
+        if not downstream.is_open:
+            exchange.cancel()
+            relay.give_up_unsent()
+            return
+        relay.sent = True
+        exchange.send(call.request.method, call.route.target, headers, body)
+        relay.follow(exchange)
+
+    async def _release(self, trace: Trace, plan: Plan) -> None:
+        """Give the hold back: nothing was sent to the provider."""
+        trace.released = True
+        await self._until_stored(lambda: self._doors.store.release(plan.reserve))
+
+    def _close(self, trace: Trace, relay: Relay, downstream: Downstream) -> None:
+        """Answer for a provider that broke off before its head; else the client has its answer."""
+        trace.status = relay.status
+        if relay.error is not None and not relay.answered:
+            self._answer(trace, relay.error.code, relay.error.message, downstream)
+
+    # 8 settle -----------------------------------------------------------------------------------
+
+    async def _settle(
+        self, trace: Trace, call: Call, plan: Plan, relay: Relay, downstream: Downstream
+    ) -> None:
+        """Replace the hold by what was used, exactly once, whatever happened."""
+        self._close(trace, relay, downstream)
+        if trace.released:
+            return
+        receipt = trace.receipt
+        charge = trace.charge = await account(call, plan, receipt, relay, self._doors.tokenizer)
+        usage = charge.usage
+        price = self._planner.price_of(call, relay.seen.model) or plan.price
+        trace.tokens = usage.budget_tokens(plan.reserve.facts.weights)
+        trace.nano_usd = price.cost_nano_usd(usage) if price else None
+        settlement = Settlement(
+            plan.reserve,
+            receipt.phase if receipt is not None else plan.reserve.phase,
+            trace.tokens,
+            trace.nano_usd or 0,
+            usage,
+            charge.source,
+            trace.decision is not None and trace.decision.would_refuse,
+        )
+        settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
+        if charge.source is UsageSource.PROVIDER and call.chat is not None:
+            self._learned.learn(call.chat.model, trace.phase_name, usage.output_total)
+        if charge.lacked_usage:
+            self._warn_once(call.task, trace.phase_name)
+        for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):
+            self._doors.recorder.event("budget_notice", task=call.task, percent=level)
+
+    async def _until_stored(self, act: Callable[[], Awaitable[Stored]]) -> Stored:
+        """Repeat an idempotent act until the store has done it."""
+        attempt = 0
+        while True:
+            try:
+                return await act()
+            except StoreError as error:
+                self._doors.recorder.event("store_failed", "error", reason=error.reason)
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+
+    def _warn_once(self, task: str, phase: str) -> None:
+        """Warn about estimated tokens, once per task and phase (USE-3)."""
+        if (task, phase) in self._warned:
+            return
+        self._warned[task, phase] = None
+        if len(self._warned) > _WARNED_REMEMBERED:
+            self._warned.popitem(last=False)
+        self._doors.recorder.event(
+            "usage_missing", "warning", message=MISSING_USAGE_WARNING, task=task, phase=phase
+        )
+
+    # Beside the way -----------------------------------------------------------------------------
+
+    def _answer(self, trace: Trace, code: str, message: str, downstream: Downstream) -> None:
+        """Send an answer of our own, or cut one that has begun."""
+        trace.code = code
+        if trace.relay is not None and trace.relay.answered:
+            downstream.abort()
+            return
+        shape = trace.route.error_shape if trace.route else ErrorShape.OPENAI_ANTHROPIC
+        answer = self._doors.wording.answer(code, message, shape, trace.call_id)
+        trace.status = answer.status
+        downstream.send(answer, head_lines(trace))
+
+    async def heartbeat(self) -> None:
+        """Renew the leases of all open calls, and raise holds that they outgrew."""
+        open_calls = [
+            (
+                plan.reserve,
+                plan.reserve.need.input_high + relay.seen.output_tokens_seen,
+                0,
+            )
+            for plan, relay in self._open.values()
+        ]
+        if open_calls:
+            await self._doors.store.heartbeat(self._plane.tenant, open_calls)
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many metered calls are with a provider or not settled yet."""
+        return len(self._open)

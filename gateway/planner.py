@@ -1,0 +1,182 @@
+"""Steps 2 and 3, read and plan: from a request to the one reserve that is made for it.
+
+No I/O: what is known about a task comes in as facts, what is in force as one `Rules` snapshot.
+"""
+
+from dataclasses import dataclass
+
+from gateway.core.admission import Effects, Need
+from gateway.core.budget import TaskLimits, TaskProfile, task_limits
+from gateway.core.configuration import DataPlane, Rules
+from gateway.core.decision import effects_of
+from gateway.core.dialects.openai_chat import ChatRequest, read_request
+from gateway.core.errors import BadCall
+from gateway.core.estimate import (
+    InputEstimate,
+    LearnedOutput,
+    estimate_input,
+    least_output,
+    output_ceiling,
+)
+from gateway.core.identity import Dialect, Route, Tags
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
+from gateway.core.prices import ModelPrice
+from gateway.ports import Request, ReservePlan, TaskFacts
+
+UNTAGGED_TASK = "-anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, understood. `chat` is None on routes that are not metered."""
+
+    call_id: str
+    request: Request
+    tags: Tags
+    route: Route
+    chat: ChatRequest | None
+
+    @property
+    def task(self) -> str:
+        """Return the task's id, or the bucket of calls that name none."""
+        return self.tags.task or UNTAGGED_TASK
+
+    @property
+    def is_untagged(self) -> bool:
+        """Return whether the call names no task."""
+        return self.tags.task is None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is going to be asked of the store, and by what rules the answer is read."""
+
+    reserve: ReservePlan
+    policy: StopLossPolicy
+    mode: Mode
+    price: ModelPrice | None
+    ceiling: int
+
+
+def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
+    """Step 2: read what a budget needs to know. The body's bytes stay as they came.
+
+    Raises BadCall for a metered request that cannot be read.
+    """
+    if route.dialect is Dialect.UNMETERED or request.method != b"POST":
+        return Call(call_id, request, tags, route, None)
+    for name, value in request.headers:
+        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+            raise BadCall(
+                "unsupported_encoding",
+                "Content-Encoding: send the body unencoded, so that it can be budgeted.",
+            )
+    return Call(call_id, request, tags, route, read_request(request.body))
+
+
+class Planner:
+    """Step 3 under one `Rules` snapshot; limits and effects are computed once and kept."""
+
+    def __init__(self, plane: DataPlane, rules: Rules, learned: LearnedOutput) -> None:
+        self.rules = rules
+        self._plane = plane
+        self._learned = learned
+        self._limits: dict[tuple[Complexity, ImportanceTier], TaskLimits] = {}
+        self._effects: dict[tuple[str, Mode], Effects] = {}
+
+    @property
+    def enforces_tags(self) -> bool:
+        """Return whether a tag that says nothing we know is refused."""
+        return any(self.mode_of(policy) is Mode.ENFORCE for policy in self.rules.policies.stop_loss)
+
+    def mode_of(self, policy: StopLossPolicy) -> Mode:
+        """Return a policy's mode; the kill switches turn enforcing into observing (RBK-2)."""
+        switched_off = self._plane.enforcement_disabled or not self.rules.budgets.stop_loss.enabled
+        return Mode.OBSERVE if switched_off and policy.mode is Mode.ENFORCE else policy.mode
+
+    def price_of(self, call: Call, model: str) -> ModelPrice | None:
+        """Return what `model` costs at the call's upstream."""
+        upstream = self._plane.upstreams.get(call.route.upstream)
+        return self.rules.prices.find(model, upstream.provider if upstream else "")
+
+    def estimate(self, call: Call) -> InputEstimate:
+        """Return the input's bounds from its length alone."""
+        price = self.price_of(call, call.chat.model) if call.chat else None
+        return estimate_input(call.request.body, price.max_input_tokens if price else None)
+
+    def plan(
+        self, call: Call, chat: ChatRequest, facts: TaskFacts, estimate: InputEstimate
+    ) -> Plan:
+        """Return the plan for a call of a task with these facts."""
+        policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance)
+        mode = Mode.OFF if call.is_untagged else self.mode_of(policy)
+        price = self.price_of(call, chat.model)
+        ceiling = output_ceiling(
+            chat.output_limit, chat.choices, price.max_output_tokens if price else None
+        )
+        kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
+        phase = call.tags.phase
+        expected = self._learned.expected(chat.model, phase.value if phase else "", ceiling)
+        reserve = ReservePlan(
+            call_id=call.call_id,
+            tenant=self._plane.tenant,
+            task=call.task,
+            facts=facts,
+            limits=None if call.is_untagged else self._limits_of(facts),
+            phase=None if call.is_untagged else phase,
+            enforce_from=policy.enforce_from,
+            kind=kind,
+            effects=self._effects_of(policy, mode),
+            need=_worst_need(estimate, ceiling, price, facts)
+            if kind is ReserveKind.WORST_CASE
+            else _likely_need(estimate, expected, price, facts),
+        )
+        return Plan(reserve, policy, mode, price, ceiling)
+
+    def _limits_of(self, facts: TaskFacts) -> TaskLimits:
+        key = facts.complexity, facts.importance
+        limits = self._limits.get(key)
+        if limits is None:
+            profile = TaskProfile(facts.complexity, facts.importance)
+            limits = self._limits[key] = task_limits(self.rules.budgets, profile)
+        return limits
+
+    def _effects_of(self, policy: StopLossPolicy, mode: Mode) -> Effects:
+        effects = self._effects.get((policy.name, mode))
+        if effects is None:
+            effects = self._effects[policy.name, mode] = effects_of(policy, mode)
+        return effects
+
+
+def _likely_need(
+    estimate: InputEstimate, output: int, price: ModelPrice | None, facts: TaskFacts
+) -> Need:
+    """Return what is held where holds are not compared: what is likely."""
+    tokens = -(-estimate.expected * facts.weights.input // 1000)
+    return Need(
+        input_low=tokens,
+        input_high=tokens,
+        input_nano_usd=price.input_nano_usd(estimate.expected) if price else 0,
+        output=output,
+        output_min=0,
+        unit_nano_usd=price.unit_nano_usd if price else 0,
+        output_weight=facts.weights.output,
+    )
+
+
+def _worst_need(
+    estimate: InputEstimate, ceiling: int, price: ModelPrice | None, facts: TaskFacts
+) -> Need:
+    """Return what is held where nothing may go over: bounds."""
+    w = facts.weights
+    kinds = (w.input, w.cached_read, w.cache_write)
+    return Need(
+        input_low=estimate.low * min(kinds) // 1000,
+        input_high=-(-estimate.high * max(kinds) // 1000),
+        input_nano_usd=price.input_nano_usd(estimate.high) if price else 0,
+        output=ceiling,
+        output_min=least_output(ceiling),
+        unit_nano_usd=price.unit_nano_usd if price else 0,
+        output_weight=w.output,
+    )

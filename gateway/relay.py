@@ -1,0 +1,157 @@
+"""Step 7, relay: bytes back as they come. The provider's connection pushes, the client's is written
+in the same callback; there is no task, await or queue per chunk.
+"""
+
+import asyncio
+
+from gateway.core.errors import CallError
+from gateway.core.headers import Headers, response_headers
+from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
+from gateway.ports import Clock, Downstream, Exchange
+
+
+class Relay:
+    """One answer on its way back: a ResponseSink for the provider, a Flow for the client."""
+
+    def __init__(
+        self,
+        downstream: Downstream,
+        clock: Clock,
+        *,
+        metered: bool,
+        stream: bool,
+        hide_usage: bool,
+        head_lines: str,
+        drain_s: float,
+    ) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.status = 0
+        self.error: CallError | None = None
+        self.sent = False
+        self.complete = False
+        self.client_left_early = False
+        self.first_byte_at = 0.0
+        self._downstream = downstream
+        self._clock = clock
+        self._metered = metered
+        self._hide_usage = hide_usage
+        self._streaming = stream
+        self._head_lines = head_lines
+        self._drain_s = drain_s
+        self._meter: Meter = PlainMeter()
+        self._exchange: Exchange | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def seen(self) -> Observation:
+        """Return what the meter has read so far."""
+        return self._meter.seen
+
+    @property
+    def is_stream(self) -> bool:
+        """Return whether the answer is one, or was asked to be."""
+        return self._streaming
+
+    @property
+    def answered(self) -> bool:
+        """Return whether the provider's head went to the client: no other answer may follow."""
+        return self.status != 0
+
+    def follow(self, exchange: Exchange) -> None:
+        """Take the connection whose reading is paused, resumed and cancelled from here."""
+        self._exchange = exchange
+        self._downstream.attach(self)
+
+    # From the provider --------------------------------------------------------------------------
+
+    def on_head(self, status: int, headers: Headers, length: int | None) -> None:
+        """Send the head on, and choose how the body is read."""
+        self.status = status
+        self.first_byte_at = self._clock()
+        self._streaming = _is_event_stream(headers)
+        if self._metered:
+            self._meter = (
+                StreamMeter(hide_usage=self._hide_usage) if self._streaming else JsonMeter()
+            )
+        hides = self._streaming and self._hide_usage
+        if not self.client_left_early:
+            self._downstream.start(
+                status, response_headers(headers), self._head_lines, None if hides else length
+            )
+
+    def on_body(self, data: bytes) -> None:
+        """Send bytes on, as far as the meter does not hold them back."""
+        passing = self._meter.feed(data)
+        if passing and not self.client_left_early:
+            self._downstream.write(passing)
+
+    def on_end(self) -> None:
+        """End the client's answer."""
+        rest = self._meter.end()
+        self.complete = True
+        if not self.client_left_early:
+            if rest:
+                self._downstream.write(rest)
+            self._downstream.finish()
+        self._finish()
+
+    def on_broken(self, error: CallError) -> None:
+        """Cut the client's answer, if it has begun: it must not look whole."""
+        self.error = error
+        rest = self._meter.end()
+        if self.answered and not self.client_left_early:
+            if rest:
+                self._downstream.write(rest)
+            self._downstream.abort()
+        self._finish()
+
+    # From the client ----------------------------------------------------------------------------
+
+    def client_is_slow(self) -> None:
+        """Stop reading from the provider."""
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def client_caught_up(self) -> None:
+        """Go on reading from the provider."""
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def client_left(self) -> None:
+        """Stop a stream at the provider; read a JSON answer to its end, for it is billed in full.
+
+        Source: `docs/wire.md`, what a provider bills after a disconnect.
+        """
+        if self.done.done() or self._exchange is None:
+            return
+        self.client_left_early = True
+        if self._metered and not self._streaming:
+            self._exchange.resume()
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._drain_s, self._give_up)
+        else:
+            self._give_up()
+
+    def give_up_unsent(self) -> None:
+        """End without an answer: the client left before anything was sent."""
+        self.client_left_early = True
+        self._finish()
+
+    def _give_up(self) -> None:
+        if self._exchange is not None and not self.done.done():
+            self._exchange.cancel()
+            self._meter.end()
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False

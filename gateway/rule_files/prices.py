@@ -1,0 +1,140 @@
+"""The litellm package's price list, read as data, with `config/prices.yaml` over it.
+
+litellm is never imported here: that costs seconds and prices unknown models at $0.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gateway.core.prices import ModelPrice, PriceTable, price_from_entry, rate_from_usd_per_token
+from gateway.findings import Finding, Findings, as_error
+from gateway.rule_files.fields import Field, Range, read_decimal, read_integer, sections
+from gateway.yaml_source import MappingNode, is_missing, read_mapping
+
+_PACKAGE = "litellm"
+_LIST = "model_prices_and_context_window_backup.json"
+_NOT_MODELS = frozenset({"sample_spec", "fallback_generalizations"})
+_TOKENS_PER_MILLION = 1_000_000
+
+_USD_PER_MILLION = Range(0, 1_000_000, least_too=True)
+_CEILING = Range(0, 10**9)
+_RATES: Mapping[str, str] = {
+    "input_usd_per_million": "input",
+    "output_usd_per_million": "output",
+    "cached_read_usd_per_million": "cached_read",
+    "cache_write_usd_per_million": "cache_write",
+}
+_CEILINGS = ("max_output_tokens", "max_input_tokens")
+
+
+def load_prices(path: Path) -> PriceTable:
+    """Return all prices: the list with the file's overrides. Raises InvalidConfigError."""
+    table, findings = read_prices(path)
+    if table is None:
+        raise as_error(findings)
+    return table
+
+
+def read_prices(path: Path) -> tuple[PriceTable | None, list[Finding]]:
+    """Return all prices, None if the overrides have a fault, and all findings."""
+    listed, findings = read_price_list()
+    if is_missing(path):
+        return PriceTable(listed), findings
+    in_file = Findings(str(path))
+    root = read_mapping(path, in_file)
+    overrides = _overrides(root, listed, in_file) if root else {}
+    findings = [*findings, *in_file.items]
+    if in_file.has_errors:
+        return None, findings
+    return PriceTable({**listed, **overrides}, overrides), findings
+
+
+def read_price_list() -> tuple[dict[str, ModelPrice], list[Finding]]:
+    """Return the package's prices, or none with a warning if they cannot be read."""
+    spec = find_spec(_PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(places[0], _LIST) if places else Path(_LIST)
+    try:
+        entries: Mapping[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        findings = Findings(str(path))
+        findings.warning(
+            "", None, "cannot be read: no model has a price", "install the pinned litellm package"
+        )
+        return {}, findings.items
+    prices = {
+        name: price_from_entry(entry)
+        for name, entry in entries.items()
+        if name not in _NOT_MODELS and isinstance(entry, Mapping)
+    }
+    return {name: price for name, price in prices.items() if price is not None}, []
+
+
+def _overrides(
+    root: MappingNode, listed: Mapping[str, ModelPrice], findings: Findings
+) -> dict[str, ModelPrice]:
+    top = sections(Field("", root, root.line), (), ("models",), findings)
+    if "models" not in top:
+        return {}
+    node = top["models"].node
+    if not isinstance(node, MappingNode):
+        findings.error(
+            "models", top["models"].line, "must be a mapping of model names", "write models: {}"
+        )
+        return {}
+    overrides = {}
+    for entry in node.entries:
+        field = Field(f"models.{entry.key}", entry.value, entry.line)
+        price = _override(field, entry.key, listed, findings)
+        if price is not None:
+            overrides[entry.key] = price
+    return overrides
+
+
+def _override(
+    field: Field, model: str, listed: Mapping[str, ModelPrice], findings: Findings
+) -> ModelPrice | None:
+    """Return a model's price: what the file states over what the list says.
+
+    A price of 0 is the operator's statement, unlike one that is missing.
+    """
+    keys = sections(field, (), (*_RATES, *_CEILINGS), findings)
+    stated: dict[str, int] = {}
+    for key, name in _RATES.items():
+        usd = read_decimal(keys[key], _USD_PER_MILLION, findings) if key in keys else None
+        if usd is not None:
+            stated[name] = rate_from_usd_per_token(usd / _TOKENS_PER_MILLION)
+    for key in _CEILINGS:
+        tokens = read_integer(keys[key], _CEILING, findings) if key in keys else None
+        if tokens is not None:
+            stated[key] = tokens
+    if model in listed:
+        return replace(listed[model], **_following_input(listed[model], stated), **stated)
+    missing = [key for key in list(_RATES)[:2] if key not in keys]
+    if missing:
+        near = difflib.get_close_matches(model, listed)
+        findings.error(
+            field.key,
+            field.line,
+            f"is not in the price list and lacks {' and '.join(missing)}",
+            f"state both, or use a listed name ({', '.join(near) or 'none is near'})",
+        )
+    if "input" not in stated or "output" not in stated:
+        return None
+    return ModelPrice(**{"cached_read": stated["input"], "cache_write": stated["input"], **stated})
+
+
+def _following_input(listed: ModelPrice, stated: Mapping[str, int]) -> dict[str, int]:
+    """Return the cache rates that have no value of their own and so follow a new input rate."""
+    if "input" not in stated:
+        return {}
+    return {
+        name: stated["input"]
+        for name in ("cached_read", "cache_write")
+        if name not in stated and getattr(listed, name) == listed.input
+    }

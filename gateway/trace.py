@@ -1,0 +1,117 @@
+"""What is known of one call while its steps run, and what is told of it: headers and the record."""
+
+from dataclasses import dataclass, field
+
+from gateway.accounting import Charge
+from gateway.core.admission import Balance, ScopeKind
+from gateway.core.budget import Dimension
+from gateway.core.decision import Decision, Outcome, Receipt
+from gateway.core.headers import budget_header_lines
+from gateway.core.identity import UNKNOWN, Route, Tags
+from gateway.core.usage import NO_USAGE, UsageSource
+from gateway.planner import Call, Plan
+from gateway.ports import CallRecord, Request
+from gateway.relay import Relay
+
+
+@dataclass(slots=True)
+class Trace:
+    """One call's facts, filled step by step. What a step did not reach stays None."""
+
+    call_id: str
+    request: Request
+    policy_hash: str
+    tags: Tags = field(default_factory=Tags)
+    route: Route | None = None
+    call: Call | None = None
+    plan: Plan | None = None
+    receipt: Receipt | None = None
+    decision: Decision | None = None
+    relay: Relay | None = None
+    released: bool = False
+    charge: Charge = field(default_factory=lambda: Charge(NO_USAGE, UsageSource.NONE))
+    tokens: int = 0
+    nano_usd: int | None = None
+    status: int = 0
+    code: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return the decision's outcome; a call that got none was refused."""
+        return self.decision.outcome if self.decision else Outcome.REFUSE
+
+    @property
+    def phase_name(self) -> str:
+        """Return the phase that the call counts for: its own, or the task's current one."""
+        phase = self.receipt.phase if self.receipt else self.tags.phase
+        if phase is not None:
+            return phase.value
+        unknown = any("hase" in invalid.source for invalid in self.tags.invalid)
+        return UNKNOWN if unknown else "-"
+
+
+def head_lines(trace: Trace) -> str:
+    """Return the header lines that every answer carries, each ended by CRLF."""
+    lines = (
+        f"x-tollgate-call-id: {trace.call_id}\r\n"
+        f"x-tollgate-decision: {trace.outcome.value}\r\n"
+        f"x-tollgate-task: {trace.tags.task or '-'}\r\n"
+        f"x-tollgate-phase: {trace.phase_name}\r\n"
+        f"x-tollgate-policy: {trace.policy_hash}\r\n"
+    )
+    receipt = trace.receipt
+    if receipt is None or not receipt.scopes:
+        return lines
+    refused = trace.decision is not None and trace.decision.refuses
+    return lines + budget_header_lines(
+        receipt.scopes[0].balances.get(Dimension.TOKENS),
+        _phase_balance(receipt),
+        0 if refused else receipt.held_tokens,
+        receipt.spent_nano_usd,
+    )
+
+
+def _phase_balance(receipt: Receipt) -> Balance | None:
+    last = receipt.scopes[-1]
+    return last.balances.get(Dimension.TOKENS) if last.kind is ScopeKind.PHASE else None
+
+
+def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
+    """Return what the ledger, the metrics and the log are told."""
+    began, relay, call = trace.request.received_at, trace.relay, trace.call
+    first = relay.first_byte_at if relay and relay.first_byte_at else now
+    facts = trace.plan.reserve.facts if trace.plan else None
+    return CallRecord(
+        call_id=trace.call_id,
+        tenant=tenant,
+        task=trace.tags.task or "-",
+        phase=trace.phase_name,
+        complexity=facts.complexity.value if facts else "-",
+        importance=facts.importance.value if facts else "-",
+        method=trace.request.method.decode("latin-1"),
+        path=_path_label(trace),
+        upstream=trace.route.upstream if trace.route else "-",
+        dialect=trace.route.dialect.value if trace.route else "-",
+        model=call.chat.model if call and call.chat else "-",
+        stream=relay is not None and relay.is_stream,
+        status=trace.status,
+        outcome=trace.outcome.value,
+        code=trace.code,
+        would_refuse=trace.decision is not None and trace.decision.would_refuse,
+        breaches=trace.decision.breaches if trace.decision else (),
+        usage=trace.charge.usage,
+        source=trace.charge.source.value,
+        tokens=trace.tokens,
+        nano_usd=trace.nano_usd,
+        held_tokens=trace.receipt.held_tokens if trace.receipt else 0,
+        latency_ms=(now - began) * 1000,
+        first_byte_ms=(first - began) * 1000,
+        client_left=relay is not None and relay.client_left_early,
+        store_failed=trace.plan is not None and trace.receipt is None,
+    )
+
+
+def _path_label(trace: Trace) -> str:
+    """Return the path without its query, which may hold a key."""
+    target = trace.route.target if trace.route else trace.request.target
+    return target.partition(b"?")[0][:256].decode("latin-1")
