@@ -26,7 +26,9 @@ def head(*lines: str, status: int = 200, version: str = "1.1") -> bytes:
     return "\r\n".join((f"HTTP/{version} {status} Any Reason", *lines, "", "")).encode("latin-1")
 
 
-def _told(status: int, headers: list[tuple[bytes, bytes]], length: int | None, body: bytes) -> Events:
+def _told(
+    status: int, headers: list[tuple[bytes, bytes]], length: int | None, body: bytes
+) -> Events:
     events: Events = [("head", status, headers, length)]
     if body:
         events.append(("body", body))
@@ -173,9 +175,7 @@ BROKEN = [
         head("Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + _CHUNKS,
         REFUSED,
     ),
-    Case(
-        "chunked under 1.0", head("Transfer-Encoding: chunked", version="1.0") + _CHUNKS, REFUSED
-    ),
+    Case("chunked under 1.0", head("Transfer-Encoding: chunked", version="1.0") + _CHUNKS, REFUSED),
     Case("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", REFUSED),
     Case("folded header", head("X: a", " b", "Content-Length: 0"), REFUSED),
     Case("NUL in a header", head("X: a\0b", "Content-Length: 0"), REFUSED),

@@ -78,7 +78,9 @@ async def provider(
         peer = _Noting(reader, writer, serving)
         script = scripts[min(serving.connections, len(scripts)) - 1]
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
                 await script(peer)
         finally:
             open_now.discard(task)

@@ -1,0 +1,49 @@
+"""Plain integers by name and labels: what a worker counts, and what the supervisor adds up."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from gateway.telemetry.names import CALL_MS_BUCKETS, Metric
+
+Key = tuple[str, tuple[str, ...]]
+
+
+class Counters:
+    """Counts and one kind of histogram; `take` hands them over and starts from zero."""
+
+    def __init__(self) -> None:
+        self._values: dict[Key, int] = {}
+
+    def add(self, metric: Metric, labels: tuple[str, ...] = (), amount: int = 1) -> None:
+        """Add to a counter."""
+        key = (metric.name, labels)
+        self._values[key] = self._values.get(key, 0) + amount
+
+    def observe_ms(self, metric: Metric, labels: tuple[str, ...], value_ms: float) -> None:
+        """Add to a histogram: its bucket (not cumulative), its sum and its count."""
+        place = bisect_left(CALL_MS_BUCKETS, value_ms)
+        bucket = str(CALL_MS_BUCKETS[place]) if place < len(CALL_MS_BUCKETS) else "+Inf"
+        for name, amount in (
+            (f"{metric.name}:{bucket}", 1),
+            (f"{metric.name}:sum", round(value_ms)),
+            (f"{metric.name}:count", 1),
+        ):
+            key = (name, labels)
+            self._values[key] = self._values.get(key, 0) + amount
+
+    def take(self) -> list[tuple[str, tuple[str, ...], int]]:
+        """Return what was counted since the last time."""
+        values, self._values = self._values, {}
+        return [(name, labels, amount) for (name, labels), amount in values.items()]
+
+    def merge(self, taken: Iterable[tuple[str, tuple[str, ...], int]]) -> None:
+        """Add what another `Counters` handed over."""
+        for name, labels, amount in taken:
+            key = (name, tuple(labels))
+            self._values[key] = self._values.get(key, 0) + amount
+
+    def of(self, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+        """Yield (labels, value) of everything counted under `name`."""
+        for (known, labels), amount in self._values.items():
+            if known == name:
+                yield labels, amount
