@@ -354,7 +354,7 @@ def crossed_levels(before: int, after: int, limit: int) -> tuple[int, ...]:
 
 def format_budget_breakdown(limits: TaskLimits) -> str:
     """Return the snapshot as a table for people: one line a phase, totals below (CAL-5)."""
-    rows = [f"{'phase':<11} {'tokens':>9} {'latency':>11}  base x factors"]
+    rows = [f"{'phase':<11} {'tokens':>9} {'latency':>14}  base x factors"]
     for phase, budget in limits.budgets.items():
         factors = budget.multipliers
         how = (
@@ -366,8 +366,8 @@ def format_budget_breakdown(limits: TaskLimits) -> str:
         if factors.budget_multiplier != 1 and not budget.overridden:
             how += f" x {factors.budget_multiplier}"
         rows.append(
-            f"{phase.value:<11} {budget.token_limit:>9,} {budget.latency_limit_ms:>8,} ms  {how}"
+            f"{phase.value:<11} {budget.token_limit:>9,} {budget.latency_limit_ms:>11,} ms  {how}"
         )
     total = calculate_total_budget(limits.budgets)
-    rows.append(f"{'total':<11} {total.tokens or 0:>9,} {total.latency_ms or 0:>8,} ms")
+    rows.append(f"{'total':<11} {total.tokens or 0:>9,} {total.latency_ms or 0:>11,} ms")
     return "\n".join(rows)

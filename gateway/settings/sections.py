@@ -152,13 +152,17 @@ class LimitsSection(_Section):
 
 
 class StoreSection(_Section):
-    """How the store is used. `timeout_ms` None means 250 embedded, 50 remote."""
+    """How the store is used. `timeout_ms` None means 250 embedded, 50 remote.
+
+    `valkey_binary` names the server that the embedded store runs; empty finds one.
+    """
 
     timeout_ms: Milliseconds | None = None
     lease_ms: Milliseconds = 30_000
     heartbeat_ms: Milliseconds = 10_000
     tombstone_ms: Annotated[int, Field(gt=0, le=7 * _DAY_MS)] = 3_600_000
     sweep_ms: Milliseconds = 5_000
+    valkey_binary: str = ""
 
 
 class TasksSection(_Section):

@@ -97,6 +97,13 @@ class StoreConnection:
             raise
         self._wire = wire
 
+    async def open_or_keep_trying(self) -> None:
+        """Connect now, or in the background as soon as the store is there."""
+        try:
+            await self.open()
+        except StoreError:
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
     async def _greet(self, wire: _Wire) -> None:
         at = self._address
         commands: list[tuple[Argument, ...]] = []

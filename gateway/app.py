@@ -1,0 +1,207 @@
+"""The composition root: builds a worker's parts, and hands them to each other. Nothing else wires.
+
+Run as `python -m gateway.app <control fd> <listener fd>` by the supervisor. The real clock, random
+ids and process signals enter here. The admin plane's half is imported only where it is built.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from gateway.control import Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.core.configuration import DataPlane, Rules
+from gateway.core.errors import StoreError
+from gateway.lifecycle import Doors, Lifecycle
+from gateway.ports import Downstream, NewCallId, Request
+from gateway.server.data_server import DataServer
+from gateway.server.refusals import Refusals
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.store.redis_store import RedisStore
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.event_log import EventLog
+from gateway.telemetry.recorder import CountingRecorder
+from gateway.tokenizer import TiktokenCounter
+from gateway.upstream.providers import Providers
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from gateway.admin.api import AdminParts
+
+_TELEMETRY_S = 1.0
+_FLUSH_S = 0.1
+_SETTLE_WAIT_S = 5.0
+
+
+class TaskGroup:
+    """The app's tasks: each is referenced until it ends, and none is forgotten at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, wait_s: float) -> None:
+        """Wait for all tasks, then cancel those that are left."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=wait_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def new_call_ids() -> NewCallId:
+    """Return a source of call ids: unique over all workers, made without asking anybody."""
+    prefix, numbers = f"c{secrets.token_hex(8)}-", count(1)
+    return lambda: f"{prefix}{next(numbers):x}"
+
+
+def event_log(form: str, level: str, source: str) -> EventLog:
+    """Return the log on stderr."""
+    return EventLog(sys.stderr.buffer, time.time, form=form, level=level, source=source)
+
+
+def build_admin(parts: "AdminParts") -> "web.Application":
+    """Return the admin plane's application."""
+    from gateway.admin.api import build_admin as build
+
+    return build(parts)
+
+
+class Worker:
+    """One data-plane process: a listener it inherited, a store connection, pools of upstreams."""
+
+    def __init__(self, plane: DataPlane, rules: Rules, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        self._plane = plane
+        self._writer = writer
+        self._counters = Counters()
+        self._log = event_log(plane.log_format, plane.log_level, f"worker-{os.getpid()}")
+        self._recorder = CountingRecorder(self._counters, self._log, log_calls=plane.log_calls)
+        self._connection = StoreConnection(parse_store_url(plane.store_url), plane.store_timeout_ms)
+        self._upstreams = Providers(plane.upstreams, loop)
+        self._calls, self._loops = TaskGroup(), TaskGroup()
+        refusals = Refusals(plane.refusal_status)
+        store = RedisStore(
+            self._connection,
+            lease_ms=plane.lease_ms,
+            tombstone_ms=plane.tombstone_ms,
+            phase_idle_close_ms=plane.phase_idle_close_ms,
+        )
+        self._lifecycle = Lifecycle(
+            plane,
+            rules,
+            Doors(
+                store=store,
+                upstreams=self._upstreams,
+                wording=refusals,
+                recorder=self._recorder,
+                tokenizer=TiktokenCounter(),
+                clock=time.monotonic,
+                new_call_id=new_call_ids(),
+            ),
+        )
+        self._server = DataServer(plane, self._carry, refusals, time.monotonic)
+
+    def _carry(self, request: Request, downstream: Downstream) -> None:
+        self._calls.spawn(self._lifecycle.carry(request, downstream))
+
+    def use_rules(self, rules: Rules) -> None:
+        """Use other rules from the next call on."""
+        self._lifecycle.use_rules(rules)
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept calls; a store that is not there yet is connected to later."""
+        await self._connection.open_or_keep_trying()
+        await self._server.start(listener)
+        self._loops.spawn(self._heartbeat())
+        self._loops.spawn(self._report())
+        self._loops.spawn(self._flush_log())
+        self._writer.write(frame(Ready(os.getpid())))
+
+    async def stop(self) -> None:
+        """Finish open calls and settle them, then close everything."""
+        await self._server.drain()
+        await self._upstreams.close(0)
+        await self._calls.finish(_SETTLE_WAIT_S)
+        await self._loops.finish(0)
+        self._tell()
+        await self._connection.close()
+        self._log.flush()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._plane.heartbeat_ms / 1000)
+            try:
+                await self._lifecycle.heartbeat()
+            except StoreError as error:
+                self._recorder.event("heartbeat_failed", "warning", reason=error.reason)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_TELEMETRY_S)
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(frame(Telemetry(self._counters.take(), self._lifecycle.open_calls)))
+
+    async def _flush_log(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            self._log.flush()
+
+
+async def run_worker(control: socket.socket, listener: socket.socket) -> None:
+    """Run a worker until SIGTERM, or until the supervisor is gone."""
+    reader, writer = await asyncio.open_connection(sock=control)
+    first = await receive(reader)
+    if not isinstance(first, Start):
+        raise TypeError("the first message must be Start")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    worker = Worker(first.plane, first.rules, writer)
+    await worker.start(listener)
+    gc.collect()
+    gc.freeze()
+    listening = loop.create_task(_listen(reader, worker, stop))
+    await stop.wait()
+    listening.cancel()
+    await worker.stop()
+    writer.close()
+
+
+async def _listen(reader: asyncio.StreamReader, worker: Worker, stop: asyncio.Event) -> None:
+    try:
+        while True:
+            message = await receive(reader)
+            if isinstance(message, UseRules):
+                worker.use_rules(message.rules)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        stop.set()
+
+
+def main() -> None:
+    """Run a worker on the inherited control socket and listener."""
+    control, listener = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    uvloop.run(run_worker(control, listener))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What the supervisor and a worker tell each other, over a socket pair: framed JSON messages."""
+
+import asyncio
+
+import msgspec
+
+from gateway.core.configuration import DataPlane, Rules
+
+_LENGTH_BYTES = 4
+
+
+class Start(msgspec.Struct, tag=True):
+    """To a worker, first of all: what to run on."""
+
+    plane: DataPlane
+    rules: Rules
+
+
+class UseRules(msgspec.Struct, tag=True):
+    """To a worker: use these rules from the next call on."""
+
+    rules: Rules
+
+
+class Ready(msgspec.Struct, tag=True):
+    """From a worker: it accepts calls."""
+
+    pid: int
+
+
+class Telemetry(msgspec.Struct, tag=True):
+    """From a worker, every second: what it counted since the last time."""
+
+    counted: list[tuple[str, tuple[str, ...], int]]
+    open_calls: int
+
+
+Message = Start | UseRules | Ready | Telemetry
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def frame(message: Message) -> bytes:
+    """Return a message with its length in front."""
+    body = msgspec.json.encode(message)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+async def receive(reader: asyncio.StreamReader) -> Message:
+    """Return the next message. Raises IncompleteReadError when the other side is gone."""
+    length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+    return _decoder.decode(await reader.readexactly(length))

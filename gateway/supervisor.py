@@ -1,0 +1,324 @@
+"""The parent process: owns the listeners, the embedded store, the workers and the admin plane.
+
+A dead child is started again with backoff; a dead worker loses nothing but its open sockets. Rules
+are validated here, once, and broadcast. SIGTERM or Ctrl-C drains, a second one forces.
+"""
+
+import asyncio
+import ipaddress
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from gateway import __version__
+from gateway.admin.api import AdminParts, Health
+from gateway.app import TaskGroup, build_admin, event_log
+from gateway.banner import AdminToken, banner
+from gateway.core.configuration import DataPlane, Rules
+from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
+from gateway.findings import errors_among
+from gateway.rule_files import load_rules
+from gateway.settings import Settings, data_plane
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.store.embedded import EmbeddedStore
+from gateway.store.keys import TenantKeys
+from gateway.store.reaper import Reaper
+from gateway.store.redis_store import RedisStore
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.recorder import CountingRecorder
+from gateway.worker_process import WorkerProcess
+
+_WATCH_S = 1.0
+_FLUSH_S = 0.1
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+_KILL_AFTER_S = 5.0
+_TOKEN_BYTES = 32
+
+
+def serve(settings: Settings, *, strict: bool) -> int:
+    """Run the gateway until it is told to stop; return the exit code."""
+    try:
+        return uvloop.run(_serve(settings, strict=strict))
+    except InvalidConfigError:
+        raise
+    except (TollgateError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(settings: Settings, *, strict: bool) -> int:
+    supervisor = Supervisor(settings)
+    try:
+        await supervisor.start(strict=strict)
+        await supervisor.run()
+    finally:
+        await supervisor.stop()
+    return 0
+
+
+class Supervisor:
+    """One gateway: what its processes share, and their life and death."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._counters = Counters()
+        self._log = event_log(settings.log.format, settings.log.level, "supervisor")
+        self._recorder = CountingRecorder(self._counters, self._log, log_calls=False)
+        self._loops = TaskGroup()
+        self._stopping = asyncio.Event()
+        self._embedded: EmbeddedStore | None = None
+        self._connection: StoreConnection | None = None
+        self._admin: web.AppRunner | None = None
+        self._workers: list[WorkerProcess] = []
+        self._listeners: list[socket.socket] = []
+        self._rules: Rules | None = None
+        self._started_at = asyncio.get_running_loop().time()
+
+    # Start --------------------------------------------------------------------------------------
+
+    async def start(self, *, strict: bool) -> None:
+        """Start everything, in the order in which the parts need each other."""
+        self._take_signals()
+        settings = self._settings
+        check_bind(settings)
+        rules = self._rules = self._first_rules(strict=strict)
+        data, admin = (
+            self._listen(settings.server.host, settings.server.port),
+            self._listen(settings.admin.host, settings.admin.port),
+        )
+        store_url = await self._start_store()
+        plane = data_plane(settings, store_url)
+        store = await self._connect_store(plane)
+        token = admin_token(settings)
+        await self._start_admin(admin, store, plane, token.secret)
+        for number in range(settings.server.workers):
+            worker = WorkerProcess(number, plane, data, self._counters)
+            self._workers.append(worker)
+            self._spawn(self._keep_alive(worker))
+        self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
+        self._spawn(self._watch_files())
+        self._spawn(self._flush_log())
+        await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        text = banner(settings, rules, data.getsockname(), admin.getsockname(), token)
+        print(text, flush=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._loops.spawn(work)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload("SIGHUP")))
+
+    def _told_to_stop(self) -> None:
+        if self._stopping.is_set():
+            for worker in self._workers:
+                worker.kill()
+        self._stopping.set()
+
+    def _first_rules(self, *, strict: bool) -> Rules:
+        rules, findings = load_rules(self._settings, self._recorder.event)
+        errors = errors_among(findings)
+        for finding in findings:
+            level = "error" if finding in errors else "warning"
+            self._recorder.event("config_finding", level, finding=str(finding))
+        if errors and strict:
+            raise InvalidConfigError([str(error) for error in errors])
+        return rules
+
+    def _listen(self, host: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        self._listeners.append(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise TollgateError(
+                f"cannot listen on {host}:{port} ({error.strerror}). Remedy: stop what uses it, "
+                "or choose another port with --port or --admin-port."
+            ) from None
+        listener.listen(1024)
+        listener.setblocking(False)
+        return listener
+
+    async def _start_store(self) -> str:
+        if self._settings.redis.url:
+            return self._settings.redis.url
+        self._embedded = EmbeddedStore(self._settings.state_dir, self._settings.store.valkey_binary)
+        await self._embedded.start()
+        self._spawn(self._keep_store_alive(self._embedded))
+        return self._embedded.url
+
+    async def _connect_store(self, plane: DataPlane) -> RedisStore:
+        self._connection = StoreConnection(parse_store_url(plane.store_url))
+        await self._connection.open_or_keep_trying()
+        return RedisStore(
+            self._connection, lease_ms=plane.lease_ms, tombstone_ms=plane.tombstone_ms
+        )
+
+    async def _start_admin(
+        self, listener: socket.socket, store: RedisStore, plane: DataPlane, token: str
+    ) -> None:
+        parts = AdminParts(
+            connection=store.connection,
+            names=TenantKeys(plane.tenant),
+            token=token,
+            health=self.health,
+            counters=self._counters,
+            event=self._recorder.event,
+        )
+        self._admin = web.AppRunner(build_admin(parts), access_log=None)
+        await self._admin.setup()
+        await web.SockSite(self._admin, listener).start()
+
+    # Run ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        await self._stopping.wait()
+
+    def health(self) -> Health:
+        """Return what `/readyz` says."""
+        rules = self._rules
+        return Health(
+            workers_ready=sum(worker.ready.is_set() for worker in self._workers),
+            workers_wanted=self._settings.server.workers,
+            store_connected=self._connection is not None and self._connection.is_connected,
+            config_source=rules.budgets_source if rules else "defaults",
+            config_hash=rules.budgets.config_hash if rules else "",
+            policy_hash=rules.policies.policy_hash if rules else "",
+            draining=self._stopping.is_set(),
+            open_calls=sum(worker.open_calls for worker in self._workers),
+            uptime_s=asyncio.get_running_loop().time() - self._started_at,
+            version=__version__,
+        )
+
+    async def _keep_alive(self, worker: WorkerProcess) -> None:
+        """Run a worker, again and again, waiting longer each time it dies soon."""
+        loop, failures = asyncio.get_running_loop(), 0
+        while not self._stopping.is_set():
+            began = loop.time()
+            if self._rules is not None:
+                await worker.run(self._rules)
+            if self._stopping.is_set():
+                return
+            failures = 0 if loop.time() - began > _BACKOFF_S[-1] else failures + 1
+            self._recorder.event(
+                "worker_died", "error", worker=worker.number, code=worker.exit_code
+            )
+            await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+
+    async def _keep_store_alive(self, embedded: EmbeddedStore) -> None:
+        failures = 0
+        while embedded.process is not None:
+            await embedded.process.wait()
+            if self._stopping.is_set():
+                return
+            self._recorder.event("embedded_store_died", "critical")
+            await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+            failures += 1
+            with suppress(StoreError):
+                await embedded.restart()
+
+    async def reload(self, cause: str) -> None:
+        """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
+        rules, findings = await asyncio.to_thread(load_rules, self._settings)
+        errors = errors_among(findings)
+        for error in errors:
+            self._recorder.event("config_finding", "error", finding=str(error))
+        if errors:
+            self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
+            return
+        self._rules = rules
+        for worker in self._workers:
+            worker.use_rules(rules)
+        self._recorder.event(
+            "reloaded",
+            cause=cause,
+            config_hash=rules.budgets.config_hash,
+            policy_hash=rules.policies.policy_hash,
+        )
+
+    async def _watch_files(self) -> None:
+        seen = self._file_signature()
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now = self._file_signature()
+            if now != seen:
+                seen = now
+                await self.reload("file change")
+
+    def _file_signature(self) -> tuple[tuple[str, int, int], ...]:
+        settings = self._settings
+        files = [settings.budgets.file, settings.prices.file]
+        files += sorted(settings.policies.dir.glob("*.yaml"))
+        return tuple(_stamp(file) for file in files)
+
+    async def _flush_log(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            self._log.flush()
+
+    # Stop ---------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Drain the workers, then stop what they need; nothing is left behind."""
+        self._stopping.set()
+        wait_s = self._settings.limits.drain_ms / 1000 + _KILL_AFTER_S
+        await asyncio.gather(*(worker.stop(wait_s) for worker in self._workers))
+        if self._admin is not None:
+            await self._admin.cleanup()
+        await self._loops.finish(0)
+        if self._connection is not None:
+            await self._connection.close()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        for listener in self._listeners:
+            listener.close()
+        self._log.flush()
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return str(file), 0, 0
+    return str(file), stat.st_mtime_ns, stat.st_size
+
+
+def check_bind(settings: Settings) -> None:
+    """Raise TollgateError for listening beyond loopback without gateway keys, unless told so."""
+    if settings.server.unsafe_bind:
+        return
+    for section, host in (("server", settings.server.host), ("admin", settings.admin.host)):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            continue
+        raise TollgateError(
+            f"{section}.host {host} is not a loopback address, and no gateway keys are configured: "
+            "anybody who reaches it could spend. Remedy: bind 127.0.0.1, or set "
+            "server.unsafe_bind: true if something else guards the port."
+        )
+
+
+def admin_token(settings: Settings) -> AdminToken:
+    """Return the admin token; without a setting one is generated into `state/admin-token`, once."""
+    if settings.admin.token:
+        return AdminToken(settings.admin.token)
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = settings.state_dir / "admin-token"
+    is_new = not file.exists()
+    if is_new:
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+    return AdminToken(file.read_text().strip(), file, is_new)

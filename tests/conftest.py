@@ -1,0 +1,58 @@
+"""What tests of any layer share: a real budget store.
+
+`valkey` is one server for the whole session; each test uses a `tenant` of its own, so nothing is
+ever flushed. `store` is what the gateway uses, `redis_client` an independent look at the keys.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+import pytest_asyncio
+import redis
+
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.store.redis_store import RedisStore
+from tests.store.valkey_server import ValkeyServer
+
+_tenants = count(1)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running server; it ends with the session, however that ends."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that no other test uses."""
+    return f"tenant-{next(_tenants)}"
+
+
+@pytest.fixture
+def redis_client(valkey: str) -> Iterator[redis.Redis]:
+    """A client that shares no code with the gateway's own."""
+    with redis.Redis.from_url(valkey, decode_responses=True) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def connection(valkey: str) -> AsyncIterator[StoreConnection]:
+    """An open connection without a timeout."""
+    opened = StoreConnection(parse_store_url(valkey))
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture
+async def store(connection: StoreConnection) -> RedisStore:
+    """The gateway's store, by the server's clock; set `now_ms` for virtual time."""
+    return RedisStore(connection)

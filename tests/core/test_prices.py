@@ -1,0 +1,172 @@
+"""What calls cost, in integer nano-dollars."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.prices import (
+    ModelPrice,
+    PriceTable,
+    price_from_entry,
+    rate_from_usd_per_token,
+)
+from gateway.core.usage import Usage
+
+ENTRY: dict[str, Any] = {
+    "input_cost_per_token": 3e-06,
+    "output_cost_per_token": 1.5e-05,
+    "cache_read_input_token_cost": 3e-07,
+    "cache_creation_input_token_cost": 3.75e-06,
+    "max_output_tokens": 64_000,
+    "max_input_tokens": 200_000,
+    "mode": "chat",
+}
+PRICE = ModelPrice(3 * 10**9, 15 * 10**9, 3 * 10**8, 3_750_000_000, 64_000, 200_000)
+
+
+def test_an_entry_of_the_list_is_read_whole() -> None:
+    assert price_from_entry(ENTRY) == PRICE
+
+
+@pytest.mark.parametrize(
+    ("usd", "rate"),
+    [(3e-06, 3 * 10**9), (3.75e-08, 37_500_000), ("1e-15", 1), (1.25e-07, 125 * 10**6)],
+)
+def test_rates_are_integers_even_for_small_prices(usd: float | str, rate: int) -> None:
+    """D10: a binary float is read as the decimal that it was written as."""
+    assert rate_from_usd_per_token(usd) == rate
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_cost_per_token": 0},
+        {"input_cost_per_token": 0.0},
+        {"input_cost_per_token": None},
+        {"input_cost_per_token": -1e-6},
+        {"input_cost_per_token": "3e-06"},
+        {"input_cost_per_token": True},
+    ],
+)
+def test_a_model_without_a_positive_input_price_has_no_price(change: dict[str, Any]) -> None:
+    """GW-5: unknown is not free."""
+    assert price_from_entry({**ENTRY, **change}) is None
+
+
+def test_a_model_whose_output_price_is_missing_has_no_price() -> None:
+    """GW-5: images are priced by the piece; their tokens would be free."""
+    entry = {k: v for k, v in ENTRY.items() if k != "output_cost_per_token"}
+    assert price_from_entry({**entry, "mode": "image_generation"}) is None
+    assert price_from_entry(entry) is None
+
+
+@pytest.mark.parametrize("mode", ["embedding", "rerank"])
+def test_a_model_without_output_needs_no_output_price(mode: str) -> None:
+    price = price_from_entry({"input_cost_per_token": 2e-08, "mode": mode})
+    assert price == ModelPrice(20_000_000, 0, 20_000_000, 20_000_000)
+
+
+def test_a_missing_cache_rate_is_the_input_rate() -> None:
+    """GW-4: no discount that nobody promised."""
+    price = price_from_entry({"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06})
+    assert price == ModelPrice(10**9, 2 * 10**9, 10**9, 10**9)
+
+
+@pytest.mark.parametrize("ceiling", [None, 0, -1, "see the documentation"])
+def test_a_ceiling_that_is_no_positive_number_is_none(ceiling: object) -> None:
+    price = price_from_entry({**ENTRY, "max_output_tokens": ceiling})
+    assert price is not None
+    assert price.max_output_tokens is None
+
+
+def test_each_kind_of_token_is_priced_once_at_its_own_rate() -> None:
+    """GW-4: cached and written tokens are part of the input, reasoning of the output."""
+    usage = Usage(
+        input_total=1_000_000,
+        cached_read=600_000,
+        cache_write=100_000,
+        output_total=10_000,
+        reasoning=4_000,
+    )
+    expected = 0.3 * 3 + 0.6 * 0.3 + 0.1 * 3.75 + 0.01 * 15
+    assert PRICE.cost_nano_usd(usage) == round(expected * 10**9)
+
+
+@given(
+    plain=st.integers(0, 10**9),
+    read=st.integers(0, 10**9),
+    write=st.integers(0, 10**9),
+    output=st.integers(0, 10**9),
+)
+def test_cost_is_the_exact_sum_rounded_up(plain: int, read: int, write: int, output: int) -> None:
+    exact = Fraction(
+        plain * PRICE.input
+        + read * PRICE.cached_read
+        + write * PRICE.cache_write
+        + output * PRICE.output,
+        10**6,
+    )
+    usage = Usage(plain + read + write, read, write, output)
+    assert PRICE.cost_nano_usd(usage) == math.ceil(exact)
+
+
+@given(tokens=st.integers(0, 10**9))
+def test_the_bound_of_an_input_covers_its_dearest_split(tokens: int) -> None:
+    bound = PRICE.input_nano_usd(tokens)
+    assert PRICE.worst_input == PRICE.cache_write
+    for usage in (Usage(tokens), Usage(tokens, tokens), Usage(tokens, 0, tokens)):
+        assert PRICE.cost_nano_usd(usage) <= bound
+
+
+def test_the_unit_is_one_output_token_rounded_up() -> None:
+    assert PRICE.unit_nano_usd == 15_000
+    assert ModelPrice(1, 1, 1, 1).unit_nano_usd == 1
+
+
+# looking prices up
+
+
+def priced(rate: int) -> ModelPrice:
+    return ModelPrice(rate, rate, rate, rate)
+
+
+def test_a_name_is_found_as_is_and_with_its_provider() -> None:
+    table = PriceTable({"gpt-4o": priced(1), "groq/llama": priced(2)})
+    assert table.find("gpt-4o", "openai") == priced(1)
+    assert table.find("llama", "groq") == priced(2)
+    assert table.find("groq/llama") == priced(2)
+    assert table.find("llama", "openai") is None
+    assert table.find("llama") is None
+
+
+def test_the_provider_s_own_price_holds_where_both_are_listed() -> None:
+    table = PriceTable({"gpt-4-turbo": priced(1), "azure/gpt-4-turbo": priced(2)})
+    assert table.find("gpt-4-turbo", "azure") == priced(2)
+    assert table.find("gpt-4-turbo", "openai") == priced(1)
+
+
+@pytest.mark.parametrize("name", ["m-2024-08-06", "m-20240806", "m-0613", "m"])
+def test_a_dated_name_falls_back_to_the_undated_one(name: str) -> None:
+    assert PriceTable({"m": priced(1)}).find(name) == priced(1)
+    assert PriceTable({"p/m": priced(1)}).find(name, "p") == priced(1)
+
+
+def test_a_dated_price_holds_over_the_undated_one() -> None:
+    table = PriceTable({"m": priced(1), "m-2024-05-13": priced(2)}, {"m": priced(3)})
+    assert table.find("m-2024-05-13") == priced(2)
+    assert table.find("m-2024-08-06") == priced(3)
+
+
+def test_an_override_holds_over_the_list_under_either_name() -> None:
+    listed = {"gemini-pro": priced(1), "gemini/gemini-pro": priced(2)}
+    for name in listed:
+        table = PriceTable({**listed, name: priced(9)}, {name: priced(9)})
+        assert table.find("gemini-pro", "gemini") == priced(9)
+
+
+def test_an_empty_table_knows_no_price() -> None:
+    assert PriceTable().find("gpt-4o", "openai") is None
