@@ -74,8 +74,9 @@ def raise_errors(findings: Iterable[Finding]) -> None:
 
 
 def as_error(findings: Iterable[Finding]) -> InvalidConfigError:
-    """Return the error that says what is wrong."""
-    return InvalidConfigError([str(finding) for finding in errors_among(findings)])
+    """Return the error that says what is wrong, in the order of the files and their lines."""
+    errors = sorted(errors_among(findings), key=lambda found: (found.file, found.line or 0))
+    return InvalidConfigError([str(finding) for finding in errors])
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -99,15 +100,17 @@ _REMEDIES: Mapping[str, str] = {
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
     "string_type": "put the value in quotes",
-    "model_type": "write a mapping of keys",
-    "model_attributes_type": "write a mapping of keys",
-    "dict_type": "write a mapping of keys",
-    "list_type": "write a list, [a, b]",
+    "model_type": "write `key: value` lines",
+    "dict_type": "write `key: value` lines",
     "greater_than": "choose a value in this range",
     "greater_than_equal": "choose a value in this range",
     "less_than": "choose a value in this range",
     "less_than_equal": "choose a value in this range",
     "literal_error": "choose one of these words",
+}
+_MESSAGES: Mapping[str, str] = {
+    "model_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of keys",
 }
 _SHOWN_CHARACTERS = 60
 _SECRET_KEYS = frozenset({"token", "url"})
@@ -123,7 +126,7 @@ def explain(error: ErrorDetails, known_keys: Sequence[str]) -> tuple[str, str]:
     if kind == "rule":
         context: dict[str, Any] = error.get("ctx", {})
         return str(context["problem"]), str(context["remedy"])
-    message = error["msg"].replace("Input should be", "must be", 1)
+    message = _MESSAGES.get(kind, error["msg"].replace("Input should be", "must be", 1))
     shown = "" if key in _SECRET_KEYS else f", not {_show(error['input'])}"
     return f"{message}{shown}", _REMEDIES.get(kind, "correct the value")
 

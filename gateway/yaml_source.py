@@ -145,9 +145,9 @@ def parse_mapping(content: bytes | str, findings: Findings) -> MappingNode | Non
     except (yaml.YAMLError, UnicodeDecodeError):
         findings.error("", None, "is not UTF-8 text", "save the file as UTF-8")
         return None
-    if composed is None:
+    node = Scalar("", Kind.NULL, 1) if composed is None else _node(composed, "", findings)
+    if isinstance(node, Scalar) and node.kind is Kind.NULL:
         return MappingNode((), 1)
-    node = _node(composed, "", findings)
     if findings.has_errors or isinstance(node, MappingNode):
         return node if isinstance(node, MappingNode) and not findings.has_errors else None
     findings.error("", node.line, "must be a mapping of keys", "start with a key, `name: value`")
@@ -219,7 +219,7 @@ def line_of(node: Node, key: Key) -> int:
     line = node.line
     for part in key:
         if isinstance(node, MappingNode):
-            entry = next((e for e in node.entries if e.key.lower() == str(part).lower()), None)
+            entry = _entry_of(node, str(part))
             if entry is None:
                 return line
             node, line = entry.value, entry.line
@@ -229,6 +229,13 @@ def line_of(node: Node, key: Key) -> int:
         else:
             return line
     return line
+
+
+def _entry_of(node: MappingNode, key: str) -> Entry | None:
+    """Return the entry of `key`, else the one that differs in letter case only."""
+    in_any_case = [entry for entry in node.entries if entry.key.lower() == key.lower()]
+    exact = [entry for entry in in_any_case if entry.key == key]
+    return next(iter(exact or in_any_case), None)
 
 
 def shape_of(node: Node) -> str:

@@ -160,9 +160,10 @@ def _refusing(
 
 def first_stop(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
     """Return rule 1's refusal: killed, blocked, tripped, runaway, task, parents, phase."""
-    for scope in scopes:
-        if scope.state in ("killed", "blocked"):
-            return Admission(Verdict.REFUSED, scope, code=f"task_{scope.state}")
+    for state in ("killed", "blocked"):
+        for scope in scopes:
+            if scope.state == state:
+                return Admission(Verdict.REFUSED, scope, code=f"task_{state}")
     for scope in scopes:
         trip = scope.trip_dimension
         if trip and scope.tripped and effects.of(scope.kind, trip) is Effect.REFUSE:
@@ -192,16 +193,20 @@ def _first_in_flight(scopes: Sequence[Scope], effects: Effects) -> Admission | N
 
 
 def _admit_worst_case(scopes: Sequence[Scope], effects: Effects, need: Need) -> Admission:
-    """Return rule 4: hold as much output as every line leaves, or say why not."""
-    output, tightest = need.output, None
+    """Return rule 4: hold as much output as every line leaves, or say why not.
+
+    `best` is what would be left if the input came to its lower bound: counting it is worth while
+    only if that changes the answer.
+    """
+    output, best, tightest = need.output, need.output, None
     for scope, dimension, balance in _refusing(scopes, effects):
-        affordable = _affordable_output(dimension, balance.room, need)
+        affordable = _affordable_output(dimension, balance.room, need, need.input_high)
         if affordable < output:
             output, tightest = affordable, (scope, dimension, balance)
+        best = min(best, _affordable_output(dimension, balance.room, need, need.input_low))
     if tightest is None:
         return Admission(Verdict.HELD, output=output)
-    slack = need.input_high - need.input_low
-    if slack > 0 and output + slack >= need.output_min:
+    if best > output and best >= need.output_min:
         return Admission(Verdict.COUNT)
     if output >= need.output_min:
         return Admission(Verdict.HELD, output=output)
@@ -212,13 +217,23 @@ def _admit_worst_case(scopes: Sequence[Scope], effects: Effects, need: Need) -> 
     return Admission(Verdict.SHORT, scope, dimension, code)
 
 
-def _affordable_output(dimension: Dimension, room: int, need: Need) -> int:
-    """Return how many output tokens `room` pays for, beside the input; negative if not even it."""
+def _affordable_output(dimension: Dimension, room: int, need: Need, input_tokens: int) -> int:
+    """Return how many output tokens `room` pays for beside the input; negative if not even it.
+
+    What fewer input tokens save in money is not known; an output token is taken to be no cheaper.
+    """
     if dimension is Dimension.TOKENS:
-        return (room - need.input_high) * 1000 // need.output_weight
+        return _fitting((room - input_tokens) * 1000, need.output_weight, need.output)
     if dimension is Dimension.NANO_USD:
-        rest = room - need.input_nano_usd
-        return rest // need.unit_nano_usd if need.unit_nano_usd > 0 else need.output
-    if dimension is Dimension.CALLS:
-        return need.output if room >= 1 else -1
+        paid = _fitting(room - need.input_nano_usd, need.unit_nano_usd, need.output)
+        return paid + need.input_high - input_tokens
+    if dimension is Dimension.CALLS and room < 1:
+        return -1
     return need.output
+
+
+def _fitting(rest: int, each: int, wanted: int) -> int:
+    """Return how many units that cost `each` fit into `rest`; all of them if they cost nothing."""
+    if rest < 0:
+        return -1
+    return rest // each if each > 0 else wanted

@@ -4,6 +4,7 @@ Headers travel as lists of (name, value) byte pairs in the order and letter case
 """
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import unquote_to_bytes
 
 from gateway.core.admission import Balance
 from gateway.core.budget import NANO_USD_PER_USD, breach_status, percent
@@ -44,11 +45,10 @@ _NEVER_TO_UPSTREAM = HOP_BY_HOP | {
     b"expect",
     b"x-tollgate-key",
     b"forwarded",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
 }
+_NEVER_TO_UPSTREAM_PREFIX = b"x-forwarded-"
 _NEVER_TO_CLIENT = HOP_BY_HOP | {b"content-length", b"set-cookie"}
+_NEVER_TO_CLIENT_PREFIXES = (b"x-tollgate-", b"x-budget-")
 
 
 def listed_in_connection(headers: Headers) -> frozenset[bytes]:
@@ -74,7 +74,7 @@ def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> H
     kept = []
     for name, value in headers:
         lower = name.lower()
-        if lower in dropped:
+        if lower in dropped or lower.startswith(_NEVER_TO_UPSTREAM_PREFIX):
             continue
         if lower == b"baggage" and not forward_tags:
             rest = without_task_members(value)
@@ -94,40 +94,32 @@ def response_headers(headers: Headers) -> Headers:
         (name, value)
         for name, value in headers
         if name.lower() not in dropped
-        and not name.lower().startswith((b"x-tollgate-", b"x-budget-"))
+        and not name.lower().startswith(_NEVER_TO_CLIENT_PREFIXES)
     ]
 
 
 def baggage_members(value: bytes) -> dict[str, str]:
-    """Return the members of a W3C baggage header, percent-decoded, properties left out."""
-    members = {}
-    for member in value.decode("latin-1").split(","):
-        key, separator, rest = member.partition("=")
+    """Return the members of a W3C baggage header by lower-case name, properties left out.
+
+    Values are percent-decoded; of members with one name the first counts.
+    """
+    members: dict[str, str] = {}
+    for member in value.split(b","):
+        _, separator, text = member.partition(b";")[0].partition(b"=")
         if separator:
-            members[key.strip()] = _percent_decoded(rest.partition(";")[0].strip())
+            plain = unquote_to_bytes(text.strip()).decode("utf-8", "replace")
+            members.setdefault(_member_name(member), plain)
     return members
 
 
 def without_task_members(value: bytes) -> bytes:
     """Return a baggage header's value without the members that are meant for the gateway."""
-    kept = [
-        member
-        for member in value.decode("latin-1").split(",")
-        if member.partition("=")[0].strip() not in BAGGAGE_TAGS
-    ]
-    return ",".join(kept).strip().encode("latin-1")
+    kept = [member for member in value.split(b",") if _member_name(member) not in BAGGAGE_TAGS]
+    return b",".join(kept).strip(b", \t")
 
 
-def _percent_decoded(text: str) -> str:
-    first, *rest = text.encode("latin-1").split(b"%")
-    out = bytearray(first)
-    for piece in rest:
-        try:
-            out.append(int(piece[:2], 16))
-            out += piece[2:]
-        except ValueError:
-            out += b"%" + piece
-    return out.decode("utf-8", "replace")
+def _member_name(member: bytes) -> str:
+    return member.partition(b";")[0].partition(b"=")[0].strip().lower().decode("latin-1")
 
 
 def budget_header_lines(

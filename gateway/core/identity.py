@@ -106,6 +106,10 @@ _BAGGAGE_TAGS = {
     "task.importance": "importance",
 }
 _CHAT_PATH = b"/chat/completions"
+_NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
+_NEVER_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|//")  # once decoded
+_ENCODED_SLASH = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
+_PATH_PARAMETERS = re.compile(rb";[^/]*")
 _ID_ALLOWED = "a letter or digit, then up to 127 letters, digits, dots, underscores, hyphens"
 
 
@@ -114,51 +118,52 @@ def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
 
     Raises BadCall (`invalid_target`) for a request target that could mean another place upstream.
     """
-    path, _, query = checked_target(target).partition(b"?")
+    path, mark, query = checked_target(target).partition(b"?")
     raw = _RawTags()
     path, upstream = _strip_prefixes(path, raw)
-    anthropic, baggage = False, b""
+    anthropic, baggage = False, []
     for name, value in headers:
         lower = name.lower()
         tag = _HEADER_TAGS.get(lower)
         if tag is not None:
             raw.offer(tag[0], value.decode("latin-1").strip(), tag[1])
         elif lower == b"baggage":
-            baggage = value
+            baggage.append(value)
         elif lower == b"anthropic-version":
             anthropic = True
     if baggage:
-        for member, text in baggage_members(baggage).items():
+        for member, text in baggage_members(b",".join(baggage)).items():
             if member in _BAGGAGE_TAGS:
                 raw.offer(_BAGGAGE_TAGS[member], text, f"baggage {member}")
-    rest = path + b"?" + query if query else path
-    return _understood(raw), _route(path, rest, upstream, anthropic)
+    return _understood(raw), _route(path, path + mark + query, upstream, anthropic)
 
 
 def checked_target(target: bytes) -> bytes:
     """Return the request target if it is a plain absolute path, else raise BadCall.
 
-    A provider may fold dot segments, double or encoded slashes: what we classify must be what it
-    serves (`docs/wire.md`).
+    A provider may fold dot segments, double or encoded slashes, cut a fragment off, or let a `$` in
+    a pattern match before a line end: what we classify must be what it serves (`docs/wire.md`).
     """
     path = target.partition(b"?")[0]
     decoded = unquote_to_bytes(path) if b"%" in path else path
     odd = (
         not path.startswith(b"/")
-        or b"//" in decoded
-        or b"\\" in decoded
-        or b"\0" in decoded
-        or b"%2f" in path.lower()
-        or b"%5c" in path.lower()
-        or (b"/." in decoded and not {b".", b".."}.isdisjoint(decoded.split(b"/")))
+        or _NEVER_IN_TARGET.search(target)
+        or _NEVER_IN_PATH.search(decoded)
+        or _ENCODED_SLASH.search(path)
+        or (b"/." in decoded and _has_dot_segment(decoded))
     )
     if odd:
         raise BadCall(
             "invalid_target",
             "The request target must be an absolute path without empty or dot segments, "
-            "encoded slashes, backslashes or NUL.",
+            "encoded slashes, backslashes, control characters or a fragment.",
         )
     return target
+
+
+def _has_dot_segment(path: bytes) -> bool:
+    return not {b".", b".."}.isdisjoint(_PATH_PARAMETERS.sub(b"", path).split(b"/"))
 
 
 def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
@@ -168,15 +173,15 @@ def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
         match path.split(b"/", 4):
             case [_, _, task, phase, rest]:
                 raw.offer("task", unquote_to_bytes(task).decode("latin-1"), "URL /t/<task>")
-                if phase != b"-":
-                    text = unquote_to_bytes(phase).decode("latin-1")
-                    raw.offer("phase", text, "URL /t/<task>/<phase>")
+                named = unquote_to_bytes(phase).decode("latin-1")
+                if named != "-":
+                    raw.offer("phase", named, "URL /t/<task>/<phase>")
                 path = b"/" + rest
             case _:
                 raise BadCall("invalid_target", "Expected /t/<task>/<phase or ->/<path>.")
     if path.startswith(b"/u/"):
         match path.split(b"/", 3):
-            case [_, _, name, rest] if name:
+            case [_, _, name, rest]:
                 upstream = name.decode("latin-1")
                 path = b"/" + rest
             case _:
@@ -213,13 +218,21 @@ def _understood(raw: _RawTags) -> Tags:
 
 
 def _route(path: bytes, target: bytes, upstream: str, anthropic: bool) -> Route:
-    """Return where the call goes by its path, `anthropic-version` and the named upstream."""
+    """Return where the call goes by its path, `anthropic-version` and the named upstream.
+
+    Read as the most lenient server would: decoded, in any letter case, without path parameters.
+    """
     plain = unquote_to_bytes(path) if b"%" in path else path
-    plain = plain.rstrip(b"/")
-    dialect = Dialect.OPENAI_CHAT if plain.endswith(_CHAT_PATH) else Dialect.UNMETERED
-    if plain.startswith(b"/v1beta/") or plain == b"/v1beta":
-        return Route(upstream or "gemini", target, dialect, ErrorShape.GEMINI, bool(upstream))
-    messages = plain == b"/v1/messages" or plain.startswith(b"/v1/messages/")
-    default = "anthropic" if messages or anthropic else "openai"
-    shape = ErrorShape.OPENAI_ANTHROPIC
+    plain = _PATH_PARAMETERS.sub(b"", plain).lower().rstrip(b"/ ") + b"/"
+    metered = plain.endswith(_CHAT_PATH + b"/")
+    dialect = Dialect.OPENAI_CHAT if metered else Dialect.UNMETERED
+    if plain.startswith(b"/v1beta/"):
+        default = "gemini"
+    elif plain.startswith(b"/v1/messages/") or anthropic:
+        default = "anthropic"
+    else:
+        default = "openai"
+    # Gemini's own routes; its OpenAI-compatible one is called by OpenAI clients.
+    gemini = default == "gemini" and not metered
+    shape = ErrorShape.GEMINI if gemini else ErrorShape.OPENAI_ANTHROPIC
     return Route(upstream or default, target, dialect, shape, bool(upstream))

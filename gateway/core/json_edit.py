@@ -1,92 +1,85 @@
 """Edits of a JSON object's top-level members that leave every other byte as it is."""
 
+import json
 import re
+
+import msgspec
 
 from gateway.core.errors import BadCall
 
-# A string as one token, so that braces inside text are never seen; possessive: no backtracking.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+# A member's name up to its value. Possessive: text is never read twice.
+_NAME = re.compile(rb'[ \t\r\n]*+"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_NEXT = re.compile(rb"[ \t\r\n]*+[,}]")
 _WHITESPACE = b" \t\r\n"
-_QUOTE, _COLON, _CLOSE = b'":}'
+_MOST_MEMBERS = 1_000
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def member_spans(body: bytes) -> list[tuple[bytes, int, int]]:
-    """Return (raw key, start, end) of each top-level member's value, whitespace left out.
+def member_spans(body: bytes) -> list[tuple[str, int, int]]:
+    """Return (name, start, end) of each top-level member's value, whitespace left out.
 
-    `body` must be a valid JSON object; keys come with their escapes, without quotes.
+    Raises BadCall if `body` is no JSON object, or has two members of one name: parsers disagree on
+    which of them counts, so the provider could serve another than the one that was budgeted.
     """
-    spans: list[tuple[bytes, int, int]] = []
-    depth, key, value_start = 0, b"", 0
-    last_string = b""
-    for token in _TOKEN.finditer(body):
-        mark = body[token.start()]
-        if mark == _QUOTE:
-            last_string = token[0]
-        elif mark in b"{[":
-            depth += 1
-        elif mark == _COLON and depth == 1:
-            key, value_start = last_string[1:-1], token.end()
-        elif depth == 1 and mark in b",}":
-            if value_start:
-                spans.append((key, *_trimmed(body, value_start, token.start())))
-            value_start = 0
-            depth -= mark == _CLOSE
-        elif mark in b"}]":
-            depth -= 1
+    try:
+        members = _decode_members(body)
+    except (ValueError, RecursionError) as error:
+        raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
+    if len(members) > _MOST_MEMBERS:
+        raise BadCall("invalid_body", f"The request body has more than {_MOST_MEMBERS:,} members.")
+    spans: list[tuple[str, int, int]] = []
+    place = body.index(b"{") + 1
+    while (found := _NAME.match(body, place)) is not None:
+        name, start = _unescaped(found[1]), found.end()
+        value = bytes(members.pop(name, b""))  # popped: a second one finds none
+        end = start + len(value)
+        following = _NEXT.match(body, end)
+        # Of two members the decoder keeps the later, so the earlier has another value or length.
+        if not value or following is None or not body.startswith(value, start):
+            raise BadCall("invalid_body", f"Member {name!r} stands twice in the request body.")
+        spans.append((name, start, end))
+        place = following.end()
     return spans
 
 
-def _trimmed(body: bytes, start: int, end: int) -> tuple[int, int]:
-    while body[start] in _WHITESPACE:
-        start += 1
-    while body[end - 1] in _WHITESPACE:
-        end -= 1
-    return start, end
+def _unescaped(raw_name: bytes) -> str:
+    text = raw_name.decode()
+    return json.loads(f'"{text}"') if "\\" in text else text
 
 
 def reject_duplicates(body: bytes, keys: tuple[bytes, ...]) -> None:
-    """Raise BadCall if one of `keys` may stand twice at the top level.
+    """Raise BadCall if a member stands twice at the top level, or a spelling of `keys` is odd.
 
-    Parsers disagree on which of two members counts: the provider could serve another model or
-    ceiling than the one that was budgeted. Cheap unless a quoted key occurs twice or an escape
-    could hide one.
+    Some parsers (Go's) take a name in any letter case: `Model` beside `model` is a second one.
     """
-    suspicious = b"\\u00" in body or any(body.count(b'"%b"' % key) > 1 for key in keys)
-    if not suspicious:
-        return
-    seen = set()
-    for raw_key, _, _ in member_spans(body):
-        key = _unescaped(raw_key)
-        if key in seen and key in keys:
+    names = {key.decode() for key in keys}
+    for name, _, _ in member_spans(body):
+        folded = name.casefold()
+        if folded in names and name not in names:
             raise BadCall(
-                "invalid_body", f"Member {key.decode()!r} stands twice in the request body."
+                "invalid_body", f"Member {name!r} of the request body must be spelt {folded!r}."
             )
-        seen.add(key)
-
-
-def _unescaped(raw_key: bytes) -> bytes:
-    if b"\\" not in raw_key:
-        return raw_key
-    return re.sub(rb"\\u00([0-7][0-9a-fA-F])", lambda match: bytes([int(match[1], 16)]), raw_key)
 
 
 def with_members(body: bytes, edits: dict[bytes, bytes]) -> bytes:
-    """Return `body` with top-level members set to raw JSON values; absent ones go in front."""
+    """Return `body` with top-level members set to raw JSON values; absent ones go in front.
+
+    Raises BadCall as `member_spans` does.
+    """
     if not edits:
         return body
-    todo = dict(edits)
+    todo = {name.decode(): value for name, value in edits.items()}
     pieces, done = [], 0
-    if any(b'"%b"' % key in body for key in edits) or b"\\u00" in body:
-        for raw_key, start, end in member_spans(body):
-            key = _unescaped(raw_key)
-            if key in todo:
-                pieces += [body[done:start], todo.pop(key)]
-                done = end
+    for name, start, end in member_spans(body):
+        if name in todo:
+            pieces += [body[done:start], todo.pop(name)]
+            done = end
     edited = b"".join((*pieces, body[done:]))
     if not todo:
         return edited
     brace = edited.index(b"{") + 1
-    front = b"".join(b'"%b":%b,' % item for item in todo.items())
+    front = b"".join(b'"%b":%b,' % (name.encode(), value) for name, value in todo.items())
     if edited[brace:].lstrip(_WHITESPACE).startswith(b"}"):
         front = front[:-1]
     return edited[:brace] + front + edited[brace:]

@@ -1,24 +1,30 @@
 """All rules at once: what the gateway loads at start, and again on every reload."""
 
+from collections.abc import Iterator
+
 from gateway.core.configuration import Rules
 from gateway.core.prices import PriceTable
-from gateway.findings import Finding
+from gateway.findings import Finding, Severity
 from gateway.rule_files.budgets import Report, budgets_or_defaults
 from gateway.rule_files.policies import default_policies, read_policies
 from gateway.rule_files.prices import read_price_list, read_prices
 from gateway.settings import Settings
+from gateway.yaml_source import is_missing
 
 
 def _unheard(name: str, level: str = "info", **fields: object) -> None:
     """Take an event that nobody listens to."""
 
 
-def load_rules(settings: Settings, report: Report = _unheard) -> tuple[Rules, list[Finding]]:
+def load_rules(
+    settings: Settings, report: Report = _unheard, running: Rules | None = None
+) -> tuple[Rules, list[Finding]]:
     """Return rules that can be run on, and everything that was found on the way.
 
     A file with an error is replaced by the built-in default of its kind: budgets (CFG-6), the
-    observing policy, the price list without overrides. A reload whose findings hold an error
-    should keep the rules it has instead.
+    observing policy, the price list without overrides. A reload names the rules that are
+    `running`, and keeps them if a finding is an error: a file that has gone is one then, for a
+    file in the middle of being replaced must not bring the defaults back.
     """
     budgets, source, findings = budgets_or_defaults(settings.budgets.file, report)
     mode = settings.policies.mode
@@ -30,4 +36,23 @@ def load_rules(settings: Settings, report: Report = _unheard) -> tuple[Rules, li
         prices=prices if prices is not None else PriceTable(read_price_list()[0]),
         budgets_source=source,
     )
-    return rules, [*findings, *policy_findings, *price_findings]
+    found = [*findings, *policy_findings, *price_findings]
+    if running is not None:
+        found += _gone(settings, running, rules)
+    return rules, found
+
+
+def _gone(settings: Settings, running: Rules, rules: Rules) -> Iterator[Finding]:
+    """Yield an error for each source that the running rules came from and that is not there."""
+    built_in = default_policies(settings.policies.mode)
+    gone = {
+        settings.budgets.file: (running.budgets_source, rules.budgets_source)
+        == ("file", "defaults"),
+        settings.policies.dir: rules.policies == built_in != running.policies,
+        settings.prices.file: bool(running.prices.overrides) and not rules.prices.overrides,
+    }
+    for place, is_gone in gone.items():
+        if is_gone and not any(place.glob("*.yaml")) and is_missing(place):
+            yield Finding(
+                Severity.ERROR, str(place), "", None, "has gone", "put it back, or restart"
+            )

@@ -166,11 +166,13 @@ async def turns(count: int = 4) -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], step_s: float = 0.002) -> None:
     """Wait until something is so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.002)
+    for _ in range(5_000):
+        if condition():
+            return
+        await asyncio.sleep(step_s)
+    raise AssertionError("it never came to be so")
 
 
 # The gateway's end

@@ -1,4 +1,4 @@
-"""Exchanges over real sockets: what is sent, what the sink hears, what becomes of the connection."""
+"""Exchanges over real sockets: what is sent, what is heard, what becomes of the connection."""
 
 import asyncio
 import ssl
@@ -466,8 +466,7 @@ async def test_cancel_while_going_out_again_sends_nothing(make_pool: MakePool) -
         pool = make_pool(acme.url)
         await call(pool)
         exchange, notes = await begin(pool, b"GET", b"")
-        while exchange.connection is not None:
-            await asyncio.sleep(0)
+        await until(lambda: exchange.connection is None, step_s=0)
         exchange.pause()
         exchange.cancel()
         await until(lambda: acme.connections == 2)

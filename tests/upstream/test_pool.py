@@ -61,10 +61,9 @@ async def refused(pool: Pool) -> UpstreamError:
 async def test_the_connection_used_last_is_taken_first(make_pool: MakePool) -> None:
     async with provider(answers(HELLO)) as acme:
         pool = make_pool(acme.url)
-        first, first_notes = await begin(pool)
-        second, second_notes = await begin(pool)
-        await first_notes.over()
-        await second_notes.over()
+        sinks = [(await begin(pool))[1] for _ in range(2)]
+        for sink in sinks:
+            await sink.over()
         for _ in range(3):
             await call(pool)
         assert sorted(len(each) for each in acme.requests) == [1, 4]
@@ -226,8 +225,7 @@ async def test_what_a_cancelled_call_was_just_given_goes_on(gift: str, make_pool
             held.send(b"POST", b"/", [], b"")
         held.cancel()
         if gift == "dead connection":
-            connection.connection_lost(None)
-            connection.connection_lost = lambda _: None  # type: ignore[method-assign]
+            connection.data_received(b"unasked")
         first.cancel()
         exchange = await second
         assert first.cancelled()
