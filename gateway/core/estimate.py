@@ -3,7 +3,8 @@
 Sources: a byte-pair token covers at least one byte of text, so the bytes of a body bound its tokens
 from above; the longest token of o200k is 128 bytes, and JSON may spend six bytes on one (\\u00e9),
 which bounds them from below. Between the two, four bytes a token is what JSON bodies come to.
-Base64 payloads (images, audio) are not text and are left out.
+Base64 payloads of images, audio and files are not text and are left out; what they are billed, no
+body length bounds.
 """
 
 import re
@@ -11,12 +12,19 @@ from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 
-_BASE64_PAYLOAD = re.compile(rb"base64,[A-Za-z0-9+/=_\\-]*")
+# Audio comes as `"data": "<base64>"`, without saying so; shorter ones may be words.
+_BASE64_PAYLOAD = re.compile(
+    rb'base64,[A-Za-z0-9+/=_\\-]*+|"data"\s*:\s*"[A-Za-z0-9+/=_\\-]{256,}+'
+)
 _BYTES_PER_TOKEN = 4
 _MOST_BYTES_PER_TOKEN = 768
 _UNKNOWN_CEILING = 128_000
 _UNKNOWN_CONTEXT = 200_000
-_UNBOUNDED_PARTS = (b'"image_url"', b'"input_audio"', b'"file"', b'"file_id"')
+# By type or member, not by the bare word: a tool may well have a parameter called "file".
+_UNBOUNDED_PART = re.compile(
+    rb'"type"\s*:\s*"(?:image_url|input_image|input_audio|audio_url|video_url|file|input_file)"'
+    rb'|"(?:image|audio|video)_url"\s*:'
+)
 _UNLEARNED_OUTPUT = 2_048
 _LEAST_USEFUL_OUTPUT = 1_024
 
@@ -34,13 +42,15 @@ def estimate_input(body: bytes, context_tokens: int | None) -> InputEstimate:
     """Return bounds for the input tokens of a JSON body.
 
     Images, audio and files are billed by rules that no body length bounds: such a call may use the
-    model's whole context.
+    model's whole context, and counting its text would not narrow that. Base64 without such a part
+    is text like any other.
     """
     size = max(1, text_bytes(body))
-    high = size
-    if any(part in body for part in _UNBOUNDED_PARTS):
-        high = max(size, context_tokens or _UNKNOWN_CONTEXT)
-    return InputEstimate(size // _MOST_BYTES_PER_TOKEN, -(-size // _BYTES_PER_TOKEN), high)
+    expected = -(-size // _BYTES_PER_TOKEN)
+    if _UNBOUNDED_PART.search(body):
+        bound = max(size, context_tokens or _UNKNOWN_CONTEXT)
+        return InputEstimate(bound, expected, bound)
+    return InputEstimate(size // _MOST_BYTES_PER_TOKEN, expected, max(1, len(body)))
 
 
 def exact_input(tokens: int) -> InputEstimate:
@@ -50,15 +60,17 @@ def exact_input(tokens: int) -> InputEstimate:
 
 def text_bytes(body: bytes) -> int:
     """Return the length of `body` without its base64 payloads."""
-    if b"base64," not in body:
-        return len(body)
     return len(body) - sum(len(match[0]) for match in _BASE64_PAYLOAD.finditer(body))
 
 
 def output_ceiling(asked: int | None, choices: int, model_ceiling: int | None) -> int:
-    """Return the most output tokens the provider may bill for all choices together."""
-    one = asked if asked is not None else (model_ceiling or _UNKNOWN_CEILING)
-    return max(0, one) * max(1, choices)
+    """Return the most output tokens the provider may bill for all choices together.
+
+    Less than none is how local servers spell "no limit".
+    """
+    no_limit = asked is None or asked < 0
+    one = (model_ceiling or _UNKNOWN_CEILING) if no_limit else asked
+    return one * max(1, choices)
 
 
 def least_output(ceiling: int) -> int:

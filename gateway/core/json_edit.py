@@ -37,7 +37,7 @@ def member_spans(body: bytes) -> list[tuple[str, int, int]]:
         following = _NEXT.match(body, end)
         # Of two members the decoder keeps the later, so the earlier has another value or length.
         if not value or following is None or not body.startswith(value, start):
-            raise BadCall("invalid_body", f"Member {name!r} stands twice in the request body.")
+            raise BadCall("invalid_body", f"Member {name[:64]!r} stands twice in the request body.")
         spans.append((name, start, end))
         place = following.end()
     return spans
@@ -63,23 +63,24 @@ def reject_duplicates(body: bytes, keys: tuple[bytes, ...]) -> None:
 
 
 def with_members(body: bytes, edits: dict[bytes, bytes]) -> bytes:
-    """Return `body` with top-level members set to raw JSON values; absent ones go in front.
+    """Return `body`, a valid JSON object, with members set to raw JSON; absent ones go in front.
 
-    Raises BadCall as `member_spans` does.
+    Raises BadCall as `member_spans` does, if it has to look for a member.
     """
     if not edits:
         return body
-    todo = {name.decode(): value for name, value in edits.items()}
+    todo = dict(edits)
     pieces, done = [], 0
-    for name, start, end in member_spans(body):
-        if name in todo:
-            pieces += [body[done:start], todo.pop(name)]
-            done = end
+    if b"\\u00" in body or any(b'"%b"' % name in body for name in edits):
+        for name, start, end in member_spans(body):
+            if name.encode() in todo:
+                pieces += [body[done:start], todo.pop(name.encode())]
+                done = end
     edited = b"".join((*pieces, body[done:]))
     if not todo:
         return edited
     brace = edited.index(b"{") + 1
-    front = b"".join(b'"%b":%b,' % (name.encode(), value) for name, value in todo.items())
+    front = b"".join(b'"%b":%b,' % item for item in todo.items())
     if edited[brace:].lstrip(_WHITESPACE).startswith(b"}"):
         front = front[:-1]
     return edited[:brace] + front + edited[brace:]

@@ -10,8 +10,8 @@ from gateway.core.dialects import openai_chat
 from gateway.core.sse import EventSplitter, event_data
 from gateway.core.usage import Usage
 
-# A usage event is a few hundred bytes; a longer unfinished event (an image) is not held back. Its
-# rest then looks like an event without data, which passes.
+# A usage event is a few hundred bytes; a longer unfinished event (a tool call, an image) is not held
+# back. It is still read, if it is not longer than what is worth a copy.
 _LONGEST_HELD_EVENT = 16_384
 _LONGEST_COPIED_EVENT = 1_048_576
 _LONGEST_JSON = 64 * 1024 * 1024
@@ -20,31 +20,44 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class Observation:
-    """What was seen of one answer: the reported usage, and the text to count if there is none."""
+    """What was seen of one answer: the reported usage, and the text to count if there is none.
+
+    `outdated` tells that text came after the last usage, so that it does not speak of all text.
+    """
 
     usage: Usage | None = None
     model: str = ""
     text: list[str] = field(default_factory=list)
     chars: int = 0
     error_seen: bool = False
+    outdated: bool = False
 
     def note(self, answer: openai_chat.Answer) -> None:
-        """Take in a JSON answer or one event. Later usage replaces earlier: it is cumulative."""
+        """Take in a JSON answer or one event.
+
+        Later usage replaces earlier, for it is cumulative; one that falls is not believed.
+        """
         text = answer.text()
         if text:
             self.text.append(text)
             self.chars += len(text)
-        if answer.usage is not None:
-            self.usage = openai_chat.usage_of(answer)
+            self.outdated = True
+        usage = openai_chat.usage_of(answer)
+        if usage is not None and (self.usage is None or usage.total >= self.usage.total):
+            self.usage = usage
+            self.outdated = False
         if answer.model:
             self.model = answer.model
         if answer.error is not None:
             self.error_seen = True
 
     def reported_usage(self) -> Usage | None:
-        """Return the provider's counts. All zero beside a non-empty answer counts as missing."""
+        """Return the provider's counts of the whole answer, as far as it came.
+
+        No output tokens beside a non-empty answer count as missing.
+        """
         usage = self.usage
-        if usage is not None and self.chars and not usage.input_total and not usage.output_total:
+        if usage is None or self.outdated or (self.chars and not usage.output_total):
             return None
         return usage
 
@@ -82,15 +95,16 @@ class JsonMeter:
         self._size += len(data)
         if self._size <= _LONGEST_JSON:
             self._copy.append(data)
+        else:
+            self._copy.clear()
         return data
 
     def end(self) -> bytes:
         """Read the whole answer; leading blank lines are legal before JSON."""
-        if self._size <= _LONGEST_JSON:
-            answer = openai_chat.read_answer(b"".join(self._copy).lstrip())
-            if answer is not None:
-                self.seen.note(answer)
+        answer = openai_chat.read_answer(b"".join(self._copy).lstrip())
         self._copy.clear()
+        if answer is not None:
+            self.seen.note(answer)
         return b""
 
 
@@ -105,27 +119,36 @@ class StreamMeter:
         self.seen = Observation()
         self._splitter = EventSplitter()
         self._hide_usage = hide_usage
+        self._passed = 0  # bytes of the unfinished event that went on
+        self._is_unread = False  # the unfinished event is too long to be read
 
     def feed(self, data: bytes) -> bytes:
         """Return what may pass to the client now."""
-        kept = [event for event in self._splitter.feed(data) if not self._hides(event)]
-        if not self._hide_usage:
-            if self._splitter.held_back > _LONGEST_COPIED_EVENT:
-                self._splitter.flush()
-            return data
+        passing = [self._passing(event) for event in self._splitter.feed(data)]
         if self._splitter.held_back > _LONGEST_HELD_EVENT:
-            kept.append(self._splitter.flush())
-        return b"".join(kept)
+            passing.append(self._splitter.held(self._passed))
+            self._passed = self._splitter.held_back
+        if self._splitter.held_back > _LONGEST_COPIED_EVENT:
+            self._splitter.forget()
+            self._passed = self._splitter.held_back
+            self._is_unread = True
+        return b"".join(passing) if self._hide_usage else data
 
     def end(self) -> bytes:
         """Return what was held back; an unfinished last event is read as clients read it."""
-        rest = self._splitter.flush()
-        if not rest or self._hides(rest) or not self._hide_usage:
-            return b""
-        return rest
+        rest = self._passing(self._splitter.flush())
+        return rest if self._hide_usage else b""
 
-    def _hides(self, event: bytes) -> bool:
-        """Read one event; return whether it must not reach the client."""
+    def _passing(self, event: bytes) -> bytes:
+        """Read one event; return what of it must still reach the client."""
+        passed, self._passed = self._passed, 0
+        is_unread, self._is_unread = self._is_unread, False
+        if not is_unread and self._is_ours(event) and not passed:
+            return b""
+        return event[passed:]
+
+    def _is_ours(self, event: bytes) -> bool:
+        """Read one event; return whether only the gateway asked for it."""
         data = event_data(event)
         if not data or data == b"[DONE]":
             return False
@@ -133,9 +156,7 @@ class StreamMeter:
         if answer is None:
             return False
         self.seen.note(answer)
-        return (
-            self._hide_usage and answer.usage is not None and openai_chat.is_usage_event_only(data)
-        )
+        return answer.usage is not None and openai_chat.is_usage_event_only(data)
 
 
 Meter = PlainMeter | JsonMeter | StreamMeter

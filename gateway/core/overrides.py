@@ -84,8 +84,11 @@ def limits_in_force(
         elif override.kind is OverrideKind.GRANT:
             for dimension, amount in override.amounts.items():
                 granted[dimension] = granted.get(dimension, 0) + (amount or 0)
+    own = snapshot.profile.overrides.phases
     budgets = {
-        phase: _changed(budget, factor, absolute.get(phase, Amounts()))
+        phase: _changed(
+            budget, factor, _laid_over(own.get(phase, _NOTHING), absolute.get(phase, _NOTHING))
+        )
         for phase, budget in snapshot.budgets.items()
     }
     expiries = [override.expires_ms for override in live if override.expires_ms is not None]
@@ -100,29 +103,30 @@ def limits_in_force(
     )
 
 
+def _laid_over(below: Amounts, above: Amounts) -> Amounts:
+    """Return the absolute limits of a phase: `above`, and where that says nothing, `below`."""
+    return Amounts(
+        **{
+            dimension.value: below.get(dimension) if amount is None else amount
+            for dimension, amount in above.items()
+        }
+    )
+
+
 def _changed(budget: PhaseBudget, factor: Decimal, absolute: Amounts) -> PhaseBudget:
-    """Return a phase's budget scaled by `factor`, or set to `absolute` where that says so.
+    """Return a phase's budget: absolute where something says so, else calculated anew."""
+    product = multiply(budget.multipliers.product, factor)
 
-    A limit that the snapshot got as an absolute override stays as it is.
-    """
+    def amount(base: int | Decimal, override: int | None) -> int:
+        return ceil_product(base, product) if override is None else override
 
-    def amount(now: int, base: int | Decimal, override: int | None) -> int:
-        if override is not None:
-            return override
-        calculated = ceil_product(base, budget.multipliers.product)
-        if factor == 1 or now != calculated:
-            return now
-        return ceil_product(base, multiply(budget.multipliers.product, factor))
-
-    base, nano_usd = budget.base, budget.nano_usd_limit
-    if nano_usd is None or base.cost_usd is None:
-        nano_usd = nano_usd if absolute.nano_usd is None else absolute.nano_usd
-    else:
-        nano_usd = amount(nano_usd, base.cost_usd * NANO_USD_PER_USD, absolute.nano_usd)
+    nano_usd = absolute.nano_usd
+    if budget.base.cost_usd is not None:
+        nano_usd = amount(multiply(budget.base.cost_usd, Decimal(NANO_USD_PER_USD)), nano_usd)
     return replace(
         budget,
-        token_limit=amount(budget.token_limit, base.tokens, absolute.tokens),
-        latency_limit_ms=amount(budget.latency_limit_ms, base.latency_ms, absolute.latency_ms),
+        token_limit=amount(budget.base.tokens, absolute.tokens),
+        latency_limit_ms=amount(budget.base.latency_ms, absolute.latency_ms),
         nano_usd_limit=nano_usd,
-        overridden=budget.overridden or absolute != Amounts(),
+        overridden=absolute != _NOTHING,
     )

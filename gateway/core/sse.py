@@ -5,17 +5,23 @@ line. Splitting is done on bytes, so a character cut in two is never seen.
 """
 
 import re
+from itertools import pairwise
 
-# Atomic groups: a CRLF may not be read as CR and LF, which would be a blank line.
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# Possessive: a CRLF may not be read as CR and LF, which would be a blank line.
+_BLANK_LINE = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
+_LONGEST_UNFINISHED_BLANK_LINE = 3
+_LINE_ENDS = b"\r\n"
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventSplitter:
-    """Collects bytes into events; what is not yet a whole event is held back."""
+    """Collects bytes into events; what is not yet a whole event is held back.
+
+    A held event is searched only from where the last bytes ended, however small the pieces are.
+    """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     @property
     def held_back(self) -> int:
@@ -24,27 +30,37 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that `data` completes, each with its blank line."""
-        if self._rest:
-            data = self._rest + data
-        if b"\r" not in data:
-            *events, self._rest = data.split(b"\n\n")
+        rest = self._rest
+        if not rest and b"\r" not in data:
+            *events, unfinished = data.split(b"\n\n")
+            rest += unfinished
             return [event + b"\n\n" for event in events]
-        return self._feed_any_line_end(data)
+        searched = max(0, len(rest) - _LONGEST_UNFINISHED_BLANK_LINE)
+        rest += data
+        ends = [blank.end() for blank in _BLANK_LINE.finditer(rest, searched)]
+        if ends and ends[-1] == len(rest) and rest.endswith(b"\r"):
+            ends.pop()  # may be the first half of CRLF
+        return self._taken(ends)
 
-    def _feed_any_line_end(self, data: bytes) -> list[bytes]:
-        events, start = [], 0
-        for blank in _BLANK_LINE.finditer(data):
-            end = blank.end()
-            if end == len(data) and data[-1:] == b"\r":
-                break  # may be the first half of CRLF
-            events.append(data[start:end])
-            start = end
-        self._rest = data[start:]
-        return events
+    def _taken(self, ends: list[int]) -> list[bytes]:
+        if not ends:
+            return []
+        whole = bytes(self._rest[: ends[-1]])
+        del self._rest[: ends[-1]]
+        return [whole[start:end] for start, end in pairwise((0, *ends))]
+
+    def held(self, start: int) -> bytes:
+        """Return the bytes from `start` on that wait for the end of their event."""
+        return bytes(self._rest[start:])
+
+    def forget(self) -> None:
+        """Drop what is held of an event, but for line ends that may be its last."""
+        del self._rest[: len(self._rest.rstrip(_LINE_ENDS))]
 
     def flush(self) -> bytes:
         """Return what never became a whole event; clients read it as one at the end."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         return rest
 
 

@@ -28,6 +28,11 @@ class Usage:
     reasoning: int = 0
 
     @property
+    def total(self) -> int:
+        """Return all tokens, each counted once."""
+        return self.input_total + self.output_total
+
+    @property
     def plain_input(self) -> int:
         """Return the input tokens that were neither read from nor written to a cache."""
         return max(0, self.input_total - self.cached_read - self.cache_write)

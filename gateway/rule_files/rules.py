@@ -38,21 +38,21 @@ def load_rules(
     )
     found = [*findings, *policy_findings, *price_findings]
     if running is not None:
-        found += _gone(settings, running, rules)
+        found += _gone(settings, running)
     return rules, found
 
 
-def _gone(settings: Settings, running: Rules, rules: Rules) -> Iterator[Finding]:
-    """Yield an error for each source that the running rules came from and that is not there."""
-    built_in = default_policies(settings.policies.mode)
+def _gone(settings: Settings, running: Rules) -> Iterator[Finding]:
+    """Yield an error for each source of the running rules that is not there any more."""
+    budgets, policies, prices = settings.budgets.file, settings.policies.dir, settings.prices.file
     gone = {
-        settings.budgets.file: (running.budgets_source, rules.budgets_source)
-        == ("file", "defaults"),
-        settings.policies.dir: rules.policies == built_in != running.policies,
-        settings.prices.file: bool(running.prices.overrides) and not rules.prices.overrides,
+        budgets: running.budgets_source == "file" and is_missing(budgets),
+        policies: running.policies != default_policies(settings.policies.mode)
+        and not any(policies.glob("*.yaml")),
+        prices: bool(running.prices.overrides) and is_missing(prices),
     }
     for place, is_gone in gone.items():
-        if is_gone and not any(place.glob("*.yaml")) and is_missing(place):
+        if is_gone:
             yield Finding(
                 Severity.ERROR, str(place), "", None, "has gone", "put it back, or restart"
             )

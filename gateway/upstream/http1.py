@@ -66,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_exchange",
         "_head_given",
         "_keeper",
+        "_opened",
         "_paused",
         "_reader",
         "_served",
@@ -83,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange: UpstreamExchange | None = None
         self._sink: ResponseSink | None = None  # set while an answer is expected
         self._head_given = False
+        self._opened = False
         self._paused = False
         self._served = False
         self._usable = True
@@ -152,16 +154,20 @@ class UpstreamConnection(asyncio.Protocol):
         sink.on_broken(error)
 
     def abort(self) -> None:
-        """Close the transport at once."""
+        """Close the transport at once; if it is not open yet, as soon as it is."""
         self._usable = False
-        self._transport.abort()
+        if self._opened:
+            self._transport.abort()
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         self._transport = cast(asyncio.Transport, transport)
+        self._opened = True
         self._keeper.opened(self)
+        if not self._usable:  # uvloop goes on connecting after `create_connection` was cancelled
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Give the sink what these bytes hold: head, body, end."""

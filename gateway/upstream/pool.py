@@ -132,27 +132,35 @@ class Pool:
         return connection
 
     async def _dial(self) -> UpstreamConnection:
-        timeout_ms = self.settings.connect_timeout_ms
         self._refuse_if_closed()
+        connection = UpstreamConnection(self, self._clock)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self, self._clock),
+            await self._connect(connection)
+            self._refuse_if_closed()
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _connect(self, connection: UpstreamConnection) -> None:
+        timeout_s = self.settings.connect_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loop.create_connection(
+                    lambda: connection,
                     self.origin.host,
                     self.origin.port,
                     ssl=self._tls,
                     server_hostname=self.origin.host if self._tls else None,
+                    ssl_handshake_timeout=timeout_s if self._tls else None,
                 )
         except TimeoutError:
-            raise self._unreachable(f"no connection within {timeout_ms} ms") from None
+            why = f"no connection within {self.settings.connect_timeout_ms} ms"
+            raise self._unreachable(why) from None
         except ssl.SSLCertVerificationError as error:
             raise self._unreachable(f"certificate not accepted: {error.verify_message}") from error
         except (OSError, UnicodeError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
-        if self._closed:
-            connection.abort()
-        self._refuse_if_closed()
-        return connection
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

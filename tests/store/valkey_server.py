@@ -66,6 +66,7 @@ class ValkeyServer:
     def start(self) -> None:
         """Start the server, or start it again; returns when it serves."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        ends_with_us = {"preexec_fn": dies_with_parent()}
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -77,7 +78,7 @@ class ValkeyServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=dies_with_parent(),
+                **ends_with_us,
             )
         wait_until(self._serves, "the server")
 

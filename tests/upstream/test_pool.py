@@ -1,7 +1,6 @@
 """The pool: idle connections, the limit and its queue, timeouts, TLS, the end."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -266,16 +265,29 @@ async def test_a_call_that_timed_out_and_was_cancelled_at_once_gives_nothing_bac
         assert pool.open_exchanges == 0
 
 
-async def test_a_call_cancelled_while_connecting_frees_its_slot(make_pool: MakePool) -> None:
-    async with provider(silence) as acme:
-        pool = make_pool(acme.url, max_connections=1)
-        connecting = pending(pool)
-        await turns(1)
-        assert pool.open_exchanges == 1
-        connecting.cancel()
-        await asyncio.wait([connecting])
-        assert pool.open_exchanges == 0
-        (await pool.connect(Notes())).cancel()
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_call_cancelled_while_connecting_leaves_nothing_open(
+    scheme: str, make_pool: MakePool
+) -> None:
+    async def note_close(peer: Peer) -> None:
+        opened.append(peer)
+        await peer.gone()
+        opened.remove(peer)
+
+    opened: list[Peer] = []
+    async with provider(note_close) as acme:
+        url = acme.url.replace("http", scheme)
+        pool = make_pool(url, max_connections=1, connect_timeout_ms=100)
+        for moment in range(12):
+            connecting = pending(pool)
+            await turns(moment)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled():
+                (await connecting).cancel()
+            assert pool.open_exchanges == 0
+        await pool.close(0)
+        await until(lambda: not opened)
 
 
 # Connecting
@@ -484,8 +496,7 @@ async def test_close_ends_exchanges_that_are_going_out_again(
         exchange.connection.abort()
         exchange.send(b"POST", b"/", [], b"")
         await turns(moment)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pool.close(0), 1)
+        await asyncio.wait_for(pool.close(0), 1)
         assert await notes.over() == [("broken", "upstream_broken")]
         assert not notes.sent
 
