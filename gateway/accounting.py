@@ -31,7 +31,7 @@ async def account(
     """Return what an answer, whole or cut, is charged.
 
     - Usage was reported: that.
-    - The provider answered with an error and no usage: nothing.
+    - The provider answered with an error and no usage, or was never reached: nothing.
     - A stream: the input counted, and the output that was seen. Nobody bills more after a cut.
     - A whole JSON answer without usage: both counted.
     - A JSON answer that never came whole, or no answer at all: it may be billed in full and its
@@ -40,7 +40,9 @@ async def account(
     reported = relay.seen.reported_usage()
     if reported is not None:
         return Charge(reported, UsageSource.PROVIDER)
-    if relay.status >= _ERROR_STATUS or (relay.seen.error_seen and not relay.seen.chars):
+    never_sent = relay.error is not None and not relay.error.sent
+    only_error = relay.seen.error_seen and not relay.seen.chars
+    if never_sent or only_error or relay.status >= _ERROR_STATUS:
         return Charge(NO_USAGE, UsageSource.NONE)
     cut_stream = relay.is_stream and (relay.answered or relay.client_left_early)
     if not cut_stream and not relay.complete:

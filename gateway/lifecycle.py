@@ -105,6 +105,7 @@ class Lifecycle:
             )
             self._answer(trace, "internal_error", "The gateway failed.", downstream)
         finally:
+            await self._release_unsent(trace)
             self._open.pop(trace.call_id, None)
             self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
 
@@ -232,13 +233,7 @@ class Lifecycle:
             drain_s=self._plane.drain_ms / 1000,
         )
         self._open[call.call_id] = (plan, relay)
-        try:
-            await self._send(trace, call, relay, body, downstream)
-        except CallError:
-            await self._release(trace, plan)
-            raise
-        if not relay.sent:
-            await self._release(trace, plan)
+        await self._send(trace, call, relay, body, downstream)
         return relay
 
     async def _pass(self, trace: Trace, call: Call, downstream: Downstream) -> None:
@@ -277,11 +272,6 @@ class Lifecycle:
         exchange.send(call.request.method, call.route.target, headers, body)
         relay.follow(exchange)
 
-    async def _release(self, trace: Trace, plan: Plan) -> None:
-        """Give the hold back: nothing was sent to the provider."""
-        trace.released = True
-        await self._until_stored(lambda: self._doors.store.release(plan.reserve))
-
     def _close(self, trace: Trace, relay: Relay, downstream: Downstream) -> None:
         """Answer for a provider that broke off before its head; else the client has its answer."""
         trace.status = relay.status
@@ -295,8 +285,8 @@ class Lifecycle:
     ) -> None:
         """Replace the hold by what was used, exactly once, whatever happened."""
         self._close(trace, relay, downstream)
-        if trace.released:
-            return
+        if not relay.sent:
+            return  # to be released
         receipt = trace.receipt
         charge = trace.charge = await account(call, plan, receipt, relay, self._doors.tokenizer)
         usage = charge.usage
@@ -319,6 +309,14 @@ class Lifecycle:
             self._warn_once(call.task, trace.phase_name)
         for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):
             self._doors.recorder.event("budget_notice", task=call.task, percent=level)
+
+    async def _release_unsent(self, trace: Trace) -> None:
+        """Give the hold back, if there may be one and nothing was sent to the provider."""
+        plan, relay = trace.plan, trace.relay
+        refused = trace.decision is not None and trace.decision.refuses
+        if plan is None or refused or (relay is not None and relay.sent):
+            return
+        await self._until_stored(lambda: self._doors.store.release(plan.reserve))
 
     async def _until_stored(self, act: Callable[[], Awaitable[Stored]]) -> Stored:
         """Repeat an idempotent act until the store has done it."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from gateway.core.admission import Effects, Need
 from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.decision import Breach, Receipt
-from gateway.core.errors import CallError, StoreError
+from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.headers import Headers
 from gateway.core.identity import ErrorShape
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -81,7 +81,7 @@ class ResponseSink(Protocol):
     def on_end(self) -> None:
         """Take note that the answer is complete."""
 
-    def on_broken(self, error: CallError) -> None:
+    def on_broken(self, error: UpstreamError) -> None:
         """Take note that the answer will never be complete."""
 
 

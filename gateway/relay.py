@@ -4,7 +4,7 @@ in the same callback; there is no task, await or queue per chunk.
 
 import asyncio
 
-from gateway.core.errors import CallError
+from gateway.core.errors import UpstreamError
 from gateway.core.headers import Headers, response_headers
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.ports import Clock, Downstream, Exchange
@@ -26,7 +26,7 @@ class Relay:
     ) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status = 0
-        self.error: CallError | None = None
+        self.error: UpstreamError | None = None
         self.sent = False
         self.complete = False
         self.client_left_early = False
@@ -95,7 +95,7 @@ class Relay:
             self._downstream.finish()
         self._finish()
 
-    def on_broken(self, error: CallError) -> None:
+    def on_broken(self, error: UpstreamError) -> None:
         """Cut the client's answer, if it has begun: it must not look whole."""
         self.error = error
         rest = self._meter.end()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.accounting import Charge
-from gateway.core.admission import Balance, ScopeKind
+from gateway.core.admission import Balance, ScopeKind, Verdict
 from gateway.core.budget import Dimension
 from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.headers import budget_header_lines
@@ -28,7 +28,6 @@ class Trace:
     receipt: Receipt | None = None
     decision: Decision | None = None
     relay: Relay | None = None
-    released: bool = False
     charge: Charge = field(default_factory=lambda: Charge(NO_USAGE, UsageSource.NONE))
     tokens: int = 0
     nano_usd: int | None = None
@@ -62,11 +61,10 @@ def head_lines(trace: Trace) -> str:
     receipt = trace.receipt
     if receipt is None or not receipt.scopes:
         return lines
-    refused = trace.decision is not None and trace.decision.refuses
     return lines + budget_header_lines(
         receipt.scopes[0].balances.get(Dimension.TOKENS),
         _phase_balance(receipt),
-        0 if refused else receipt.held_tokens,
+        _held_tokens(trace),
         receipt.spent_nano_usd,
     )
 
@@ -103,12 +101,17 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         source=trace.charge.source.value,
         tokens=trace.tokens,
         nano_usd=trace.nano_usd,
-        held_tokens=trace.receipt.held_tokens if trace.receipt else 0,
+        held_tokens=_held_tokens(trace),
         latency_ms=(now - began) * 1000,
         first_byte_ms=(first - began) * 1000,
         client_left=relay is not None and relay.client_left_early,
         store_failed=trace.plan is not None and trace.receipt is None,
     )
+
+
+def _held_tokens(trace: Trace) -> int:
+    receipt = trace.receipt
+    return receipt.held_tokens if receipt and receipt.verdict is Verdict.HELD else 0
 
 
 def _path_label(trace: Trace) -> str:

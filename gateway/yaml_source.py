@@ -242,7 +242,9 @@ def shape_of(node: Node) -> str:
     """Return what a node is, for an error message."""
     if isinstance(node, MappingNode):
         return "a mapping"
-    return "a list" if isinstance(node, ListNode) else f"{node.kind.value} ({node.text!r})"
+    if isinstance(node, ListNode):
+        return "a list"
+    return node.kind.value if node.kind is Kind.NULL else f"{node.kind.value} ({node.text!r})"
 
 
 def entry_map(node: MappingNode) -> Mapping[str, Entry]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,6 @@ def faults(file: Path) -> list[str]:
     return [fault.replace(str(file), "FILE") for fault in raised.value.faults]
 
 
-def without_lines(text: str) -> str:
-    return re.sub(r"FILE:\d+", "FILE:N", text)
-
-
 # the shipped file and the defaults
 
 
@@ -87,7 +82,7 @@ def test_the_defaults_are_those_of_the_plan() -> None:
         "2.0",
     ]
     assert [str(DEFAULT_PHASE_BUDGETS.phase_weights[phase]) for phase in WorkPhase] == (
-        "1.5 1.0 1.2 1.5 1.0 0.8 1.0 0.6 0.6".split()
+        ["1.5", "1.0", "1.2", "1.5", "1.0", "0.8", "1.0", "0.6", "0.6"]
     )
     assert DEFAULT_PHASE_BUDGETS.stop_loss == StopLoss(
         enabled=True,
@@ -119,7 +114,7 @@ def test_the_preset_for_coding_agents_gives_what_its_comment_says() -> None:
     assert f"{total}" in text.replace(",", "")
     assert "582,750" in text and total * Decimal("0.35") == 582_750
     assert "4,995,000" in text and total * 3 == 4_995_000
-    assert replace(config.stop_loss) == DEFAULT_PHASE_BUDGETS.stop_loss
+    assert config.stop_loss == DEFAULT_PHASE_BUDGETS.stop_loss
 
 
 # reading
@@ -213,7 +208,7 @@ def test_any_value_that_changes_changes_the_hash(change: tuple[str, str], edited
 def test_a_missing_phase_is_named(edited: Edit) -> None:
     """CFG-5, EC2, in the words of the plan."""
     [fault] = faults(edited(("  MONITOR: {tokens: 1000, latency_ms: 20000}\n", "")))
-    assert fault.startswith("FILE:18: base_budgets: Missing base budget for phase: MONITOR. ")
+    assert fault.startswith("FILE:16: base_budgets: Missing base budget for phase: MONITOR. ")
     assert "every phase is needed: STRATEGIZE, SPEC, PLAN" in fault
 
 
@@ -269,15 +264,15 @@ def test_every_threshold_of_the_plan_is_required(key: str, edited: Edit) -> None
     [
         (("  Tiny: 0.5", "  Huge: 0.5\n  Tiny: 0.5"), "complexity_multipliers.Huge: unknown tier"),
         (("  PR: {tokens", "  DEPLOY: {}\n  PR: {tokens"), "base_budgets.DEPLOY: unknown phase"),
-        (("  Tiny: 0.5", "  Tiny: 0.5\n  TINY: 0.6"), "TINY: is given twice, first in line 32"),
-        (("  Tiny: 0.5", "  Tiny: 0.5\n  Tiny: 0.6"), "Tiny: is given twice, first in line 32"),
+        (("  Tiny: 0.5", "  Tiny: 0.5\n  TINY: 0.6"), "TINY: is given twice, first in line 29"),
+        (("  Tiny: 0.5", "  Tiny: 0.5\n  Tiny: 0.6"), "Tiny: is given twice, first in line 29"),
         (("{tokens: 3000,", "{tokens: 3000, token: 1,"), "STRATEGIZE.token: unknown key"),
         (("{tokens: 3000,", "{"), "base_budgets.STRATEGIZE: Missing required key: tokens"),
         (("  enabled: true ", "  enabled: true\n  enable: true "), "stop_loss.enable: unknown key"),
         (("  output: 1000", "  outputs: 1000"), "token_weights.outputs: unknown key"),
         (("  SPEC: 1.0\n", "  SPEC: [1.0]\n"), "phase_weights.SPEC: must be a number, not a list"),
         (("{tokens: 3000, latency_ms: 60000}", "3000"), "must be a mapping of keys, not a whole"),
-        (("STRATEGIZE: {tokens: 3000, latency_ms: 60000}", "STRATEGIZE:"), "not nothing ('')"),
+        (("STRATEGIZE: {tokens: 3000, latency_ms: 60000}", "STRATEGIZE:"), "not nothing"),
         (
             ("  input: 1000", "  input: 10001"),
             "token_weights.input: must be at least 0 and at most",
@@ -349,10 +344,8 @@ def test_all_thresholds_are_validated(key: str, value: str, edited: Edit) -> Non
     assert f"stop_loss.{name}: must be" in fault
 
 
-@pytest.mark.parametrize("value", ["1", "true", "'true'", "'no'", "enabled", "null", "[]"])
+@pytest.mark.parametrize("value", ["1", "'true'", "'no'", "enabled", "null", "[]"])
 def test_enabled_is_a_boolean(value: str, edited: Edit) -> None:
-    if value == "true":
-        return
     [fault] = faults(edited(("enabled: true ", f"enabled: {value} ")))
     assert "stop_loss.enabled: must be true or false" in fault
 

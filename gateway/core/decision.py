@@ -35,7 +35,8 @@ class Receipt:
     """What the store answered to a reserve. Scopes: the task, its ancestors, then the phase.
 
     `None` balances never occur; a scope without a limit in a dimension lacks that balance.
-    `held_tokens`, `held_nano_usd` and `output` (the ceiling that was paid for) are 0 unless HELD.
+    `held_tokens` is what was held, or what the call would have needed; `held_nano_usd` and `output`
+    (the ceiling that was paid for) mean something only if it was HELD.
     """
 
     verdict: Verdict
@@ -137,6 +138,10 @@ def find_breaches(scopes: Sequence[Scope], effects: Effects) -> Iterator[Breach]
                 )
 
 
+_STATE_WORDS = {
+    "task_killed": "was killed by an operator",
+    "task_blocked": "is blocked until its registration is corrected",
+}
 _NOUN = {
     Dimension.TOKENS: "token",
     Dimension.LATENCY_MS: "latency",
@@ -173,23 +178,26 @@ def refusal_message(receipt: Receipt) -> str:
     """
     scope, dimension = receipt.stop_scope, receipt.stop_dimension
     task = receipt.scopes[0].name if receipt.scopes else "-"
+    if scope is not None and scope.kind is not ScopeKind.PHASE:
+        task = scope.name  # an ancestor stops its children
     phase = receipt.phase.value if receipt.phase else "none"
     way_out = (
         f"Retrying will not help. Finish the task, or ask an operator for an override "
-        f"(POST /admin/v1/tasks/{scope.name if _is_task(scope) and scope else task}/overrides)."
+        f"(POST /admin/v1/tasks/{task}/overrides)."
     )
     if scope is None or dimension is None:
-        word = receipt.stop_code.removeprefix("task_") or "stopped"
-        return f"Task {task} was {word} by an operator. Phase: {phase}. {way_out}"
+        state = _STATE_WORDS.get(receipt.stop_code, "was stopped")
+        return f"Task {task} {state}. Phase: {phase}. {way_out}"
     balance = scope.balances[dimension]
     where = f"Phase: {phase}, dimension: {dimension.value}."
     if receipt.verdict is Verdict.SHORT:
         left = format_amount(max(0, balance.room), dimension)
-        need = format_amount(receipt.held_tokens, Dimension.TOKENS)
+        tokens = format_amount(receipt.held_tokens, Dimension.TOKENS)
+        need = f"{tokens} tokens" if dimension is Dimension.TOKENS else "more"
         owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
         return (
             f"{owner} {scope.name} has {left} left of its {_NOUN[dimension]} budget, this call "
-            f"needs {need} tokens. {where} {way_out}"
+            f"needs {need}. {where} {way_out}"
         )
     return f"{exceeded_message(scope, dimension, balance)}. {where} {way_out}"
 
@@ -198,10 +206,6 @@ def remediation_task(task: str, episode: int) -> str:
     """Return the name of the remediation task for a breach episode; never nested (SL-6)."""
     name = task if task.startswith("FIX-BUDGET-BREACH-") else f"FIX-BUDGET-BREACH-{task}"
     return name if episode <= 1 else f"{name}-{episode}"
-
-
-def _is_task(scope: Scope | None) -> bool:
-    return scope is not None and scope.kind is not ScopeKind.PHASE
 
 
 def _in_flight(receipt: Receipt) -> str:

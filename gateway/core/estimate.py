@@ -60,6 +60,8 @@ def exact_input(tokens: int) -> InputEstimate:
 
 def text_bytes(body: bytes) -> int:
     """Return the length of `body` without its base64 payloads."""
+    if b"base64," not in body and b'"data"' not in body:
+        return len(body)
     return len(body) - sum(len(match[0]) for match in _BASE64_PAYLOAD.finditer(body))
 
 
@@ -68,9 +70,9 @@ def output_ceiling(asked: int | None, choices: int, model_ceiling: int | None) -
 
     Less than none is how local servers spell "no limit".
     """
-    no_limit = asked is None or asked < 0
-    one = (model_ceiling or _UNKNOWN_CEILING) if no_limit else asked
-    return one * max(1, choices)
+    if asked is None or asked < 0:
+        asked = model_ceiling or _UNKNOWN_CEILING
+    return asked * max(1, choices)
 
 
 def least_output(ceiling: int) -> int:

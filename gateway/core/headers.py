@@ -93,8 +93,7 @@ def response_headers(headers: Headers) -> Headers:
     return [
         (name, value)
         for name, value in headers
-        if name.lower() not in dropped
-        and not name.lower().startswith(_NEVER_TO_CLIENT_PREFIXES)
+        if name.lower() not in dropped and not name.lower().startswith(_NEVER_TO_CLIENT_PREFIXES)
     ]
 
 

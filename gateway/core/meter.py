@@ -10,8 +10,8 @@ from gateway.core.dialects import openai_chat
 from gateway.core.sse import EventSplitter, event_data
 from gateway.core.usage import Usage
 
-# A usage event is a few hundred bytes; a longer unfinished event (a tool call, an image) is not held
-# back. It is still read, if it is not longer than what is worth a copy.
+# A usage event is a few hundred bytes; a longer unfinished event (a tool call, an image) is not
+# held back. It is still read, if it is not longer than what is worth a copy.
 _LONGEST_HELD_EVENT = 16_384
 _LONGEST_COPIED_EVENT = 1_048_576
 _LONGEST_JSON = 64 * 1024 * 1024

@@ -1,0 +1,295 @@
+"""A policy folder becomes a policy set: whole, in order, hashed."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.core.errors import InvalidConfigError
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.policy import (
+    Effect,
+    Match,
+    Mode,
+    ReserveKind,
+    StopLossPolicy,
+    StoreFailure,
+)
+from gateway.rule_files import default_policies, load_policies, read_policies
+from gateway.rule_files.policies import POLICY_KINDS, StopLossDocument
+
+REPOSITORY = Path(__file__).parents[1]
+SHIPPED = REPOSITORY / "policies"
+MINIMAL = "kind: stop_loss\nname: {name}\nmode: enforce\n"
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Write:
+    def write(**files: str) -> Path:
+        for name, text in files.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def faults(folder: Path) -> list[str]:
+    with pytest.raises(InvalidConfigError) as raised:
+        load_policies(folder)
+    return [fault.replace(f"{folder}/", "") for fault in raised.value.faults]
+
+
+def doubts(folder: Path) -> list[str]:
+    return [str(finding).replace(f"{folder}/", "") for finding in read_policies(folder)[1]]
+
+
+# the shipped policies
+
+
+def test_the_shipped_policy_is_the_built_in_one() -> None:
+    """G-12: shipped mode is observe. Rollout presets and cases are not loaded with it."""
+    policies, findings = read_policies(SHIPPED)
+    assert policies == default_policies()
+    assert policies is not None
+    assert policies.stop_loss == (StopLossPolicy(),)
+    assert findings == []
+
+
+def test_the_shipped_policy_states_every_key() -> None:
+    text = (SHIPPED / "stop-loss.yaml").read_text()
+    for key in StopLossDocument.model_fields:
+        assert re.search(rf"^{key}: ", text, re.MULTILINE), key
+
+
+@pytest.mark.parametrize(
+    ("week", "enforced"),
+    [
+        ("week1", set()),
+        ("week2", {ImportanceTier.LOW, ImportanceTier.MEDIUM}),
+        ("week3", set(ImportanceTier)),
+    ],
+)
+def test_each_week_of_the_rollout_enforces_for_more(
+    week: str, enforced: set[ImportanceTier]
+) -> None:
+    """ROL-1."""
+    policies, findings = read_policies(SHIPPED / "rollout" / week)
+    assert findings == []
+    assert policies is not None
+    for importance in ImportanceTier:
+        for complexity in Complexity:
+            policy = policies.stop_loss_for(complexity, importance)
+            expected = Mode.ENFORCE if importance in enforced else Mode.OBSERVE
+            assert policy.mode is expected
+            changed = replace(policy, name="stop-loss", mode=Mode.OBSERVE, match=Match())
+            assert changed == StopLossPolicy()
+
+
+# reading
+
+
+def test_keys_that_are_left_out_have_the_defaults(folder: Write) -> None:
+    policies = load_policies(folder(a=MINIMAL.format(name="a")))
+    assert policies.stop_loss == (StopLossPolicy(name="a", mode=Mode.ENFORCE),)
+
+
+def test_every_key_is_read_in_any_letter_case(folder: Write) -> None:
+    text = """
+kind: stop_loss
+name: Strict.one
+mode: Enforce
+match: {complexity: [large, SMALL], importance: [Critical]}
+effect: FLAG
+enforce_from: any
+reserve: Worst_Case
+latency_action: refuse
+phase_action: Refuse
+store_failure: CLOSED
+"""
+    assert load_policies(folder(a=text)).stop_loss == (
+        StopLossPolicy(
+            name="Strict.one",
+            mode=Mode.ENFORCE,
+            match=Match(
+                frozenset({Complexity.LARGE, Complexity.SMALL}),
+                frozenset({ImportanceTier.CRITICAL}),
+            ),
+            effect=Effect.FLAG,
+            enforce_from=None,
+            reserve=ReserveKind.WORST_CASE,
+            latency_action=Effect.REFUSE,
+            phase_action=Effect.REFUSE,
+            store_failure=StoreFailure.CLOSED,
+        ),
+    )
+
+
+@pytest.mark.parametrize("phase", list(WorkPhase))
+def test_enforcement_may_start_at_any_phase(phase: WorkPhase, folder: Write) -> None:
+    text = MINIMAL.format(name="a") + f"enforce_from: {phase.value.lower()}\n"
+    assert load_policies(folder(a=text)).stop_loss[0].enforce_from is phase
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "'off'", "false"])
+def test_off_is_a_mode_though_yaml_1_1_calls_it_a_boolean(word: str, folder: Write) -> None:
+    text = f"kind: stop_loss\nname: a\nmode: {word}\n"
+    assert load_policies(folder(a=text)).stop_loss[0].mode is Mode.OFF
+
+
+def test_files_are_taken_in_the_order_of_their_names(folder: Write) -> None:
+    place = folder(
+        **{
+            "20-b": MINIMAL.format(name="late"),
+            "10-z": MINIMAL.format(name="early") + "match: {complexity: [Tiny]}\n",
+        }
+    )
+    assert [policy.name for policy in load_policies(place).stop_loss] == ["early", "late"]
+
+
+def test_only_yaml_files_directly_in_the_folder_are_read(folder: Write) -> None:
+    place = folder(a=MINIMAL.format(name="a"))
+    (place / "inner").mkdir()
+    (place / "inner/b.yaml").write_text("broken: [")
+    (place / "folder.yaml").mkdir()
+    (place / ".#a.yaml").write_text("broken: [")
+    (place / "README.md").write_text("text")
+    assert [policy.name for policy in load_policies(place).stop_loss] == ["a"]
+    assert doubts(place) == []
+
+
+def test_a_file_whose_name_ends_otherwise_is_doubted(folder: Write) -> None:
+    place = folder(a=MINIMAL.format(name="a"))
+    (place / "b.yml").write_text(MINIMAL.format(name="b"))
+    assert doubts(place) == ["b.yml: is not read. Remedy: name it b.yaml."]
+
+
+def test_a_policy_that_is_never_reached_is_doubted(folder: Write) -> None:
+    place = folder(
+        a=MINIMAL.format(name="a") + "match: {importance: [low, medium]}\n",
+        b=MINIMAL.format(name="b") + "match: {importance: [low], complexity: [Tiny]}\n",
+        c=MINIMAL.format(name="c"),
+    )
+    assert [doubt.partition(":")[0] for doubt in doubts(place)] == ["b.yaml"]
+    assert len(load_policies(place).stop_loss) == 3
+
+
+# no policies
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_policy_gives_the_built_in_one_with_a_warning(exists: bool, tmp_path: Path) -> None:
+    place = tmp_path / "policies"
+    if exists:
+        place.mkdir()
+    assert load_policies(place) == default_policies()
+    assert load_policies(place, Mode.ENFORCE).stop_loss[0].mode is Mode.ENFORCE
+    [finding] = read_policies(place)[1]
+    assert finding.severity.value == "warning"
+    assert "built-in policy observes" in str(finding)
+
+
+def test_a_folder_that_is_a_file_is_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "policies"
+    file.write_text("")
+    with pytest.raises(InvalidConfigError, match="cannot be read: Not a directory"):
+        load_policies(file)
+
+
+# mode override and hash
+
+
+def test_a_mode_replaces_that_of_every_policy(folder: Write) -> None:
+    place = folder(
+        a=MINIMAL.format(name="a") + "match: {importance: [low]}\n", b=MINIMAL.format(name="b")
+    )
+    for mode in Mode:
+        assert {policy.mode for policy in load_policies(place, mode).stop_loss} == {mode}
+    assert {policy.mode for policy in load_policies(place, None).stop_loss} == {Mode.ENFORCE}
+
+
+def test_the_hash_is_over_what_the_policies_say(folder: Write) -> None:
+    place = folder(a=MINIMAL.format(name="a"))
+    first = load_policies(place).policy_hash
+    assert re.fullmatch(r"[0-9a-f]{12}", first)
+    folder(a="# a comment\n" + MINIMAL.format(name="a") + "effect: refuse\n")
+    assert load_policies(place).policy_hash == first
+    folder(a=MINIMAL.format(name="a") + "match: {importance: [low, high]}\n")
+    second = load_policies(place).policy_hash
+    folder(a=MINIMAL.format(name="a") + "match: {importance: [high, low]}\n")
+    assert load_policies(place).policy_hash == second != first
+
+
+def test_the_mode_in_force_is_part_of_the_hash(folder: Write) -> None:
+    """A recorded decision names the hash, and with it the mode that it was made in."""
+    place = folder(a=MINIMAL.format(name="a"))
+    hashes = {load_policies(place, mode).policy_hash for mode in Mode}
+    assert len(hashes) == 3
+    assert load_policies(place).policy_hash == load_policies(place, Mode.ENFORCE).policy_hash
+
+
+# faults
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("mode: enforced", "a.yaml:4: mode: 'enforced' is not allowed. Remedy: did you mean"),
+        ("mode: 1", "a.yaml:4: mode: "),
+        ("efect: flag", "a.yaml:4: efect: unknown key. Remedy: did you mean 'effect'?"),
+        ("effect: block", "a.yaml:4: effect: 'block' is not allowed. Remedy: known here: flag, re"),
+        ("effect: null", "a.yaml:4: effect: "),
+        ("enforce_from: VERIFFY", "a.yaml:4: enforce_from: 'VERIFFY' is not allowed"),
+        ("enforce_from: null", "a.yaml:4: enforce_from: is empty. Remedy: name a phase, or any."),
+        ("match: {importance: low}", "a.yaml:4: match.importance: must be a list. Remedy: write"),
+        ("match: {importance: [urgent]}", "a.yaml:4: match.importance: 'urgent' is not allowed"),
+        ("match: {importance: [1]}", "a.yaml:4: match.importance"),
+        ("match: {tier: []}", "a.yaml:4: match.tier: unknown key. Remedy: known here: complexity"),
+        ("match: all", "a.yaml:4: match: must be a mapping of keys, not 'all'"),
+        ("reserve: worst", "a.yaml:4: reserve: 'worst' is not allowed"),
+        ("store_failure: half", "a.yaml:4: store_failure: 'half' is not allowed"),
+    ],
+)
+def test_a_fault_names_file_line_and_key(line: str, fault: str, folder: Write) -> None:
+    text = f"# first\nkind: stop_loss\nname: a\n{line}\n"
+    if not line.startswith("mode"):
+        text += "mode: enforce\n"
+    [found] = faults(folder(a=text))
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("name", ["''", "1", "a b", "../x", "a\u00e9", "x" * 65])
+def test_a_name_is_a_short_word(name: str, folder: Write) -> None:
+    [found] = faults(folder(a=MINIMAL.format(name=name)))
+    assert found.startswith("a.yaml:2: name: ")
+
+
+@pytest.mark.parametrize("key", ["name", "mode"])
+def test_name_and_mode_are_required(key: str, folder: Write) -> None:
+    text = re.sub(rf"{key}: .*\n", "", MINIMAL.format(name="a"))
+    [found] = faults(folder(a=text))
+    assert f"{key}: a value is required" in found
+
+
+def test_an_unknown_kind_lists_the_known_ones(folder: Write) -> None:
+    place = folder(a="kind: velocity\n", b="name: x\n", c="kind: [stop_loss]\n")
+    found = faults(place)
+    assert found[0] == (
+        f"a.yaml:1: kind: unknown kind 'velocity'. Remedy: choose one of: {', '.join(POLICY_KINDS)}."
+    )
+    assert "b.yaml:1: kind: a kind is required" in found[1]
+    assert "unknown kind ['stop_loss']" in found[2]
+
+
+def test_names_are_unique(folder: Write) -> None:
+    [found] = faults(folder(a=MINIMAL.format(name="x"), b=MINIMAL.format(name="x")))
+    assert found.startswith("b.yaml: name: 'x' is the name of ")
+
+
+def test_one_bad_file_refuses_them_all_and_every_fault_is_told(folder: Write) -> None:
+    """No half of a policy set is ever in force."""
+    place = folder(a=MINIMAL.format(name="a"), b="kind: stop_loss\nmode: x\n", c="- list\n")
+    assert read_policies(place)[0] is None
+    assert [fault.partition(":")[0] for fault in faults(place)] == ["b.yaml", "b.yaml", "c.yaml"]
