@@ -277,7 +277,8 @@ def test_an_unknown_kind_lists_the_known_ones(folder: Write) -> None:
     place = folder(a="kind: velocity\n", b="name: x\n", c="kind: [stop_loss]\n")
     found = faults(place)
     assert found[0] == (
-        f"a.yaml:1: kind: unknown kind 'velocity'. Remedy: choose one of: {', '.join(POLICY_KINDS)}."
+        "a.yaml:1: kind: unknown kind 'velocity'. "
+        f"Remedy: choose one of: {', '.join(POLICY_KINDS)}."
     )
     assert "b.yaml:1: kind: a kind is required" in found[1]
     assert "unknown kind ['stop_loss']" in found[2]

@@ -311,6 +311,14 @@ def test_a_wrong_file_and_a_wrong_variable_are_told_together(
     assert [fault.split(": ")[1] for fault in found] == ["server.port", "TOLLGATE_LOG__LEVEL"]
 
 
+def test_a_wrong_file_is_told_though_a_variable_would_replace_the_value(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLGATE_SERVER__PORT", "9000")
+    [fault] = faults(write("server: {port: x}\n"))
+    assert fault.startswith("FILE:1: server.port: must be a valid integer, not 'x'")
+
+
 def test_upstream_names_that_differ_only_in_case_are_given_twice(write: Write) -> None:
     [fault] = faults(write("upstreams:\n  OpenAI: {}\n  openai: {}\n"))
     assert fault.startswith("FILE:3: upstreams.openai: is given twice")

@@ -31,23 +31,22 @@ class EventSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that `data` completes, each with its blank line."""
         rest = self._rest
-        if not rest and b"\r" not in data:
+        if rest:
+            searched = max(0, len(rest) - _LONGEST_UNFINISHED_BLANK_LINE)
+            rest += data
+            ends = _event_ends(rest, searched)
+            if not ends:
+                return []
+            data = bytes(rest)
+            rest.clear()
+        elif b"\r" in data:
+            ends = _event_ends(data, 0)
+        else:
             *events, unfinished = data.split(b"\n\n")
             rest += unfinished
             return [event + b"\n\n" for event in events]
-        searched = max(0, len(rest) - _LONGEST_UNFINISHED_BLANK_LINE)
-        rest += data
-        ends = [blank.end() for blank in _BLANK_LINE.finditer(rest, searched)]
-        if ends and ends[-1] == len(rest) and rest.endswith(b"\r"):
-            ends.pop()  # may be the first half of CRLF
-        return self._taken(ends)
-
-    def _taken(self, ends: list[int]) -> list[bytes]:
-        if not ends:
-            return []
-        whole = bytes(self._rest[: ends[-1]])
-        del self._rest[: ends[-1]]
-        return [whole[start:end] for start, end in pairwise((0, *ends))]
+        rest += data[ends[-1] if ends else 0 :]
+        return [data[start:end] for start, end in pairwise((0, *ends))]
 
     def held(self, start: int) -> bytes:
         """Return the bytes from `start` on that wait for the end of their event."""
@@ -64,10 +63,19 @@ class EventSplitter:
         return rest
 
 
+def _event_ends(data: bytes | bytearray, start: int) -> list[int]:
+    """Return where events end, as far as that is certain."""
+    ends = [blank.end() for blank in _BLANK_LINE.finditer(data, start)]
+    if ends and ends[-1] == len(data) and data.endswith(b"\r"):
+        ends.pop()  # may be the first half of CRLF
+    return ends
+
+
 def event_data(event: bytes) -> bytes:
     """Return an event's data: its `data:` lines joined by LF, empty for comments and pings."""
-    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
-        return event[6:].rstrip(b"\n")
+    only = event.rstrip(_LINE_ENDS)
+    if only.startswith(b"data: ") and b"\n" not in only and b"\r" not in only:
+        return only[6:]
     lines = []
     for line in event.removeprefix(_BOM).splitlines():
         if line.startswith(b"data:"):

@@ -157,7 +157,9 @@ class ClientConnection(asyncio.Protocol):
         self._open_connections = open_connections
         self._max_head_bytes = max_head_bytes
         self._max_body_bytes = max_body_bytes
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
         self._waiting: deque[tuple[Request, ClientAnswer]] = deque()
         self._current: ClientAnswer | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -306,9 +308,15 @@ class ClientConnection(asyncio.Protocol):
         return not self._current and not self._in_head and not self._in_body
 
     def write(self, data: bytes) -> None:
-        """Write to the client, if it is still there."""
-        if self._transport is not None:
-            self._transport.write(data)
+        """Write to the client at the end of this loop turn, all pieces in one system call."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
     def answered(self, *, keep_alive: bool) -> None:
         """End an answer: carry the next request that waits, or close."""
@@ -325,12 +333,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Let the client read our answer: closing on unread input would reset the connection."""
+        self._flush()
         if self._transport is not None:
             self._transport.write_eof()
-            asyncio.get_running_loop().call_later(_LINGER_S, self.close)
+            self._loop.call_later(_LINGER_S, self.close)
 
     def close(self) -> None:
         """Close after what is written has gone out."""
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -341,7 +351,8 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once; what was relayed so far still goes out if the client takes it."""
+        self._flush()
         self._current = None
         if self._transport is not None:
             self._transport.abort()

@@ -32,6 +32,8 @@ DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 _UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
 _REMOTE_STORE_TIMEOUT_MS = 50
+_ENVIRONMENT = "environment"
+_COMMAND_LINE = "command line"
 
 Values = dict[str, Any]
 
@@ -74,14 +76,17 @@ class _Sources:
             # Strict for the file, where a number can be written as one; not for the environment.
             GatewayFile.model_validate(with_file, strict=True)
         except ValidationError as error:
-            # A value that the file leaves out may still come from the environment.
-            self._note(found for found in error.errors() if found["type"] != "missing")
+            for fault in error.errors():
+                # A value that the file leaves out may still come from the environment.
+                if fault["type"] != "missing":
+                    self._note(fault, self._findings.file)
         values = _merged(_merged(with_file, self._environment), self._overrides)
         values["enforcement_disabled"] = _enforcement_disabled()
         try:
             settings = Settings(**values)
         except ValidationError as error:
-            self._note(error.errors())
+            for fault in error.errors():
+                self._note(fault, self._origin_of(fault["loc"]))
             return None
         for key, problem, remedy in _conflicts(settings):
             self._findings.error(key, None, problem, remedy)
@@ -128,31 +133,38 @@ class _Sources:
 
     def _in_environment(self, name: str, problem: str, remedy: str) -> None:
         self._findings.items.append(
-            Finding(Severity.ERROR, "environment", name, None, problem, remedy)
+            Finding(Severity.ERROR, _ENVIRONMENT, name, None, problem, remedy)
         )
 
-    def _note(self, errors: Iterator[ErrorDetails] | list[ErrorDetails]) -> None:
-        """Turn pydantic's errors into findings on the source that they come from, each once."""
-        for error in errors:
-            finding = self._located(error)
-            seen = {(known.file, known.key) for known in self._findings.items}
-            if (finding.file, finding.key) not in seen:
-                self._findings.items.append(finding)
-
-    def _located(self, error: ErrorDetails) -> Finding:
+    def _note(self, error: ErrorDetails, origin: str) -> None:
+        """Turn one of pydantic's errors into a finding on `origin`, each key once."""
         key: Key = error["loc"]
         problem, remedy = explain(error, _known_keys(key))
-        for depth in range(len(key), 0, -1):
-            if _holds(self._overrides, key[:depth]):
-                name = ".".join(map(str, key))
-                return Finding(Severity.ERROR, "command line", name, None, problem, remedy)
-            if _holds(self._environment, key[:depth]):
-                name = ENV_PREFIX + ENV_DELIMITER.join(map(str, key)).upper()
-                return Finding(Severity.ERROR, "environment", name, None, problem, remedy)
-            if _holds(self._file, key[:depth]):
-                break
-        name, line = ".".join(map(str, key)), line_of(self._root, key)
-        return Finding(Severity.ERROR, self._findings.file, name, line, problem, remedy)
+        name, line = ".".join(map(str, key)), None
+        if origin == _ENVIRONMENT:
+            name = ENV_PREFIX + ENV_DELIMITER.join(map(str, key)).upper()
+        elif origin == self._findings.file:
+            line = line_of(self._root, key)
+        if (origin, name) not in {(known.file, known.key) for known in self._findings.items}:
+            finding = Finding(Severity.ERROR, origin, name, line, problem, remedy)
+            self._findings.items.append(finding)
+
+    def _origin_of(self, key: Key) -> str:
+        """Return the highest source that has `key`, or else the nearest of its ancestors."""
+        file = self._findings.file
+        sources = {
+            _COMMAND_LINE: self._overrides,
+            _ENVIRONMENT: self._environment,
+            file: self._file,
+        }
+        depths = range(len(key), 0, -1)
+        holders = (
+            name
+            for depth in depths
+            for name, values in sources.items()
+            if _holds(values, key[:depth])
+        )
+        return next(holders, file)
 
 
 def _without_empty_sections(values: Values) -> Values:
@@ -234,7 +246,7 @@ def environment_doubts() -> list[Finding]:
     return [
         Finding(
             Severity.WARNING,
-            "environment",
+            _ENVIRONMENT,
             name,
             None,
             "is not read",

@@ -328,11 +328,11 @@ async def test_an_open_latency_interval_counts_already(agent: Agent) -> None:
     strict = replace(agent, effects=STRICT)
     await strict.reserve("VERIFY", need=Need(1, 1, 0, 0, 0, 0))
     agent.at(1_000_000 + 687_600)
-    _, receipt = await strict.reserve("THINK", need=Need(1, 1, 0, 0, 0, 0))
+    _, receipt = await strict.reserve("PR", need=Need(1, 1, 0, 0, 0, 0))
     assert receipt.verdict is Verdict.HELD
     assert receipt.scopes[0].balances[LATENCY].settled == 687_600
     agent.at(1_000_000 + 687_601)
-    _, receipt = await strict.reserve("THINK", need=Need(1, 1, 0, 0, 0, 0))
+    _, receipt = await strict.reserve("PR", need=Need(1, 1, 0, 0, 0, 0))
     assert (receipt.verdict, receipt.stop_dimension) == (Verdict.REFUSED, LATENCY)
     assert receipt.tripped_now
 

@@ -235,13 +235,13 @@ async def test_a_settlement_that_frees_nothing_leaves_the_trip(agent: Agent, loo
 async def test_a_trip_on_latency_holds_while_a_call_is_open(agent: Agent, look: Look) -> None:
     """The open interval counts when asked whether the task is freed, as it did when it tripped."""
     strict = replace(agent, effects=STRICT)
-    one, _ = await strict.reserve("PLAN")
-    two, _ = await strict.reserve("PLAN")
+    one, _ = await strict.reserve("PR")
+    two, _ = await strict.reserve("PR")
     agent.at(1_700_000)
-    assert (await strict.call("PLAN")).tripped_now
+    assert (await strict.call("PR")).tripped_now
     await agent.store.settle(settlement(one, 1))
     assert look.task()["trip"] == "latency_ms"
-    again = await strict.call("PLAN")
+    again = await strict.call("PR")
     assert (again.tripped_now, again.episode) == (False, 1)
     await agent.store.settle(settlement(two, 1))
     assert look.task()["trip"] == "latency_ms"

@@ -184,11 +184,19 @@ class Answer(msgspec.Struct):
                 continue
             # Servers that send both members of reasoning send the same in both.
             parts += [text.content, text.reasoning_content or text.reasoning, text.refusal]
-            functions = [call.function for call in text.tool_calls or ()]
-            for function in (text.function_call, *functions):
-                if function is not None:
-                    parts += [function.name, function.arguments]
-        return "".join(_words(part) for part in parts if part)
+            if text.tool_calls or text.function_call:
+                parts += _called(text)
+        return "".join([_words(part) for part in parts if part])
+
+
+def _called(text: _Text) -> list[object]:
+    functions = [call.function for call in text.tool_calls or ()]
+    return [
+        part
+        for function in (text.function_call, *functions)
+        if function is not None
+        for part in (function.name, function.arguments)
+    ]
 
 
 def _words(value: object) -> str:

@@ -1,0 +1,42 @@
+"""What the admin plane is built from, and how its handlers get at it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.store.connection import StoreConnection
+from gateway.store.keys import TenantKeys
+from gateway.telemetry.counters import Counters
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the gateway is doing. `config_source` is `file` or `defaults`."""
+
+    workers_ready: int
+    workers_wanted: int
+    store_connected: bool
+    config_source: str
+    config_hash: str
+    policy_hash: str
+    draining: bool
+    open_calls: int
+    uptime_s: float
+    version: str
+
+
+@dataclass(frozen=True)
+class AdminParts:
+    """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`."""
+
+    connection: StoreConnection
+    names: TenantKeys
+    token: str
+    health: Callable[[], Health]
+    counters: Counters
+    event: Callable[..., None]
+
+
+PARTS = web.AppKey("parts", AdminParts)
+STORE_WAIT_S = web.AppKey("store_wait_s", float)
