@@ -1,6 +1,7 @@
 """`POST /admin/v1/tasks/{id}/overrides`: put other limits in force, by whom and why on record."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from gateway.core.budget import (
     Dimension,
     PhaseBudget,
     ceil_product,
+    multiply,
 )
 from gateway.core.errors import StoreError
 from gateway.core.overrides import Override, OverrideKind
@@ -121,11 +123,14 @@ def _warnings(override: Override, view: TaskView | None) -> Iterator[str]:
 
 def _below_calculated(budget: PhaseBudget, amounts: Amounts) -> Iterator[str]:
     """Yield a warning for each limit that is lower than what was calculated (EC4)."""
-    factor, cost = budget.multipliers.product, budget.base.cost_usd
+    factor = multiply(budget.multipliers.product, Decimal(1))
+    cost = budget.base.cost_usd
     calculated = Amounts(
         tokens=ceil_product(budget.base.tokens, factor),
         latency_ms=ceil_product(budget.base.latency_ms, factor),
-        nano_usd=None if cost is None else ceil_product(cost * NANO_USD_PER_USD, factor),
+        nano_usd=None
+        if cost is None
+        else ceil_product(multiply(cost, Decimal(NANO_USD_PER_USD)), factor),
     )
     for dimension, amount in amounts.items():
         usual = calculated.get(dimension)

@@ -22,6 +22,7 @@ _REASONS = {status.value: status.phrase.encode("latin-1") for status in HTTPStat
 _NO_BODY = frozenset({204, 304})
 _MOST_PIPELINED = 16
 _LINGER_S = 1.0
+_MOST_COLLECTED_BYTES = 65_536
 
 Carry = Callable[[Request, "ClientAnswer"], None]
 
@@ -160,6 +161,7 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._waiting: deque[tuple[Request, ClientAnswer]] = deque()
         self._current: ClientAnswer | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -312,9 +314,12 @@ class ClientConnection(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > _MOST_COLLECTED_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         if self._transport is not None and out:
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 

@@ -154,7 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
         sink.on_broken(error)
 
     def abort(self) -> None:
-        """Close the transport at once; if it is not open yet, as soon as it is."""
+        """Close the transport at once, if it is open at all."""
         self._usable = False
         if self._opened:
             self._transport.abort()
@@ -166,8 +166,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._opened = True
         self._keeper.opened(self)
-        if not self._usable:  # uvloop goes on connecting after `create_connection` was cancelled
-            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Give the sink what these bytes hold: head, body, end."""

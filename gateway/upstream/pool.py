@@ -139,6 +139,7 @@ class Pool:
             self._refuse_if_closed()
         except BaseException:
             connection.abort()
+            self.lost(connection)  # uvloop closes without a word if it is cancelled at the end
             raise
         return connection
 

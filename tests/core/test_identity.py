@@ -124,7 +124,7 @@ ID_RULE = "a letter or digit, then up to 127 letters, digits, dots, underscores,
         "a:b",
         "a{b}",
         "..",
-        "a\n",
+        "a\nb",
         "é",
         "x" * 129,
         "a*",
@@ -133,8 +133,7 @@ ID_RULE = "a letter or digit, then up to 127 letters, digits, dots, underscores,
 )
 def test_an_id_that_could_leave_its_place_is_not_one(text: str) -> None:
     """Ids become keys, paths and labels: what does not fit the pattern is reported, not used."""
-    raw = text.encode("latin-1")
-    tags = tags_of(headers=[(b"X-Task-Id", b"\x01" + raw if raw.strip() != raw else raw)])
+    tags = tags_of(headers=[(b"X-Task-Id", text.encode("latin-1"))])
     assert tags.task is None
     assert [(i.source, i.allowed) for i in tags.invalid] == [("X-Task-Id", ID_RULE)]
 
@@ -172,7 +171,7 @@ def test_every_invalid_tag_is_reported() -> None:
 def test_the_message_of_an_invalid_tag_is_bounded() -> None:
     """What the client sent is quoted, escaped and cut."""
     message = InvalidTag("X-Task-Id", "\n" + "x" * 500, "letters").message
-    assert message == f"X-Task-Id: {'\\n' + 'x' * 127!r} is not valid; allowed: letters"
+    assert message == "X-Task-Id: '\\n" + "x" * 127 + "' is not valid; allowed: letters"
 
 
 # Prefixes -------------------------------------------------------------------------------------

@@ -338,13 +338,13 @@ async def test_many_gateways_may_find_it_ended_at_once(agent: Agent, look: Look)
     await agent.call("PLAN", tokens=1)
     await agent.override(grant(until=NOW + 500, tokens=5_000))
     agent.at(NOW + 500)
-    stores = [RedisStore(agent.store.connection, now_ms=agent.store.now_ms) for _ in range(8)]
+    stores = [RedisStore(agent.store.connection, now_ms=agent.store.now_ms) for _ in range(60)]
     plans = [agent.plan("PLAN", effects=OBSERVE) for _ in stores]
     receipts = await asyncio.gather(
         *(store.reserve(plan) for store, plan in zip(stores, plans, strict=True))
     )
     assert {receipt.verdict for receipt in receipts} == {Verdict.HELD}
-    assert look.held()[2] == 8
+    assert look.held()[2] == 60
     for plan in plans:
         await agent.store.settle(settlement(plan, 1))
     assert look.number("tokens.G") == 0

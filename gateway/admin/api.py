@@ -1,0 +1,57 @@
+"""The admin plane's application: the route table behind one token and one shape of errors."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateway.admin.answers import shape_errors
+from gateway.admin.auth import require_token
+from gateway.admin.body import MOST_BODY_BYTES
+from gateway.admin.endpoints import ENDPOINTS, Endpoint
+from gateway.admin.openapi import document
+from gateway.admin.parts import PARTS, STORE_WAIT_S, AdminParts, Health
+from gateway.core.errors import InvalidConfigError
+
+__all__ = ["ALL_ENDPOINTS", "AdminParts", "Health", "build_admin"]
+
+_STORE_WAIT_S = 5.0
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    """Return the API's description."""
+    version = request.app[PARTS].health().version
+    return web.json_response(document(ALL_ENDPOINTS, version))
+
+
+ALL_ENDPOINTS: Final = (
+    *ENDPOINTS,
+    Endpoint(
+        "GET",
+        "/admin/v1/openapi.json",
+        get_openapi,
+        "getOpenApi",
+        "This description, OpenAPI 3.1",
+        public=True,
+    ),
+)
+
+
+def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.Application:
+    """Return the application; what it asks of the store is given up after `store_wait_s`.
+
+    Raises InvalidConfigError without a token: an empty one would let everybody in.
+    """
+    if not parts.token:
+        raise InvalidConfigError(["admin.token: is empty. Remedy: set one, or leave the key out."])
+    public = frozenset(endpoint.handler for endpoint in ALL_ENDPOINTS if endpoint.public)
+    app = web.Application(
+        middlewares=[shape_errors, require_token(public)], client_max_size=MOST_BODY_BYTES
+    )
+    app[PARTS] = parts
+    app[STORE_WAIT_S] = store_wait_s
+    for endpoint in ALL_ENDPOINTS:
+        # Any text may stand for an id, so that what cannot be one is answered with the reason.
+        path = endpoint.path.replace("{id}", "{id:[^/]+}")
+        add = app.router.add_get if endpoint.method == "GET" else app.router.add_post
+        add(path, endpoint.handler)
+    return app

@@ -1,0 +1,151 @@
+"""The route table: what is served, and what each route's description says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from pydantic import BaseModel
+
+from gateway.admin import bodies, health, metrics, overrides, tasks
+from gateway.admin.answers import Handler
+from gateway.core.identity import ID_PATTERN
+
+_ID_PARAMETER = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The task's id.",
+    "schema": {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"},
+    "example": "IMP-COST-01",
+}
+_LIST_PARAMETERS = (
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "How many tasks a page has at most.",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": tasks.MOST_TASKS,
+            "default": tasks.DEFAULT_LIMIT,
+        },
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "`next_cursor` of the page before.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "status",
+        "in": "query",
+        "description": "Only tasks with this status, or with this state of their stop-loss.",
+        "schema": {"type": "string", "enum": list(tasks.STATUSES)},
+    },
+    {
+        "name": "phase",
+        "in": "query",
+        "description": "Only tasks whose current phase is this, in any letter case.",
+        "schema": {"type": "string"},
+    },
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One route. Without a `body` model the answer is described by its media type alone.
+
+    `errors` are error codes by status; `also` are other answers. `takes_override` marks the route
+    that takes a body. A `public` one needs no token.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    name: str
+    summary: str
+    body: type[BaseModel] | None = None
+    status: HTTPStatus = HTTPStatus.OK
+    media_type: str = "application/json"
+    parameters: tuple[Mapping[str, object], ...] = ()
+    errors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    takes_override: bool = False
+    public: bool = False
+
+
+_EVERYWHERE = {
+    401: ("invalid_token",),
+    500: ("internal_error",),
+    503: ("budget_store_unavailable",),
+}
+
+ENDPOINTS = (
+    Endpoint(
+        "GET",
+        "/healthz",
+        health.get_liveness,
+        "getLiveness",
+        "Whether the process lives",
+        health.LivenessBody,
+        public=True,
+    ),
+    Endpoint(
+        "GET",
+        "/readyz",
+        health.get_readiness,
+        "getReadiness",
+        "Whether the gateway can serve calls, and if not, why",
+        health.ReadinessBody,
+        also={503: health.ReadinessBody},
+        public=True,
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        metrics.get_metrics,
+        "getMetrics",
+        "Metrics in Prometheus' text format",
+        media_type="text/plain",
+        public=True,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/tasks",
+        tasks.get_tasks,
+        "listTasks",
+        "Tasks, newest first",
+        bodies.TaskPageBody,
+        parameters=_LIST_PARAMETERS,
+        errors={400: ("invalid_query",), **_EVERYWHERE},
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/tasks/{id}",
+        tasks.get_task,
+        "getTask",
+        "Everything that is known of a task",
+        bodies.TaskBody,
+        parameters=(_ID_PARAMETER,),
+        errors={400: ("invalid_task_id",), 404: ("unknown_task",), **_EVERYWHERE},
+    ),
+    Endpoint(
+        "POST",
+        "/admin/v1/tasks/{id}/overrides",
+        overrides.post_override,
+        "overrideTask",
+        "Change what a task may use: attributed, reasoned, at once on every gateway",
+        bodies.OverrideAppliedBody,
+        status=HTTPStatus.CREATED,
+        parameters=(_ID_PARAMETER,),
+        errors={
+            400: ("invalid_json", "invalid_task_id"),
+            404: ("unknown_task",),
+            408: ("request_timeout",),
+            413: ("body_too_large",),
+            422: ("invalid_override", "not_enough_room"),
+            **_EVERYWHERE,
+        },
+        takes_override=True,
+    ),
+)

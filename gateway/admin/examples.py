@@ -1,0 +1,218 @@
+"""Examples for the API's description; the tests hold them to the models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.admin import bodies, health
+
+Json = dict[str, Any]
+
+_WHO = {"approver": "ada@example.com", "reason": "The migration took a second attempt."}
+OVERRIDE_EXAMPLES: Mapping[str, Json] = {
+    "grant": {"value": {"kind": "grant", "tokens": 10_000, **_WHO}},
+    "grantOfMoneyForADay": {
+        "value": {"kind": "grant", "cost_usd": "2.50", **_WHO, "expires_in_s": 86_400}
+    },
+    "phaseLimit": {
+        "value": {"kind": "phase_limit", "phase": "THINK", "tokens": 10_000, **_WHO},
+    },
+    "multiplier": {"value": {"kind": "multiplier", "factor": 2.0, **_WHO}},
+    "resume": {"value": {"kind": "resume", **_WHO}},
+}
+
+
+def _error(code: str, message: str, **details: object) -> Json:
+    return {"value": {"error": {"code": code, "message": message, **details}}}
+
+
+ERROR_EXAMPLES: Mapping[str, Json] = {
+    "invalid_token": _error("invalid_token", "The admin token is missing or wrong. Remedy: ..."),
+    "invalid_query": _error(
+        "invalid_query",
+        "The query parameter 'limit' is not valid. Remedy: give a number from 1 to 200.",
+        field="limit",
+    ),
+    "invalid_task_id": _error(
+        "invalid_task_id", "'-T' cannot be a task's id: ... Remedy: correct the path.", field="id"
+    ),
+    "invalid_json": _error(
+        "invalid_json", "The body is not JSON: ... Remedy: send one JSON object."
+    ),
+    "unknown_task": _error(
+        "unknown_task", "there is no task T. Remedy: GET /admin/v1/tasks lists those there are."
+    ),
+    "request_timeout": _error("request_timeout", "The request's body did not come in time."),
+    "body_too_large": _error("body_too_large", "Request Entity Too Large"),
+    "invalid_override": _error(
+        "invalid_override",
+        "tokens: must be a valid integer, not '5000'. Remedy: write a whole number, without "
+        "quotes.",
+        field="tokens",
+    ),
+    "not_enough_room": _error(
+        "not_enough_room",
+        "The grant leaves task T 3,420 tokens above its line; nothing was changed. Remedy: grant "
+        "at least 3,520 tokens.",
+        field="tokens",
+        dimension="tokens",
+        missing=3_420,
+    ),
+    "internal_error": _error(
+        "internal_error", "The request failed; the gateway's log has the cause."
+    ),
+    "budget_store_unavailable": _error(
+        "budget_store_unavailable",
+        "The budget store did not do it: there is no connection to the store. A change may have "
+        "been made all the same: look at the task before you repeat it.",
+    ),
+}
+
+_READY = {
+    "status": "ready",
+    "reasons": [],
+    "workers_ready": 2,
+    "workers_wanted": 2,
+    "store_connected": True,
+    "config_source": "file",
+    "config_hash": "0f3a5c7e9b1d2468",
+    "policy_hash": "8642d1b9e7c5a3f0",
+    "draining": False,
+    "open_calls": 3,
+    "uptime_s": 12.5,
+    "version": "0.1.0",
+}
+_NOT_READY = {
+    **_READY,
+    "status": "not_ready",
+    "reasons": ["the budget store is not connected"],
+    "store_connected": False,
+}
+
+
+def _total(limit: int | None, used: int, *lines: int, granted: int = 0) -> Json:
+    """Return one dimension; `lines` are the cumulative and the runaway line."""
+    line, runaway = lines or (None, None)
+    allowed = None if limit is None else limit + granted
+    return {
+        "limit": limit,
+        "granted": granted,
+        "line": line,
+        "runaway_line": runaway,
+        "used": used,
+        "reserved": 0,
+        "remaining": None if allowed is None else max(0, allowed - used),
+        "percent": None if allowed is None else round(100 * used / allowed),
+        "status": None if allowed is None else "within" if used <= allowed else "warning",
+        "pressure": None if allowed is None else 80 if used < allowed else 100,
+    }
+
+
+def _cost(used_nano_usd: int) -> Json:
+    total = _total(None, used_nano_usd)
+    judged = ("percent", "status", "pressure")
+    nano_usd = {name: value for name, value in total.items() if name not in judged}
+    return {**total, "granted": "0", "used": "0.0474", "reserved": "0", "nano_usd": nano_usd}
+
+
+_TOTALS = {
+    "tokens": _total(23_400, 31_600, 38_080, 56_800, granted=10_000),
+    "latency_ms": _total(573_000, 512_000, 687_600, 1_146_000),
+    "cost_usd": _cost(47_400_000),
+    "calls": _total(None, 2),
+}
+_SUMMARY = {
+    "id": "IMP-COST-01",
+    "complexity": "Medium",
+    "importance": "medium",
+    "parents": [],
+    "created": "2026-11-02T09:30:00.000Z",
+    "created_ms": 1_793_611_800_000,
+    "last_call": "2026-11-02T09:41:12.250Z",
+    "current_phase": "VERIFY",
+    "open_calls": 0,
+    "status": "within",
+    "stop_loss": {
+        "state": "ok",
+        "code": None,
+        "dimension": None,
+        "since": None,
+        "since_ms": None,
+        "episode": 1,
+        "remediation": "FIX-BUDGET-BREACH-IMP-COST-01",
+    },
+    "totals": _TOTALS,
+}
+_OVERRIDE = {
+    "kind": "grant",
+    "amounts": {"tokens": 10_000, "latency_ms": None, "cost_usd": None, "nano_usd": None},
+    "phase": None,
+    "factor": None,
+    **_WHO,
+    "created": "2026-11-02T09:45:00.000Z",
+    "created_ms": 1_793_612_700_000,
+    "expires": None,
+    "expires_ms": None,
+    "in_force": True,
+}
+_PHASE = {
+    "phase": "VERIFY",
+    "not_started": False,
+    "status": "exceeded",
+    "tokens": {**_total(2_000, 31_600, 3_000, 3_000), "status": "exceeded"},
+    "latency_ms": _total(48_000, 41_000, 72_000, 72_000),
+    "cost_usd": _cost(47_400_000),
+    "calls": _total(None, 2),
+    "factors": {
+        "base": {"tokens": 2_500, "latency_ms": 60_000, "cost_usd": None},
+        "complexity": "1",
+        "importance": "1",
+        "phase_weight": "0.8",
+        "budget_multiplier": "1",
+        "override_multiplier": None,
+        "absolute": False,
+    },
+    "executions": [
+        {
+            "number": 1,
+            "started": "2026-11-02T09:30:00.000Z",
+            "ended": "2026-11-02T09:41:12.250Z",
+            "tokens": 31_600,
+            "latency_ms": 41_000,
+        }
+    ],
+}
+_TASK = {
+    **_SUMMARY,
+    "as_of": "2026-11-02T09:45:00.012Z",
+    "config_hash": "0f3a5c7e9b1d2468",
+    "counters": {
+        "refused": 1,
+        "would_refuse": {"calls": 0, "tokens": 0},
+        "expired": {"calls": 0, "tokens": 0},
+        "estimated": {"calls": 0, "tokens": 0, "share": 0.0},
+    },
+    "raw_tokens": {
+        "input": 30_000,
+        "cached_read": 0,
+        "cache_write": 0,
+        "output": 1_600,
+        "reasoning": 0,
+    },
+    "phases": [_PHASE],
+    "overrides": [_OVERRIDE],
+}
+_EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
+    (health.LivenessBody, 200): {"status": "ok"},
+    (health.ReadinessBody, 200): _READY,
+    (health.ReadinessBody, 503): _NOT_READY,
+    (bodies.TaskPageBody, 200): {"tasks": [_SUMMARY], "next_cursor": "1793611800000:IMP-COST-01"},
+    (bodies.TaskBody, 200): _TASK,
+    (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
+}
+
+
+def body_example(model: type[BaseModel], status: int) -> Json:
+    """Return an example of an answer. Of a task's nine phases it shows one."""
+    return _EXAMPLES[model, status]
