@@ -185,7 +185,7 @@ def explain(
 
 
 def _explained(config: "PhaseBudgetConfig", limits: "TaskLimits", phase: WorkPhase) -> list[str]:
-    from gateway.core.budget import Dimension, format_budget_breakdown
+    from gateway.core.budget import Dimension, ceil_product, format_budget_breakdown, multiply
 
     profile, budget, stop = limits.profile, limits.budgets[phase], limits.stop_loss
     base, factors = config.base_budgets[phase], budget.multipliers
@@ -194,12 +194,20 @@ def _explained(config: "PhaseBudgetConfig", limits: "TaskLimits", phase: WorkPha
         limits.task_lines[dimension] for dimension in (Dimension.TOKENS, Dimension.LATENCY_MS)
     )
     flagged = lines[Dimension.TOKENS].cumulative, lines[Dimension.LATENCY_MS].cumulative
+    steps = (
+        ("complexity", factors.complexity, f"{profile.complexity.value}"),
+        ("importance", factors.importance, f"{profile.importance.value}"),
+        ("weight", factors.phase_weight, f"of {phase.value}"),
+        ("multiplier", factors.budget_multiplier, "of the task"),
+    )
+    products, so_far = [], Decimal(1)
+    for name, factor, reason in steps:
+        so_far = multiply(so_far, factor)
+        amounts = _amounts(ceil_product(base.tokens, so_far), ceil_product(base.latency_ms, so_far))
+        products.append(f"{name:<12} {amounts}   x {factor} {reason}")
     return [
         f"base         {_amounts(base.tokens, base.latency_ms)}   {phase.value}",
-        f"complexity   x {factors.complexity}   {profile.complexity.value}",
-        f"importance   x {factors.importance}   {profile.importance.value}",
-        f"weight       x {factors.phase_weight}   {phase.value}",
-        f"multiplier   x {factors.budget_multiplier}   of the task",
+        *products,
         f"limit        {_amounts(budget.token_limit, budget.latency_limit_ms)}",
         f"phase line   {_amounts(*flagged)}   x {stop.per_phase_threshold}",
         "",

@@ -4,17 +4,16 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from gateway.admin.parts import PARTS, STORE_WAIT_S
 from gateway.core.errors import StoreError, TollgateError
 from gateway.store.limits import UnknownTask
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

@@ -1,17 +1,17 @@
 """Who may: everything but health, metrics and the API's description needs the bearer token."""
 
 import hmac
-from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
-from gateway.admin.answers import ApiError, Handler
+from gateway.admin.answers import ApiError
 from gateway.admin.parts import PARTS
 
 API_PREFIX = "/admin/v1"
 
 
-def require_token(public: frozenset[Handler]) -> Callable[..., object]:
+def require_token(public: frozenset[Handler]) -> Middleware:
     """Return a middleware that asks for the token unless a `public` handler answers.
 
     It asks before it tells that there is nothing at a place below the API's prefix.

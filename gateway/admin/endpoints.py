@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from gateway.admin import bodies, health, metrics, overrides, tasks
-from gateway.admin.answers import Handler
 from gateway.core.identity import ID_PATTERN
 
 _ID_PARAMETER = {

@@ -42,7 +42,7 @@ def document(endpoints: Iterable[Endpoint], version: str) -> Schema:
 
 def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel] | None, Schema], Schema]:
     """Return a schema by model (None: an override's body), and what they refer to."""
-    models = {ErrorBody, *(e.body for e in endpoints if e.body is not None)}
+    models: set[type[BaseModel]] = {ErrorBody, *(e.body for e in endpoints if e.body is not None)}
     inputs: list[tuple[type[BaseModel] | None, Any, TypeAdapter[Any]]] = [
         (model, "serialization", TypeAdapter(model))
         for model in sorted(models, key=lambda model: model.__name__)

@@ -123,14 +123,12 @@ def _warnings(override: Override, view: TaskView | None) -> Iterator[str]:
 
 def _below_calculated(budget: PhaseBudget, amounts: Amounts) -> Iterator[str]:
     """Yield a warning for each limit that is lower than what was calculated (EC4)."""
-    factor = multiply(budget.multipliers.product, Decimal(1))
-    cost = budget.base.cost_usd
+    factor, cost = budget.multipliers.product, budget.base.cost_usd
+    base_nano = None if cost is None else multiply(cost, Decimal(NANO_USD_PER_USD))
     calculated = Amounts(
         tokens=ceil_product(budget.base.tokens, factor),
         latency_ms=ceil_product(budget.base.latency_ms, factor),
-        nano_usd=None
-        if cost is None
-        else ceil_product(multiply(cost, Decimal(NANO_USD_PER_USD)), factor),
+        nano_usd=None if base_nano is None else ceil_product(base_nano, factor),
     )
     for dimension, amount in amounts.items():
         usual = calculated.get(dimension)
