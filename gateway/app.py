@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
 _SETTLE_WAIT_S = 5.0
+_GC_THRESHOLD = 20_000  # a call leaves few cycles behind; the default of 700 looks every few calls
 
 
 class TaskGroup:
@@ -180,6 +181,7 @@ async def run_worker(control: socket.socket, listener: socket.socket) -> None:
     await worker.start(listener)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
     listening = loop.create_task(_listen(reader, worker, stop))
     await stop.wait()
     listening.cancel()

@@ -268,8 +268,8 @@ class Lifecycle:
             exchange.cancel()
             relay.give_up_unsent()
             return
-        relay.sent = True
         exchange.send(call.request.method, call.route.target, headers, body)
+        relay.sent = True
         relay.follow(exchange)
 
     def _close(self, trace: Trace, relay: Relay, downstream: Downstream) -> None:

@@ -5,7 +5,7 @@ No I/O: what is known about a task comes in as facts, what is in force as one `R
 
 from dataclasses import dataclass
 
-from gateway.core.admission import Effects, Need
+from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import effects_of
@@ -25,6 +25,7 @@ from gateway.core.prices import ModelPrice
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
+_MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Planner:
         self.rules = rules
         self._plane = plane
         self._learned = learned
+        self._prices: dict[tuple[str, str], ModelPrice | None] = {}
         self._limits: dict[tuple[Complexity, ImportanceTier], TaskLimits] = {}
-        self._effects: dict[tuple[str, Mode], Effects] = {}
 
     @property
     def enforces_tags(self) -> bool:
@@ -97,8 +98,14 @@ class Planner:
 
     def price_of(self, call: Call, model: str) -> ModelPrice | None:
         """Return what `model` costs at the call's upstream."""
-        upstream = self._plane.upstreams.get(call.route.upstream)
-        return self.rules.prices.find(model, upstream.provider if upstream else "")
+        key = call.route.upstream, model
+        if key not in self._prices:
+            upstream = self._plane.upstreams.get(call.route.upstream)
+            if len(self._prices) >= _MOST_PRICES:
+                self._prices.clear()
+            provider = upstream.provider if upstream else ""
+            self._prices[key] = self.rules.prices.find(model, provider)
+        return self._prices[key]
 
     def estimate(self, call: Call) -> InputEstimate:
         """Return the input's bounds from its length alone."""
@@ -127,7 +134,7 @@ class Planner:
             phase=None if call.is_untagged else phase,
             enforce_from=policy.enforce_from,
             kind=kind,
-            effects=self._effects_of(policy, mode),
+            effects=effects_of(policy, mode),
             need=_worst_need(estimate, ceiling, price, facts)
             if kind is ReserveKind.WORST_CASE
             else _likely_need(estimate, expected, price, facts),
@@ -141,12 +148,6 @@ class Planner:
             profile = TaskProfile(facts.complexity, facts.importance)
             limits = self._limits[key] = task_limits(self.rules.budgets, profile)
         return limits
-
-    def _effects_of(self, policy: StopLossPolicy, mode: Mode) -> Effects:
-        effects = self._effects.get((policy.name, mode))
-        if effects is None:
-            effects = self._effects[policy.name, mode] = effects_of(policy, mode)
-        return effects
 
 
 def _likely_need(

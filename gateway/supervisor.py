@@ -233,9 +233,7 @@ class Supervisor:
 
     async def reload(self, cause: str) -> None:
         """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
-        rules, findings = await asyncio.to_thread(
-            load_rules, self._settings, running=self._rules
-        )
+        rules, findings = await asyncio.to_thread(load_rules, self._settings, running=self._rules)
         errors = errors_among(findings)
         for error in errors:
             self._recorder.event("config_finding", "error", finding=str(error))

@@ -19,11 +19,7 @@ async def read_json(request: web.Request) -> object:
     Raises ApiError for what is no JSON, for a name that stands twice in an object, and for a body
     that does not come; aiohttp raises for one that is too large.
     """
-    try:
-        async with asyncio.timeout(_WAIT_S):
-            body = await request.read()
-    except TimeoutError:
-        raise ApiError(408, "request_timeout", "The request's body did not come in time.") from None
+    body = await _read(request)
     try:
         return json.loads(
             body.decode(),
@@ -36,6 +32,18 @@ async def read_json(request: web.Request) -> object:
         raise ApiError(
             400, "invalid_json", f"The body is not JSON: {cause}. Remedy: send one JSON object."
         ) from None
+
+
+async def _read(request: web.Request) -> bytes:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(415, "unsupported_encoding", "Content-Encoding: send the body unencoded.")
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", "The request's body did not come in time.") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise ApiError(400, "invalid_body", "The request's body did not come whole.") from None
 
 
 def _no_constant(word: str) -> NoReturn:

@@ -29,6 +29,8 @@ class Dimension(Enum):
     NANO_USD = "nano_usd"
     CALLS = "calls"
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own hash is Python code
+
 
 @dataclass(frozen=True, slots=True)
 class Amounts:

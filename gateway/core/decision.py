@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
 from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
@@ -77,6 +78,7 @@ class Decision:
         return self.outcome is Outcome.REFUSE
 
 
+@lru_cache(maxsize=64)
 def effects_of(policy: StopLossPolicy, mode: Mode) -> Effects:
     """Return what a breach does under `policy` in `mode`; observing turns refuse into flag."""
     if mode is Mode.OFF:
@@ -108,6 +110,7 @@ def decide(receipt: Receipt, policy: StopLossPolicy, mode: Mode, ceiling: int) -
         )
     would_refuse = (
         mode is Mode.OBSERVE
+        and any(map(_may_be_stopped, receipt.scopes))
         and first_stop(receipt.scopes, effects_of(policy, Mode.ENFORCE)) is not None
     )
     clamped = (
@@ -120,6 +123,15 @@ def decide(receipt: Receipt, policy: StopLossPolicy, mode: Mode, ceiling: int) -
         breaches,
         would_refuse,
         clamp=receipt.output if clamped else None,
+    )
+
+
+def _may_be_stopped(scope: Scope) -> bool:
+    """Return False for a scope that no rule can stop: open, never tripped, within its lines."""
+    return (
+        scope.state != "open"
+        or scope.trip_dimension is not None
+        or any(balance.breached for balance in scope.balances.values())
     )
 
 

@@ -68,6 +68,10 @@ class StopLossPolicy:
     phase_action: Effect = Effect.FLAG
     store_failure: StoreFailure = StoreFailure.OPEN
 
+    def __hash__(self) -> int:
+        """Return a hash over the name alone: names are unique in a set, and calls look up by it."""
+        return hash(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:

@@ -177,6 +177,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0
+        self._unfinished_head_bytes = 0  # with a line that only the parser has seen so far
         self._in_head = False
         self._in_body = False
 
@@ -213,17 +214,18 @@ class ClientConnection(asyncio.Protocol):
         self.last_active_at = self._clock()
         if self._refused:
             return
+        was_in_head = self._in_head
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse("invalid_request", "Protocol upgrades are not supported here.")
         except httptools.HttpParserCallbackError:
-            self._refuse("internal_error", "The request could not be taken in.")
+            raise  # a failure of ours: the loop reports it and closes
+        except httptools.HttpParserUpgrade:
+            return  # refused with its head
         except httptools.HttpParserError as error:
             self._refuse("invalid_request", f"The request is not valid HTTP/1.1: {error}")
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._max_head_bytes:
+        if was_in_head and self._in_head:
+            self._unfinished_head_bytes += len(data)
+            if self._unfinished_head_bytes > 2 * self._max_head_bytes:
                 self._refuse_head()
 
     # httptools ----------------------------------------------------------------------------------
@@ -248,10 +250,12 @@ class ClientConnection(asyncio.Protocol):
         """Check the head before the body is read."""
         self._in_head = False
         self._in_body = True
-        problem = framing_problem(self._parser.get_http_version(), self._headers)
-        if self._head_bytes > self._max_head_bytes:
+        if self._head_bytes + len(self._target) > self._max_head_bytes:
             self._refuse_head()
             return
+        problem = framing_problem(self._parser.get_http_version(), self._headers)
+        if self._parser.should_upgrade():  # the parser would skip the body
+            problem = "Protocol upgrades are not supported here."
         if problem:
             self._refuse("invalid_request", problem)
             return
@@ -259,7 +263,8 @@ class ClientConnection(asyncio.Protocol):
             lower = name.lower()
             if lower == b"content-length" and int(value) > self._max_body_bytes:
                 self._refuse_body()
-            elif lower == b"expect" and value.lower() == b"100-continue" and not self._current:
+                return
+            if lower == b"expect" and value.lower() == b"100-continue" and not self._current:
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gateway.core.errors import InvalidConfigError
 
 _DEFAULT_PORT = 6379
+_ENCODE = "In a user name or password, write @ : / ? # [ ] % as %40 %3A %2F %3F %23 %5B %5D %25."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ def parse_store_url(url: str) -> StoreAddress:
     `unix://[user:password@]/path[?db=n]`. Raises InvalidConfigError without repeating the URL,
     which may hold a password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORT
+    except ValueError:  # its text may quote a password
+        raise _bad("host or port cannot be read", f"use redis://host:6379/0. {_ENCODE}") from None
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     username, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "unix" and parts.path:
+    if parts.scheme == "unix" and parts.path and not parts.hostname:
         return StoreAddress(
             path=unquote(parts.path),
             username=username,
@@ -47,42 +52,33 @@ def parse_store_url(url: str) -> StoreAddress:
     if parts.scheme in ("redis", "rediss") and parts.hostname:
         return StoreAddress(
             host=parts.hostname,
-            port=_port(parts.netloc, parts.scheme) or _DEFAULT_PORT,
+            port=port,
             username=username,
             password=password,
             database=_database(parts.path.strip("/") or query.get("db", "")),
             tls=_tls(query.get("ca_file")) if parts.scheme == "rediss" else None,
         )
-    raise InvalidConfigError(
-        [
-            f"redis.url: scheme {parts.scheme!r} with this form is not supported. Remedy: use "
-            "redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; leave it empty "
-            "for the embedded store. Cluster and Sentinel URLs are not supported yet."
-        ]
+    raise _bad(
+        f"scheme {parts.scheme!r} with this form is not supported",
+        "use redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket; leave it empty "
+        "for the embedded store. Cluster and Sentinel URLs are not supported yet.",
     )
+
+
+def _bad(problem: str, remedy: str) -> InvalidConfigError:
+    return InvalidConfigError([f"redis.url: {problem}. Remedy: {remedy}"])
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise InvalidConfigError(
-            [f"redis.url: ca_file cannot be read ({error}). Remedy: name a PEM file."]
-        ) from None
-
-
-def _port(netloc: str, scheme: str) -> int | None:
-    try:
-        return urlsplit(f"{scheme}://{netloc}").port
-    except ValueError as error:
-        raise InvalidConfigError([f"redis.url: {error}. Remedy: name a port number."]) from None
+        raise _bad(f"ca_file cannot be read ({error})", "name a PEM file.") from None
 
 
 def _database(text: str) -> int:
     if not text:
         return 0
     if not text.isdecimal():
-        raise InvalidConfigError(
-            [f"redis.url: database {text!r} is not a number. Remedy: end the URL in /0."]
-        )
+        raise _bad("the database is not a number", f"end the URL in /0. {_ENCODE}")
     return int(text)

@@ -23,6 +23,8 @@ _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: i
 
 _BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SWEEP_S = 0.025
+_OPEN_WAIT_S = 5.0
+_SILENT_S = 2.0  # a host that is gone says nothing; TCP would wait for it for a quarter of an hour
 
 
 class _Wire(asyncio.Protocol):
@@ -31,7 +33,8 @@ class _Wire(asyncio.Protocol):
     def __init__(self, owner: "StoreConnection") -> None:
         self._owner = owner
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport
+        self.lost = asyncio.Event()
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,19 +48,15 @@ class _Wire(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
-            self.abort()
+            self.transport.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        lost = StoreError("connection_lost", "the connection to the store was lost")
+        self.lost.set()
         while self.waiting:
             future, _ = self.waiting.popleft()
             if not future.done():
-                future.set_exception(lost)
+                future.set_exception(_lost())
         self._owner.lost(self)
-
-    def abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
 
 
 class StoreConnection:
@@ -79,30 +78,28 @@ class StoreConnection:
 
     async def open(self) -> None:
         """Connect, authenticate, select the database, load the scripts. Raises StoreError."""
-        loop = asyncio.get_running_loop()
-        at = self._address
         try:
-            if at.path:
-                _, wire = await loop.create_unix_connection(lambda: _Wire(self), at.path)
-            else:
-                _, wire = await loop.create_connection(
-                    lambda: _Wire(self), at.host, at.port, ssl=at.tls
-                )
+            async with asyncio.timeout(_OPEN_WAIT_S):
+                self._wire = await self._connect()
+        except TimeoutError:
+            raise StoreError("timeout", "the store did not answer in time") from None
         except OSError as error:
             raise StoreError("unreachable", f"cannot connect to the store: {error}") from None
+
+    async def _connect(self) -> _Wire:
+        loop, at = asyncio.get_running_loop(), self._address
+        if at.path:
+            _, wire = await loop.create_unix_connection(lambda: _Wire(self), at.path)
+        else:
+            _, wire = await loop.create_connection(
+                lambda: _Wire(self), at.host, at.port, ssl=at.tls
+            )
         try:
             await self._greet(wire)
-        except StoreError:
-            wire.abort()
+        except BaseException:  # cancelled or failed, no socket may stay behind
+            wire.transport.abort()
             raise
-        self._wire = wire
-
-    async def open_or_keep_trying(self) -> None:
-        """Connect now, or in the background as soon as the store is there."""
-        try:
-            await self.open()
-        except StoreError:
-            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+        return wire
 
     async def _greet(self, wire: _Wire) -> None:
         at = self._address
@@ -116,11 +113,11 @@ class StoreConnection:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in commands]
         wire.waiting.extend((future, loop.time()) for future in futures)
-        if wire.transport is None:
-            raise StoreError("connection_lost", "the store closed the connection")
         wire.transport.write(b"".join(map(_pack, commands)))
         for reply in await asyncio.gather(*futures):
             _raise_error(reply)
+        if wire.lost.is_set():  # between its last answer and now
+            raise _lost()
 
     def send(self, *command: Argument) -> "asyncio.Future[Any]":
         """Queue a command for this loop turn's write; the future gets its raw reply.
@@ -142,7 +139,7 @@ class StoreConnection:
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._wire is not None and self._wire.transport is not None:
+        if self._wire is not None:
             self._wire.transport.write(b"".join(out))
 
     def _expire(self) -> None:
@@ -151,7 +148,11 @@ class StoreConnection:
         if self._wire is None or not self._wire.waiting:
             return
         loop = asyncio.get_running_loop()
-        latest = loop.time() - self._timeout_s
+        now = loop.time()
+        if now - self._wire.waiting[0][1] > max(_SILENT_S, self._timeout_s):
+            self._wire.transport.abort()
+            return
+        latest = now - self._timeout_s
         for future, sent_at in self._wire.waiting:
             if sent_at > latest:
                 break
@@ -198,9 +199,14 @@ class StoreConnection:
         if self._reconnecting is not None:
             self._reconnecting.cancel()
             await asyncio.gather(self._reconnecting, return_exceptions=True)
-        if self._wire is not None and self._wire.transport is not None:
-            self._wire.transport.close()
-            await asyncio.sleep(0)
+        wire = self._wire
+        if wire is not None:
+            wire.transport.abort()
+            await wire.lost.wait()
+
+
+def _lost() -> StoreError:
+    return StoreError("connection_lost", "the connection to the store was lost")
 
 
 def _raise_error(reply: Any) -> Any:

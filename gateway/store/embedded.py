@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 from gateway.child import dies_with_parent
 from gateway.core.errors import StoreError
@@ -51,91 +52,121 @@ class EmbeddedStore:
     @property
     def url(self) -> str:
         """Return the URL that workers connect to."""
-        return f"unix://{self.socket_path}"
+        return f"unix://{quote(self.socket_path)}"
 
     async def start(self) -> None:
         """Start the server and wait until it serves. Raises StoreError with the remedy."""
-        for folder in (self._folder, Path(self.socket_path).parent):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folders()
         binary = find_server(self._binary)
         await self._take_lock()
-        await self._launch(binary)
+        try:
+            await self._launch(binary)
+        except BaseException:  # the data must be free for the next try
+            await self.stop()
+            raise
 
     async def restart(self) -> None:
         """Start the server again after it died by itself."""
+        await self._end()
         await self._launch(find_server(self._binary))
 
-    async def _launch(self, binary: str) -> None:
-        if self._lock is None:
-            raise StoreError("not_started", "the embedded store has no lock on its data")
-        log = (self._folder / "valkey.log").open("ab")
-        with log:
-            self.process = await asyncio.create_subprocess_exec(
-                binary,
-                *("--port", "0", "--unixsocket", self.socket_path, "--unixsocketperm", "700"),
-                *("--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec"),
-                *("--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=dies_with_parent(),
-                pass_fds=(self._lock,),
+    def _make_folders(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(self.socket_path).parent
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if folder != self._folder and folder.stat().st_uid != os.getuid():
+            raise StoreError(
+                "unsafe_folder",
+                f"{folder} belongs to another user. Remedy: remove it, or set TOLLGATE_STATE_DIR "
+                "to a shorter path.",
             )
-        await self._wait_until_it_serves()
 
     async def _take_lock(self) -> None:
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            await self._wait_for(lock)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    async def _wait_for(self, lock: int) -> None:
         deadline = asyncio.get_running_loop().time() + _LOCK_WAIT_S
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except BlockingIOError:
                 if asyncio.get_running_loop().time() > deadline:
-                    os.close(lock)
                     raise StoreError(
                         "locked",
                         f"another gateway uses the data in {self._folder}. Remedy: stop it, or "
                         "set TOLLGATE_STATE_DIR or TOLLGATE_REDIS__URL.",
                     ) from None
-                await asyncio.sleep(_POLL_S)
-            else:
-                self._lock = lock
-                return
+            await asyncio.sleep(_POLL_S)
 
-    async def _wait_until_it_serves(self) -> None:
+    async def _launch(self, binary: str) -> None:
+        if self._lock is None:
+            raise StoreError("not_started", "the embedded store has no lock on its data")
+        with (self._folder / "valkey.log").open("ab") as log:
+            try:
+                self.process = await asyncio.create_subprocess_exec(
+                    binary,
+                    *("--port", "0", "--unixsocket", self.socket_path, "--unixsocketperm", "700"),
+                    *("--dir", str(self._folder), "--appendonly", "yes"),
+                    *("--appendfsync", "everysec", "--save", ""),
+                    *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=dies_with_parent(),
+                    pass_fds=(self._lock,),
+                )
+            except OSError as error:
+                raise self._no_start(f": {error.strerror}") from None
+        try:
+            await self._wait_until_it_serves(self.process)
+        except BaseException:  # a second one must never be started on the same data
+            await self._end()
+            raise
+
+    async def _wait_until_it_serves(self, process: asyncio.subprocess.Process) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_WAIT_S
-        while loop.time() < deadline:
-            if self.process is None or self.process.returncode is not None:
-                break
+        while loop.time() < deadline and process.returncode is None:
             connection = StoreConnection(StoreAddress(path=self.socket_path))
             try:
                 await connection.open()
-                await connection.execute("PING")
             except StoreError:
                 await asyncio.sleep(_POLL_S)
             else:
                 return
             finally:
                 await connection.close()
-        raise StoreError(
-            "no_start", f"valkey-server did not start; see {self._folder / 'valkey.log'}"
-        )
+        raise self._no_start()
+
+    def _no_start(self, why: str = "") -> StoreError:
+        log = self._folder / "valkey.log"
+        return StoreError("no_start", f"valkey-server did not start{why}; see {log}")
 
     async def stop(self) -> None:
         """Stop the server; it writes its file to the end first."""
-        process, self.process = self.process, None
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_WAIT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await self._end()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def _end(self) -> None:
+        process, self.process = self.process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_WAIT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 def find_server(setting: str = "") -> str:
@@ -172,6 +203,9 @@ def _packaged_server() -> str | None:
 
 
 def _version(binary: str) -> tuple[int, ...]:
-    shown = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    try:
+        shown = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    except OSError:  # made for another machine
+        return (0,)
     found = re.search(r"v=(\d+)\.(\d+)", shown.stdout)
     return tuple(map(int, found.groups())) if found else (0,)

@@ -1,1 +1,12 @@
-"""The provider side of a call: origins, connections, pools, routing by name."""
+"""The provider side of a call.
+
+    providers   the port: upstreams by name, one pool each
+    pool        idle connections, the limit and its queue, deadlines, shutting down
+    http1       one connection, and a call's hold on it
+    answer      bytes of an answer in; head, body and end out
+    origin      base URL in; request heads out
+
+`answer` and `origin` do no I/O. Errors are `UpstreamError`s of the codes `upstream_unreachable`,
+`upstream_busy`, `upstream_timeout`, `upstream_protocol_error` and `upstream_broken`; BadCall
+`invalid_header` refuses a request that cannot be put on the wire.
+"""

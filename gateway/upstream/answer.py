@@ -113,7 +113,7 @@ class AnswerReader:
         if self.head_done and not self.ended:
             self._idle_framing_bytes += len(data)
             if self._idle_framing_bytes > MAX_IDLE_FRAMING_BYTES:
-                self._fail(PROTOCOL_ERROR, "chunk extensions or trailers without end")
+                self._fail_protocol("chunk extensions or trailers without end")
         return b""
 
     def feed_eof(self, *, clean: bool) -> None:
@@ -141,7 +141,7 @@ class AnswerReader:
         if self.head_done or self.ended:
             self._parse(data[room:])
         else:
-            self._fail(PROTOCOL_ERROR, f"the head is larger than {MAX_HEAD_BYTES} bytes")
+            self._fail_protocol(f"the head is larger than {MAX_HEAD_BYTES} bytes")
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -149,16 +149,20 @@ class AnswerReader:
         except httptools.HttpParserError as error:
             self.keep_alive = False
             if not self.ended:
-                self._fail(PROTOCOL_ERROR, str(error))
-
-    def _fail(self, code: str, why: str) -> None:
-        self.ended = True
-        self.keep_alive = False
-        self.error = UpstreamError(code, f"the provider's answer is broken: {why}", sent=True)
+                self._fail_protocol(str(error))
 
     def _refuse(self, why: str) -> None:
-        self._fail(PROTOCOL_ERROR, why)
+        """Fail from within a callback of the parser, which goes no further."""
+        self._fail_protocol(why)
         raise _Stop
+
+    def _fail_protocol(self, why: str) -> None:
+        self._fail(PROTOCOL_ERROR, f"the provider's answer is not sound HTTP/1.1: {why}")
+
+    def _fail(self, code: str, message: str) -> None:
+        self.ended = True
+        self.keep_alive = False
+        self.error = UpstreamError(code, message, sent=True)
 
     # What the parser calls, in the order of an answer
 

@@ -8,6 +8,7 @@ else a connection lies idle, and the one used last is taken first.
 import asyncio
 import ssl
 from collections import deque
+from contextlib import suppress
 from functools import partial
 
 from gateway.core.configuration import UpstreamSettings
@@ -21,6 +22,8 @@ UNREACHABLE = "upstream_unreachable"
 BUSY = "upstream_busy"
 
 SWEEP_S = 1.0
+ABORT_S = 1.0
+"""How long closed transports may take to say so; without a fault in the loop no time at all."""
 
 _Waiting = tuple[asyncio.Future[None], UpstreamExchange]
 
@@ -61,6 +64,7 @@ class Pool:
     async def connect(self, sink: ResponseSink) -> UpstreamExchange:
         """Return an exchange on an idle connection, at once, or on a new one, or wait for a turn.
 
+        The caller must `send` on it or `cancel` it.
         Raises UpstreamError with `sent` False: `upstream_unreachable`, `upstream_busy`.
         """
         exchange = UpstreamExchange(self, sink)
@@ -271,16 +275,16 @@ class Pool:
         self._draining = True
         for connection in list(self._idle):
             self.retire(connection)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 while self.open_exchanges or self._waiting:
                     await self._next_change()
-        except TimeoutError:
-            pass
         self._closed = True
         self._break_everything_off()
-        while self._open_transports or self._reconnecting:
-            await self._next_change()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_S):
+                while self._open_transports or self._reconnecting:
+                    await self._next_change()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None

@@ -40,8 +40,8 @@ class Providers:
     async def connect(self, name: str, sink: ResponseSink) -> UpstreamExchange:
         """Return an exchange with the upstream `name`; KeyError if it is not configured.
 
-        Does not suspend if an idle connection is there. Raises UpstreamError
-        (`upstream_unreachable`, `upstream_busy`) with `sent` False.
+        Does not suspend if an idle connection is there. The caller must `send` on the exchange or
+        `cancel` it. Raises UpstreamError (`upstream_unreachable`, `upstream_busy`), not `sent`.
         """
         return await self._pools[name].connect(sink)
 

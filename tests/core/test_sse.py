@@ -179,7 +179,7 @@ def test_forgetting_an_event_keeps_its_end_visible(line_end: bytes) -> None:
 
 
 def test_an_endless_event_in_tiny_pieces_is_not_searched_again_and_again() -> None:
-    """Holding a long event costs its length once: a hundred thousand pieces come through at once."""
+    """Holding a long event costs its length once, not once for each of its many pieces."""
     splitter = EventSplitter()
     for _ in range(100_000):
         splitter.feed(b"x")

@@ -315,6 +315,7 @@ async def test_a_paused_connection_reads_nothing(make_pool: MakePool) -> None:
         assert len(sink.pieces) == heard
         sink.exchange.pause()
         sink.exchange.resume()
+        sink.exchange.resume()
         assert (await sink.over())[-1] == ("end",)
         assert sink.body == bytes(LARGE)
         assert pool.open_exchanges == 0
@@ -459,6 +460,29 @@ async def test_cancel_after_the_connection_died_unused_frees_the_slot(make_pool:
         assert pool.open_exchanges == 1
         exchange.cancel()
         assert pool.open_exchanges == 0
+
+
+async def test_cancel_before_send_closes_a_connection_that_is_closing(make_pool: MakePool) -> None:
+    async with provider(answers(HELLO)) as acme:
+        pool = make_pool(acme.url)
+        exchange = await pool.connect(Notes())
+        assert exchange.connection is not None
+        exchange.connection.abort()
+        exchange.cancel()
+        assert pool.open_exchanges == 0
+        assert (await call(pool)).events == HELLO_EVENTS
+
+
+async def test_cancel_while_going_out_again_in_vain_is_silent(make_pool: MakePool) -> None:
+    async with provider(answers(HELLO)) as acme:
+        pool = make_pool(acme.url)
+        exchange = await pool.connect(notes := Notes())
+        assert exchange.connection is not None
+        exchange.connection.abort()
+        exchange.send(*POST)
+        exchange.cancel()
+    await until(lambda: pool.open_exchanges == 0)
+    assert notes.events == []
 
 
 async def test_cancel_while_going_out_again_sends_nothing(make_pool: MakePool) -> None:

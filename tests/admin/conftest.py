@@ -1,0 +1,64 @@
+"""The admin plane over a real store, an agent whose calls it shows, and what it logged."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+
+from gateway.admin.api import AdminParts, Health, build_admin
+from gateway.store.connection import StoreConnection
+from gateway.store.keys import TenantKeys
+from gateway.store.redis_store import RedisStore
+from gateway.telemetry.counters import Counters
+from tests.admin.plane import TOKEN, Plane
+from tests.store.agent import Agent
+
+HEALTHY = Health(
+    workers_ready=2,
+    workers_wanted=2,
+    store_connected=True,
+    config_source="file",
+    config_hash="c0ffee",
+    policy_hash="decade",
+    draining=False,
+    open_calls=3,
+    uptime_s=12.34567,
+    version="9.8.7",
+)
+
+
+@pytest.fixture
+def plane(
+    connection: StoreConnection, tenant: str, aiohttp_client: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Start an admin plane: `await plane()`; keywords change its health."""
+
+    async def start(
+        wait_s: float = 5.0, store: StoreConnection = connection, **changes: Any
+    ) -> Plane:
+        events: list[dict[str, Any]] = []
+        counters = Counters()
+
+        def event(name: str, level: str = "info", **fields: object) -> None:
+            events.append({"event": name, "level": level, **fields})
+
+        parts = AdminParts(
+            connection=store,
+            names=TenantKeys(tenant),
+            token=TOKEN,
+            health=lambda: replace(HEALTHY, **changes),
+            counters=counters,
+            event=event,
+        )
+        client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
+        return Plane(client, counters, events)
+
+    return start
+
+
+@pytest.fixture
+def agent(store: RedisStore, tenant: str) -> Agent:
+    """An agent working on task T, by the server's clock."""
+    return Agent(store, tenant)

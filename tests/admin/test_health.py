@@ -1,0 +1,63 @@
+"""`/healthz` and `/readyz`."""
+
+from typing import Any
+
+import pytest
+
+from tests.admin.test_api import StartPlane
+
+
+async def test_alive_whatever_else_is_wrong(plane: StartPlane) -> None:
+    """A process that is restarted for its store's sake only makes things worse."""
+    admin = await plane(workers_ready=0, store_connected=False, draining=True)
+    answer = await admin.get("/healthz", token=None)
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_ready(plane: StartPlane) -> None:
+    """All that is known of the gateway's health is told."""
+    answer = await (await plane()).get("/readyz", token=None)
+    assert answer.status == 200
+    assert answer.json == {
+        "status": "ready",
+        "reasons": [],
+        "workers_ready": 2,
+        "workers_wanted": 2,
+        "store_connected": True,
+        "config_source": "file",
+        "config_hash": "c0ffee",
+        "policy_hash": "decade",
+        "draining": False,
+        "open_calls": 3,
+        "uptime_s": 12.346,
+        "version": "9.8.7",
+    }
+
+
+async def test_one_worker_of_two_is_enough(plane: StartPlane) -> None:
+    """It is visible all the same."""
+    answer = await (await plane(workers_ready=1, config_source="defaults")).get("/readyz")
+    assert answer.status == 200
+    assert answer.json["workers_ready"] == 1
+    assert answer.json["config_source"] == "defaults"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({"draining": True}, ["the gateway is draining"]),
+        ({"workers_ready": 0}, ["no worker is ready (0 of 2)"]),
+        ({"store_connected": False}, ["the budget store is not connected"]),
+        (
+            {"workers_ready": 0, "workers_wanted": 4, "store_connected": False},
+            ["no worker is ready (0 of 4)", "the budget store is not connected"],
+        ),
+    ],
+)
+async def test_not_ready(plane: StartPlane, changes: dict[str, Any], reasons: list[str]) -> None:
+    """Every reason is named."""
+    answer = await (await plane(**changes)).get("/readyz")
+    assert answer.status == 503
+    assert answer.json["status"] == "not_ready"
+    assert answer.json["reasons"] == reasons

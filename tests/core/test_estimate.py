@@ -1,0 +1,258 @@
+"""Estimates: bounds that bound, whatever the text; and what a model is expected to put out."""
+
+import base64
+import functools
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import pytest
+import tiktoken
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gateway.core.dialects.openai_chat import countable_text
+from gateway.core.estimate import (
+    InputEstimate,
+    LearnedOutput,
+    estimate_input,
+    exact_input,
+    least_output,
+    output_ceiling,
+    text_bytes,
+)
+
+IMAGE = base64.b64encode(random.Random(1).randbytes(3_000)).decode()  # noqa: S311
+
+
+@functools.cache
+def o200k() -> tiktoken.Encoding:
+    """Return the encoding from the litellm package's files: never over the network."""
+    spec = importlib.util.find_spec("litellm")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        return tiktoken.get_encoding("o200k_base")
+
+
+def counted(body: bytes) -> int:
+    text, overhead = countable_text(body)
+    return overhead + len(o200k().encode_ordinary(text))
+
+
+# Texts that tokenise well and badly: words, blanks by the hundred, rare scripts, hexadecimal.
+PIECE = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        ["hello ", "    ", "\n\n", "def f(x):\n\treturn x\n", "\u00e9", "字", "\U0001f469"]
+    ),
+    st.binary(max_size=30).map(bytes.hex),
+    st.binary(max_size=30).map(lambda data: base64.b64encode(data).decode()),
+)
+TEXTS = st.lists(
+    st.builds(lambda piece, times: piece * times, PIECE, st.sampled_from([1, 1, 3, 200])),
+    max_size=4,
+).map("".join)
+CONVERSATIONS = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": TEXTS},
+        optional={"name": st.text(max_size=5)},
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=120, derandomize=True, deadline=None)
+@given(CONVERSATIONS, st.booleans())
+@example([{"role": "user", "content": " " * 100_000}], True)
+@example([{"role": "user", "content": "\x00" * 10_000}], True)
+@example([{"role": "user", "content": "\N{BUG}" * 10_000}], True)
+@example([{"role": "user", "content": "base64," + "A1b2" * 10_000}], False)
+@example([{"role": "user", "content": "<|endoftext|>" * 100}], False)
+def test_the_bounds_bound(messages: list[dict[str, str]], ensure_ascii: bool) -> None:
+    """Whatever the text and however it is encoded: low <= what is counted <= high."""
+    body = json.dumps({"model": "gpt-4o", "messages": messages}, ensure_ascii=ensure_ascii).encode()
+    estimate = estimate_input(body, None)
+    assert estimate.low <= counted(body) <= estimate.high
+    assert estimate.low <= estimate.expected <= estimate.high
+
+
+def test_the_longest_token_is_what_the_lower_bound_says() -> None:
+    """No token of o200k is longer than 128 bytes."""
+    assert max(map(len, o200k().token_byte_values())) == 128
+
+
+def test_a_plain_body() -> None:
+    """768 bytes a token at the most, 4 as a rule, 1 at the least."""
+    assert estimate_input(b"x" * 7_681, 500) == InputEstimate(10, 1_921, 7_681)
+    assert estimate_input(b"", None) == InputEstimate(0, 1, 1)
+
+
+def message(*parts: object) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": parts}]}).encode()
+
+
+TEXT_PART = {"type": "text", "text": "what is this?"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"[:-20] + "\\/"}},
+        {"type": "input_audio", "input_audio": {"data": IMAGE, "format": "wav"}},
+        {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{IMAGE}"}},
+        {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{IMAGE}"}},
+    ],
+)
+def test_base64_is_left_out(part: dict[str, object]) -> None:
+    """A payload is no text: what is expected comes from the rest of the body."""
+    body = message(TEXT_PART, part)
+    assert text_bytes(body) < 300 < len(IMAGE) < len(body)
+    assert estimate_input(body, 128_000).expected == -(-text_bytes(body) // 4)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://a.example/1.png"}},
+        {"image_url": "https://a.example/1.png"},
+        {"audio_url": {"url": "https://a.example/1.wav"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+    ],
+)
+def test_what_no_length_bounds_may_fill_the_context(part: dict[str, object]) -> None:
+    """Images, audio and files: both bounds are the context, for counting text tells nothing."""
+    body = message(TEXT_PART, part)
+    expected = -(-text_bytes(body) // 4)
+    assert estimate_input(body, 128_000) == InputEstimate(128_000, expected, 128_000)
+    assert estimate_input(body, None) == InputEstimate(200_000, expected, 200_000)
+    assert estimate_input(body + b" " * 300_000, 128_000).high == len(body) + 300_000
+    assert estimate_input(body.replace(b'": "', b'"\n:\t"'), 9_000).high == 9_000
+
+
+def test_a_tool_with_such_parameters_is_only_text() -> None:
+    """A tool schema that has a parameter `file`, or a text that speaks of images, is bounded."""
+    parameters = {
+        "properties": {"file": {"type": "string"}, "input_audio": {}},
+        "required": ["file"],
+    }
+    tools = [{"type": "function", "function": {"name": "image_url", "parameters": parameters}}]
+    body = json.dumps({"tools": tools, "messages": [{"content": '"type": "file"'}]}).encode()
+    assert estimate_input(body, 128_000).high == len(body)
+
+
+def test_base64_in_plain_text_is_text() -> None:
+    """It is billed, so the upper bound keeps it; only what is likely leaves it out."""
+    body = message({"type": "text", "text": f"base64,{IMAGE}"})
+    estimate = estimate_input(body, 128_000)
+    assert estimate.high == len(body)
+    assert estimate.expected < len(IMAGE) // 4
+
+
+def test_a_short_data_member_stays_text() -> None:
+    """`"data": "word"` is no payload."""
+    body = b'{"data":"word"}'
+    assert text_bytes(body) == len(body)
+
+
+def test_a_counted_input_is_exact() -> None:
+    """Once counted, all three figures are one."""
+    assert exact_input(15_000) == InputEstimate(15_000, 15_000, 15_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "choices", "of_model", "ceiling"),
+    [
+        (100, 1, 16_384, 100),
+        (100, 3, 16_384, 300),
+        (0, 1, 16_384, 0),
+        (None, 1, 16_384, 16_384),
+        (None, 2, 16_384, 32_768),
+        (None, 1, None, 128_000),
+        (None, 1, 0, 128_000),
+        (-1, 1, 16_384, 16_384),
+        (-1, 1, None, 128_000),
+        (100, 0, None, 100),
+    ],
+)
+def test_output_ceiling(
+    asked: int | None, choices: int, of_model: int | None, ceiling: int
+) -> None:
+    """What is asked for, else what the model can do, else 128,000; for every choice."""
+    assert output_ceiling(asked, choices, of_model) == ceiling
+
+
+@pytest.mark.parametrize(("ceiling", "least"), [(0, 0), (5, 5), (1_024, 1_024), (9_999, 1_024)])
+def test_least_output(ceiling: int, least: int) -> None:
+    """A call is worth admitting for 1,024 tokens, or for all it asks for."""
+    assert least_output(ceiling) == least
+
+
+# Learned output -------------------------------------------------------------------------------
+
+
+def learned(outputs: list[int]) -> LearnedOutput:
+    learned = LearnedOutput()
+    for tokens in outputs:
+        learned.learn("m", "PLAN", tokens)
+    return learned
+
+
+def test_before_twenty_calls_2048_are_expected() -> None:
+    """Or the ceiling, if that is lower."""
+    few = learned([9] * 19)
+    assert few.expected("m", "PLAN", 128_000) == 2_048
+    assert few.expected("m", "PLAN", 100) == 100
+    assert LearnedOutput().expected("m", "PLAN", 128_000) == 2_048
+
+
+@pytest.mark.parametrize(
+    ("calls", "p90"), [(20, 18), (21, 19), (29, 27), (30, 27), (31, 28), (100, 90), (256, 231)]
+)
+def test_p90_by_nearest_rank(calls: int, p90: int) -> None:
+    """The smallest output that nine in ten calls did not exceed, in whatever order they came."""
+    outputs = list(range(1, calls + 1))
+    random.Random(calls).shuffle(outputs)  # noqa: S311
+    assert learned(outputs).expected("m", "PLAN", 128_000) == p90
+
+
+def test_the_ceiling_caps_what_was_learned() -> None:
+    """A call cannot put out more than it may."""
+    assert learned([5_000] * 20).expected("m", "PLAN", 700) == 700
+
+
+def test_only_the_last_256_calls_count() -> None:
+    """The 257th call pushes the first one out, not the smallest or the largest."""
+    old_large = learned([9_999] * 26 + [10] * 230)
+    assert old_large.expected("m", "PLAN", 128_000) == 9_999
+    old_large.learn("m", "PLAN", 10)
+    assert old_large.expected("m", "PLAN", 128_000) == 10
+    assert learned([1] * 300 + [7] * 256).expected("m", "PLAN", 128_000) == 7
+
+
+def test_models_and_phases_are_learned_apart() -> None:
+    """What one model in one phase does says nothing of another."""
+    one = learned([5] * 20)
+    assert one.expected("m", "PLAN", 128_000) == 5
+    assert one.expected("m", "THINK", 128_000) == 2_048
+    assert one.expected("n", "PLAN", 128_000) == 2_048
+
+
+def test_the_oldest_key_goes_when_there_are_too_many() -> None:
+    """1,024 keys are kept; one more drops the key that was first learned, and only that one."""
+    many = learned([5] * 20)
+    many.learn("second", "", 1)
+    for number in range(1_022):
+        many.learn(f"m{number}", "", 1)
+    assert many.expected("m", "PLAN", 128_000) == 5
+    for _ in range(20):
+        many.learn("second", "", 3)
+    many.learn("new", "", 1)
+    assert many.expected("m", "PLAN", 128_000) == 2_048
+    assert many.expected("second", "", 128_000) == 3
