@@ -3,7 +3,7 @@
 Sources: USE-1..3, EC7 of the plan; what providers bill after a disconnect, `docs/wire.md`.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from gateway.core.decision import Receipt
 from gateway.core.dialects import openai_chat
@@ -16,8 +16,7 @@ MISSING_USAGE_WARNING = "Budget tracker using estimated tokens (model response l
 _ERROR_STATUS = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """Raw counts and where they come from. `lacked_usage`: a whole answer that reported none."""
 
     usage: Usage

@@ -3,7 +3,7 @@
 No I/O: what is known about a task comes in as facts, what is in force as one `Rules` snapshot.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
@@ -28,8 +28,7 @@ UNTAGGED_TASK = "-anonymous"
 _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One request, understood. `chat` is None on routes that are not metered."""
 
     call_id: str
@@ -49,8 +48,7 @@ class Call:
         return self.tags.task is None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is going to be asked of the store, and by what rules the answer is read."""
 
     reserve: ReservePlan

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from gateway.core.admission import Effects, Need
 from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.decision import Breach, Receipt
@@ -19,8 +21,7 @@ from gateway.core.policy import ReserveKind
 from gateway.core.usage import Usage, UsageSource
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A whole request as it came: the target undecoded, headers in order, the body's bytes."""
 
     method: bytes
@@ -140,8 +141,7 @@ class TaskFacts:
     weights: TokenWeights = EQUAL_WEIGHTS
 
 
-@dataclass(frozen=True, slots=True)
-class ReservePlan:
+class ReservePlan(Struct, frozen=True):
     """One reserve: for whom, what to compare, what to hold. `limits` is used by the first call."""
 
     call_id: str
@@ -156,8 +156,7 @@ class ReservePlan:
     need: Need
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What a call really used, with enough of its plan to charge it if its reserve never arrived.
 
     `tokens` are budget tokens (weighted); `usage` keeps the raw counts.
@@ -172,8 +171,7 @@ class Settlement:
     would_refuse: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True, gc=False):
     """A settlement's effect: the task's totals before and after it."""
 
     duplicate: bool
@@ -216,8 +214,7 @@ class BudgetStore(Protocol):
         """Renew leases of (plan, tokens seen, nano-dollars seen); return ids that are over."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     """A finished call, for the ledger, the metrics and the log. Times in milliseconds."""
 
     call_id: str

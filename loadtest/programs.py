@@ -118,11 +118,15 @@ async def _running(
     try:
         found = await _read_until(process, patterns)
         if found is None:
-            last = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
-            raise ProgramError("\n".join([f"{module[0]} did not start:", *last]))
+            raise _not_started(module[0], log)
         yield process.pid, found
     finally:
         await _stop(process)
+
+
+def _not_started(name: str, log: Path) -> ProgramError:
+    last = log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+    return ProgramError("\n".join([f"{name} did not start:", *last]))
 
 
 async def _read_until(process: Process, patterns: Sequence[str]) -> list[str] | None:

@@ -139,10 +139,11 @@ ENDPOINTS = (
         status=HTTPStatus.CREATED,
         parameters=(_ID_PARAMETER,),
         errors={
-            400: ("invalid_json", "invalid_task_id"),
+            400: ("invalid_json", "invalid_body", "invalid_task_id"),
             404: ("unknown_task",),
             408: ("request_timeout",),
             413: ("body_too_large",),
+            415: ("unsupported_encoding",),
             422: ("invalid_override", "not_enough_room"),
             **_EVERYWHERE,
         },

@@ -40,6 +40,10 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
     "invalid_json": _error(
         "invalid_json", "The body is not JSON: ... Remedy: send one JSON object."
     ),
+    "invalid_body": _error("invalid_body", "The request's body did not come whole."),
+    "unsupported_encoding": _error(
+        "unsupported_encoding", "Content-Encoding: send the body unencoded."
+    ),
     "unknown_task": _error(
         "unknown_task", "there is no task T. Remedy: GET /admin/v1/tasks lists those there are."
     ),

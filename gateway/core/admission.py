@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
+
 from gateway.core.budget import Dimension
 from gateway.core.policy import Effect, ReserveKind
 
@@ -26,8 +28,7 @@ class ScopeKind(Enum):
     PHASE = "phase"
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(Struct, frozen=True, gc=False):
     """The state of one dimension of one scope. `line` is C, or the runaway line with grants.
 
     `cumulative` is always C of the cumulative threshold: a trip holds for as long as S is above it.
@@ -57,8 +58,7 @@ class Balance:
         return self.line - self.settled - self.held
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """A task, an ancestor or a phase, with its balances and its stop state."""
 
     kind: ScopeKind
@@ -90,8 +90,7 @@ class Effects:
         return table.get(dimension)
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True, gc=False):
     """What a call may use. Tokens are budget tokens; `unit_nano_usd` is per output token.
 
     `input_low` and `input_high` bound the input; equal once counted. `output` is the ceiling for
@@ -122,8 +121,7 @@ class Verdict(Enum):
     COUNT = "count"
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """A verdict with the scope and dimension that made it, and what is held on HELD."""
 
     verdict: Verdict

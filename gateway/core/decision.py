@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
+from msgspec import Struct
+
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
 from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
 from gateway.core.phases import WorkPhase
@@ -31,8 +33,7 @@ class Breach:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What the store answered to a reserve. Scopes: the task, its ancestors, then the phase.
 
     `None` balances never occur; a scope without a limit in a dimension lacks that balance.
@@ -56,8 +57,7 @@ class Receipt:
     episode: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The decision for one call. `code` and `message` are set when it refuses.
 
     `retryable` marks a refusal that is none: others' open calls hold the rest (`budget_in_flight`).

@@ -10,7 +10,8 @@ body length bounds.
 import re
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # Audio comes as `"data": "<base64>"`, without saying so; shorter ones may be words.
 _BASE64_PAYLOAD = re.compile(
@@ -29,8 +30,7 @@ _UNLEARNED_OUTPUT = 2_048
 _LEAST_USEFUL_OUTPUT = 1_024
 
 
-@dataclass(frozen=True, slots=True)
-class InputEstimate:
+class InputEstimate(Struct, frozen=True, gc=False):
     """Input tokens: between `low` and `high`, most likely `expected`. Equal once counted."""
 
     low: int

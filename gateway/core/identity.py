@@ -7,14 +7,16 @@ case-insensitive; task ids are not. An id is validated before it is part of any 
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from gateway.core.errors import BadCall
 from gateway.core.headers import Headers, baggage_members
 from gateway.core.phases import (
     Complexity,
     ImportanceTier,
-    Term,
     WorkPhase,
     allowed_terms,
     parse_term,
@@ -38,8 +40,7 @@ class ErrorShape(Enum):
     GEMINI = "gemini"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Where a call goes: the upstream's name, the target as received behind our prefixes.
 
     `is_named` tells that the URL named the upstream (`/u/<upstream>/`).
@@ -66,8 +67,7 @@ class InvalidTag:
         return f"{self.source}: {self.text[:128]!r} is not valid; allowed: {self.allowed}"
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(Struct, frozen=True):
     """What a call says about its task. None stands for "not said" or not understood."""
 
     task: str | None = None
@@ -90,7 +90,9 @@ class _RawTags:
             self.found[tag] = (text, source)
 
 
-_HEADER_TAGS = {
+_HEADERS_READ = {
+    b"baggage": ("baggage", ""),
+    b"anthropic-version": ("anthropic-version", ""),
     b"x-task-id": ("task", "X-Task-Id"),
     b"x-task-phase": ("phase", "X-Task-Phase"),
     b"x-phase": ("phase", "X-Phase"),
@@ -105,6 +107,13 @@ _BAGGAGE_TAGS = {
     "task.complexity": "complexity",
     "task.importance": "importance",
 }
+_VOCABULARIES: dict[str, Any] = {
+    "phase": WorkPhase,
+    "complexity": Complexity,
+    "importance": ImportanceTier,
+}
+_NO_TAGS = Tags()
+_TAGS = ("task", "phase", "complexity", "importance", "parent", "grace")
 _CHAT_PATH = b"/chat/completions"
 _NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _NEVER_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|//")  # once decoded
@@ -123,14 +132,16 @@ def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
     path, upstream = _strip_prefixes(path, raw)
     anthropic, baggage = False, []
     for name, value in headers:
-        lower = name.lower()
-        tag = _HEADER_TAGS.get(lower)
-        if tag is not None:
-            raw.offer(tag[0], value.decode("latin-1").strip(), tag[1])
-        elif lower == b"baggage":
+        read = _HEADERS_READ.get(name.lower())
+        if read is None:
+            continue
+        tag, source = read
+        if tag == "baggage":
             baggage.append(value)
-        elif lower == b"anthropic-version":
+        elif tag == "anthropic-version":
             anthropic = True
+        else:
+            raw.offer(tag, value.decode("latin-1").strip(), source)
     if baggage:
         for member, text in baggage_members(b",".join(baggage)).items():
             if member in _BAGGAGE_TAGS:
@@ -190,31 +201,29 @@ def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
 
 
 def _understood(raw: _RawTags) -> Tags:
+    """Return the tags as values; what cannot be understood is listed and counts as not said."""
+    if not raw.found:
+        return _NO_TAGS
+    said: dict[str, Any] = {}
     invalid: list[InvalidTag] = []
+    for tag in _TAGS:
+        if tag in raw.found:
+            text, source = raw.found[tag]
+            said[tag], allowed = _value_of(tag, text)
+            if said[tag] is None:
+                invalid.append(InvalidTag(source, text, allowed))
+    return Tags(**said, invalid=tuple(invalid))
 
-    def term(vocabulary: type[Term], tag: str) -> Term | None:
-        text, source = raw.found.get(tag, ("", ""))
-        member = parse_term(vocabulary, text) if text else None
-        if text and member is None:
-            invalid.append(InvalidTag(source, text, allowed_terms(vocabulary)))
-        return member
 
-    def task_id(tag: str) -> str | None:
-        text, source = raw.found.get(tag, ("", ""))
-        if text and not ID_PATTERN.fullmatch(text):
-            invalid.append(InvalidTag(source, text, _ID_ALLOWED))
-            return None
-        return text or None
-
-    return Tags(
-        task=task_id("task"),
-        phase=term(WorkPhase, "phase"),
-        complexity=term(Complexity, "complexity"),
-        importance=term(ImportanceTier, "importance"),
-        parent=task_id("parent"),
-        grace=raw.found.get("grace", ("", ""))[0] == "1",
-        invalid=tuple(invalid),
-    )
+def _value_of(tag: str, text: str) -> tuple[Any, str]:
+    """Return what a tag's text stands for, or None and what would be allowed."""
+    if tag in ("task", "parent"):
+        return (text, "") if ID_PATTERN.fullmatch(text) else (None, _ID_ALLOWED)
+    if tag == "grace":
+        return text == "1", ""
+    vocabulary = _VOCABULARIES[tag]
+    member = parse_term(vocabulary, text)
+    return member, "" if member is not None else allowed_terms(vocabulary)
 
 
 def _route(path: bytes, target: bytes, upstream: str, anthropic: bool) -> Route:

@@ -3,8 +3,9 @@
 Inclusive means: cached reads, cache writes are part of `input_total`, reasoning of `output_total`.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from gateway.core.budget import TokenWeights
 
@@ -17,8 +18,7 @@ class UsageSource(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Token counts of one call; all are integers >= 0."""
 
     input_total: int = 0

@@ -1,8 +1,7 @@
 """The rules of admission, one at a time; the store's script is held to them elsewhere."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.admission import (
     Admission,

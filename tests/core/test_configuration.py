@@ -1,8 +1,10 @@
 """What a worker runs on: values that cannot change under a call, with the documented defaults."""
 
+import dataclasses
 import pickle
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -45,10 +47,10 @@ def test_two_data_planes_share_nothing() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_are_frozen_and_travel(value: object) -> None:
+def test_values_are_frozen_and_travel(value: Any) -> None:
     """Nothing is edited in place, and a supervisor can send them to a worker."""
     with pytest.raises(FrozenInstanceError):
-        value.anything = 1  # type: ignore[attr-defined]
+        setattr(value, dataclasses.fields(value)[0].name, None)
     assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301
 
 

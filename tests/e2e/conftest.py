@@ -68,9 +68,7 @@ async def enforcing(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def start_gateway(
-    tmp_path: Path, provider: FakeProvider
-) -> AsyncIterator[StartGateway]:
+async def start_gateway(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[StartGateway]:
     """Start gateways with settings of their own; each must end cleanly with the test."""
     started: list[Gateway] = []
 

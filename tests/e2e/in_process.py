@@ -50,7 +50,7 @@ def listening() -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Return the base URL of a listener."""
-    return "http://127.0.0.1:{}".format(listener.getsockname()[1])
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @asynccontextmanager

@@ -141,7 +141,9 @@ class Gateway:
             await self.kill()
             raise AssertionError(f"{error}\n{self.log_text}") from None
         self.url, self.admin_url = (
-            found[1] for pattern in (_BASE_URL, _ADMIN_URL) if (found := pattern.search(self.banner))
+            found[1]
+            for pattern in (_BASE_URL, _ADMIN_URL)
+            if (found := pattern.search(self.banner))
         )
         token_file = self.state_dir / "admin-token"
         self.token = token_file.read_text().strip() if token_file.exists() else ""
@@ -226,9 +228,7 @@ class Gateway:
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """Return a client of the data plane; close it."""
-        return httpx.AsyncClient(
-            base_url=self.url, timeout=PATIENCE_S, trust_env=False, **options
-        )
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, trust_env=False, **options)
 
     # The admin plane...
 

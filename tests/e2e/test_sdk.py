@@ -33,7 +33,11 @@ CALLS: dict[str, dict[str, Any]] = {
     "chat": PLAIN,
     "two choices": {**PLAIN, "n": 2, "max_tokens": 7},
     "stream": {**PLAIN, "stream": True},
-    "stream, usage not wanted": {**PLAIN, "stream": True, "stream_options": {"include_usage": False}},
+    "stream, usage not wanted": {
+        **PLAIN,
+        "stream": True,
+        "stream_options": {"include_usage": False},
+    },
     "stream, usage wanted": {**PLAIN, **ASKING},
     "tools": {**PLAIN, "tools": TOOLS},
     "tools, stream": {**PLAIN, "tools": TOOLS, "stream": True},
@@ -234,14 +238,10 @@ async def test_the_request_is_sent_as_it_came(
     streamed = body.replace(b'"x"', b'"stream":true,"x"')
     async with gateway.client() as client:
         for content in (body, streamed):
-            await client.post(
-                "/v1/chat/completions", content=content, headers={"x-task-id": task}
-            )
+            await client.post("/v1/chat/completions", content=content, headers={"x-task-id": task})
     first, second = (request.body for request in provider.requests)
     assert first == body
-    assert second == streamed.replace(
-        b"{", b'{"stream_options":{"include_usage":true},', 1
-    )
+    assert second == streamed.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
 
 
 async def test_the_headers_are_the_providers_and_ours(
@@ -276,9 +276,7 @@ async def test_the_task_in_the_base_url(
     assert_exact(fields, provider)
 
 
-async def test_the_task_in_the_baggage(
-    gateway: Gateway, provider: FakeProvider, task: str
-) -> None:
+async def test_the_task_in_the_baggage(gateway: Gateway, provider: FakeProvider, task: str) -> None:
     """Tracing libraries carry it; other members go on to the provider."""
     baggage = f"user=7,task.id={task},task.phase=Plan,task.complexity=large,task.importance=high"
     async with gateway.client() as client:

@@ -81,7 +81,9 @@ class Client:
 
     async def _reply(self, is_head: bool) -> Reply:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:-2])}
+        headers = {
+            name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:-2])
+        }
         reply = Reply(int(lines[0].split()[1]), headers)
         if is_head or reply.status in (100, 204, 304):
             return reply

@@ -120,10 +120,7 @@ async def test_the_continue_that_a_client_waits_for() -> None:
 
 async def test_no_continue_for_a_body_that_is_refused() -> None:
     """A client that asks first is spared the body, and hears why."""
-    head = (
-        b"POST /v1/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n"
-        b"Expect: 100-continue\r\n\r\n"
-    )
+    head = b"POST /v1/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n"
     async with serving(max_body_bytes=4_000) as server, server.client() as client:
         reply = await client.ask(head)
         assert (reply.status, reply.code) == (413, "body_too_large")
@@ -323,7 +320,10 @@ async def test_to_an_old_client_it_runs_to_the_close() -> None:
 async def test_keep_alive_is_the_clients_wish() -> None:
     """`Connection: close` and HTTP/1.0 end it; HTTP/1.0 with keep-alive does not."""
     async with serving() as server:
-        for data in (GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"GET / HTTP/1.0\r\n\r\n"):
+        for data in (
+            GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+            b"GET / HTTP/1.0\r\n\r\n",
+        ):
             async with server.client() as client:
                 assert (await client.ask(data)).headers["connection"] == "close"
                 assert await client.rest() == b""

@@ -1,11 +1,12 @@
 """Calls of one task, as an agent makes them, in virtual time; and a look at what they left."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
 import redis
+from msgspec import structs
 
 from gateway.core.admission import Effects, Need
 from gateway.core.budget import (
@@ -93,7 +94,7 @@ class Agent:
             effects=self.effects,
             need=self.need,
         )
-        return replace(plan, **changes)
+        return structs.replace(plan, **changes)
 
     def at(self, now_ms: int) -> None:
         """Set the clock of everything that the store does."""
@@ -136,7 +137,7 @@ def settlement(
         usage=Usage(input_total=tokens - output, output_total=output),
         source=UsageSource.PROVIDER,
     )
-    return replace(made, **changes)
+    return structs.replace(made, **changes)
 
 
 class Look:

@@ -1,6 +1,7 @@
 """A server that speaks the store's protocol and does one thing wrong."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ Answer = Callable[["Session", list[bytes]], None]
 class Session(asyncio.Protocol):
     """One connection: commands in, whatever the test says out."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, sessions: list["Session"]) -> None:
         self._answer = answer
+        self._sessions = sessions
         self._reader = hiredis.Reader()
         self.transport: asyncio.Transport
         self.commands: list[list[bytes]] = []
@@ -21,6 +23,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        self._sessions.append(self)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -33,17 +36,23 @@ class Session(asyncio.Protocol):
 
 
 class ScriptedServer:
-    """Listens on a unix socket; `sessions` are its connections, oldest first."""
+    """Listens on a unix socket, or with `tls` on a port; `sessions` are its connections."""
 
-    def __init__(self, folder: Path, answer: Answer) -> None:
+    def __init__(self, folder: Path, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
         self._answer = answer
+        self._tls = tls
         self.path = str(folder / "scripted")
+        self.port = 0
         self.sessions: list[Session] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> "ScriptedServer":
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._session, self.path)
+        if self._tls is None:
+            self._server = await loop.create_unix_server(self._session, self.path)
+        else:
+            self._server = await loop.create_server(self._session, "localhost", ssl=self._tls)
+            self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,8 +63,7 @@ class ScriptedServer:
             await session.closed.wait()
 
     def _session(self) -> Session:
-        self.sessions.append(Session(self._answer))
-        return self.sessions[-1]
+        return Session(self._answer, self.sessions)
 
 
 def silent(session: Session, command: list[bytes]) -> None:

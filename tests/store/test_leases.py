@@ -88,9 +88,7 @@ async def test_a_heartbeat_tells_which_calls_are_over(agent: Agent, look: Look) 
     assert over == [plans[0].call_id, plans[2].call_id, plans[3].call_id]
 
 
-async def test_many_calls_are_renewed_in_several_scripts(
-    agent: Agent, look: Look
-) -> None:
+async def test_many_calls_are_renewed_in_several_scripts(agent: Agent, look: Look) -> None:
     """A hundred at a time: no script keeps the server from others for long."""
     plans = [(await agent.reserve("PLAN", need=Need(1, 1, 0, 1, 0, 0)))[0] for _ in range(201)]
     agent.at(1_005_000)

@@ -92,9 +92,7 @@ async def test_untagged_calls_are_counted_and_never_refused(agent: Agent, look: 
 async def test_a_parent_s_budget_holds_for_untagged_calls_too(agent: Agent) -> None:
     """Task rules do not apply to a bucket, those of its ancestors do."""
     await replace(agent, task="up").spend(99_999)
-    untagged = replace(
-        agent, task="-key1", limits=None, facts=replace(FACTS, parents=("up",))
-    )
+    untagged = replace(agent, task="-key1", limits=None, facts=replace(FACTS, parents=("up",)))
     receipt = await untagged.call()
     assert (receipt.verdict, receipt.stop_code) == (Verdict.REFUSED, "runaway_task")
 

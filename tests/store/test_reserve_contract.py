@@ -4,12 +4,14 @@ Balances are made up and written into the hashes directly; numbers are small so 
 met often.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as dataclass_replace
 from itertools import count
 
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.core.admission import (
     Admission,
@@ -196,7 +198,7 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
     parents = tuple(
         renamed[item.scope.name] for item in case.written if item.scope.kind is ScopeKind.PARENT
     )
-    facts = replace(FACTS, parents=parents)
+    facts = dataclass_replace(FACTS, parents=parents)
     plan = ReservePlan(
         call_id=f"call-{number}",
         tenant=tenant,
@@ -250,9 +252,7 @@ async def test_the_script_answers_as_the_specification(
     ]
     stop = None if expected.scope is None else scopes[case.scopes.index(expected.scope)]
     trips = _trips(expected)
-    named = [
-        replace(s, trip_dimension=s.trip_dimension, trip_code=s.trip_code) for s in scopes
-    ]
+    named = [replace(s, trip_dimension=s.trip_dimension, trip_code=s.trip_code) for s in scopes]
     assert receipt.verdict is expected.verdict
     assert receipt.stop_scope == stop
     assert receipt.stop_dimension is expected.dimension

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gateway.child import dies_with_parent
 from gateway.store.embedded import find_server
@@ -94,7 +96,8 @@ class ValkeyServer:
 
     def client(self) -> redis.Redis:
         """Return an independent client; close it."""
-        return redis.Redis(unix_socket_path=self.socket_path, decode_responses=True)
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(unix_socket_path=self.socket_path, decode_responses=True, retry=once)
 
     def freeze(self) -> None:
         """Let the server stand still, its connections open."""

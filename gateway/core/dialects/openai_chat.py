@@ -93,15 +93,18 @@ def read_request(body: bytes) -> ChatRequest:
 
 def _check_sizes(read: _Body) -> None:
     """Raise BadCall for what no provider takes and no label, key or counter should have to."""
-    sizes = (
-        ("characters of model", len(read.model or ""), _LONGEST_MODEL_NAME),
-        ("choices (n)", read.n or 0, _MOST_CHOICES),
-        ("max_tokens", read.max_tokens or 0, _MOST_TOKENS),
-        ("max_completion_tokens", read.max_completion_tokens or 0, _MOST_TOKENS),
+    if (
+        len(read.model or "") <= _LONGEST_MODEL_NAME
+        and (read.n or 0) <= _MOST_CHOICES
+        and (read.max_tokens or 0) <= _MOST_TOKENS
+        and (read.max_completion_tokens or 0) <= _MOST_TOKENS
+    ):
+        return
+    raise BadCall(
+        "invalid_body",
+        f"The request cannot be budgeted: model is bounded by {_LONGEST_MODEL_NAME:,} characters, "
+        f"n by {_MOST_CHOICES:,}, max_tokens and max_completion_tokens by {_MOST_TOKENS:,}.",
     )
-    for what, size, most in sizes:
-        if size > most:
-            raise BadCall("invalid_body", f"The request cannot be budgeted: {what} over {most:,}.")
 
 
 def _output_limit(read: _Body) -> tuple[tuple[bytes, ...], int | None]:
