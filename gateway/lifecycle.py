@@ -304,7 +304,7 @@ class Lifecycle:
         )
         settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
         if charge.source is UsageSource.PROVIDER and call.chat is not None:
-            self._learned.learn(call.chat.model, trace.phase_name, usage.output_total)
+            self._learned.learn(call.chat.model, call.phase_tag, usage.output_total)
         if charge.lacked_usage:
             self._warn_once(call.task, trace.phase_name)
         for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):

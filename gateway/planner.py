@@ -43,6 +43,11 @@ class Call(Struct, frozen=True):
         return self.tags.task or UNTAGGED_TASK
 
     @property
+    def phase_tag(self) -> str:
+        """Return the phase that the call names, or `-`: what its output is learnt by."""
+        return self.tags.phase.value if self.tags.phase else "-"
+
+    @property
     def is_untagged(self) -> bool:
         """Return whether the call names no task."""
         return self.tags.task is None
@@ -122,7 +127,7 @@ class Planner:
         )
         kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
         phase = call.tags.phase
-        expected = self._learned.expected(chat.model, phase.value if phase else "", ceiling)
+        expected = self._learned.expected(chat.model, call.phase_tag, ceiling)
         reserve = ReservePlan(
             call_id=call.call_id,
             tenant=self._plane.tenant,

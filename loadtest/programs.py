@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import secrets
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -57,6 +58,13 @@ class Gateway:
     def address(self) -> tuple[str, int]:
         """Host and port of the data plane."""
         return _address(self.base_url)
+
+
+def end_on_sigterm() -> None:
+    """Cancel the running task on SIGTERM, so that it stops what it has started."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @asynccontextmanager

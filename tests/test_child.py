@@ -65,15 +65,14 @@ def test_a_child_whose_parent_died_before_it_could_ask_ends_at_once() -> None:
     assert out == ""
 
 
-def test_it_asks_for_sigterm() -> None:
+def test_it_asks_for_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the child can write its files to the end."""
     prctl = ctypes.CDLL(None).prctl
     ask = dies_with_parent()
     assert ask is not None
-    now = ctypes.c_int()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "getppid", lambda pid=os.getpid(): pid)
-        ask()
+    now, me = ctypes.c_int(), os.getpid()
+    monkeypatch.setattr(os, "getppid", lambda: me)
+    ask()
     prctl(PR_GET_PDEATHSIG, ctypes.byref(now))
     prctl(PR_SET_PDEATHSIG, 0)
     assert now.value == signal.SIGTERM

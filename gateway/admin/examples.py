@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.admin import bodies, health
+from gateway.store.task_view import Standing
 
 Json = dict[str, Any]
 
@@ -18,7 +19,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
     "phaseLimit": {
         "value": {"kind": "phase_limit", "phase": "THINK", "tokens": 10_000, **_WHO},
     },
-    "multiplier": {"value": {"kind": "multiplier", "factor": 2.0, **_WHO}},
+    "multiplier": {"value": {"kind": "multiplier", "factor": 1.5, **_WHO}},
     "resume": {"value": {"kind": "resume", **_WHO}},
 }
 
@@ -98,7 +99,7 @@ _NOT_READY = {
 def _total(limit: int | None, used: int, *lines: int, granted: int = 0) -> Json:
     """Return one dimension; `lines` are the cumulative and the runaway line."""
     line, runaway = lines or (None, None)
-    allowed = None if limit is None else limit + granted
+    standing = Standing(limit, granted, line, runaway, used, 0)
     return {
         "limit": limit,
         "granted": granted,
@@ -106,10 +107,10 @@ def _total(limit: int | None, used: int, *lines: int, granted: int = 0) -> Json:
         "runaway_line": runaway,
         "used": used,
         "reserved": 0,
-        "remaining": None if allowed is None else max(0, allowed - used),
-        "percent": None if allowed is None else round(100 * used / allowed),
-        "status": None if allowed is None else "within" if used <= allowed else "warning",
-        "pressure": None if allowed is None else 80 if used < allowed else 100,
+        "remaining": standing.remaining,
+        "percent": standing.percent,
+        "status": standing.status.value if standing.status else None,
+        "pressure": standing.pressure,
     }
 
 
@@ -164,7 +165,7 @@ _PHASE = {
     "phase": "VERIFY",
     "not_started": False,
     "status": "exceeded",
-    "tokens": {**_total(2_000, 31_600, 3_000, 3_000), "status": "exceeded"},
+    "tokens": _total(2_000, 31_600, 3_000, 3_000),
     "latency_ms": _total(48_000, 41_000, 72_000, 72_000),
     "cost_usd": _cost(47_400_000),
     "calls": _total(None, 2),

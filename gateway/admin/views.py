@@ -207,13 +207,10 @@ def dimension_name(dimension: Dimension) -> str:
 
 def amount_text(amount: int, dimension: Dimension) -> str:
     """Return an amount with its unit, exactly, for a message."""
-    match dimension:
-        case Dimension.NANO_USD:
-            return f"${usd(amount)}"
-        case Dimension.LATENCY_MS:
-            return f"{amount:,} ms"
-        case Dimension.TOKENS | Dimension.CALLS:
-            return f"{amount:,} {dimension.value}"
+    if dimension is Dimension.NANO_USD:
+        return f"${usd(amount)}"
+    unit = "ms" if dimension is Dimension.LATENCY_MS else dimension.value
+    return f"{amount:,} {unit}"
 
 
 def usd(nano_usd: int) -> str:

@@ -86,6 +86,13 @@ class StoreConnection:
         except OSError as error:
             raise StoreError("unreachable", f"cannot connect to the store: {error}") from None
 
+    async def open_or_keep_trying(self) -> None:
+        """Connect now, or in the background as soon as the store is there."""
+        try:
+            await self.open()
+        except StoreError:
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
     async def _connect(self) -> _Wire:
         loop, at = asyncio.get_running_loop(), self._address
         if at.path:
@@ -102,20 +109,19 @@ class StoreConnection:
         return wire
 
     async def _greet(self, wire: _Wire) -> None:
+        """Authenticate and look who is there; then load the scripts.
+
+        Not in one go: a server cuts off a stranger who sends as much as a script.
+        """
         at = self._address
-        commands: list[tuple[Argument, ...]] = []
+        hello: list[tuple[Argument, ...]] = [("PING",)]
+        if at.database:
+            hello.insert(0, ("SELECT", at.database))
         if at.password:
             user = (at.username,) if at.username else ()
-            commands.append(("AUTH", *user, at.password))
-        if at.database:
-            commands.append(("SELECT", at.database))
-        commands += [("SCRIPT", "LOAD", load_script(name).source) for name in NAMES]
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in commands]
-        wire.waiting.extend((future, loop.time()) for future in futures)
-        wire.transport.write(b"".join(map(_pack, commands)))
-        for reply in await asyncio.gather(*futures):
-            _raise_error(reply)
+            hello.insert(0, ("AUTH", *user, at.password))
+        await _ask(wire, hello)
+        await _ask(wire, [("SCRIPT", "LOAD", load_script(name).source) for name in NAMES])
         if wire.lost.is_set():  # between its last answer and now
             raise _lost()
 
@@ -203,6 +209,18 @@ class StoreConnection:
         if wire is not None:
             wire.transport.abort()
             await wire.lost.wait()
+
+
+async def _ask(wire: _Wire, commands: list[tuple[Argument, ...]]) -> None:
+    """Send commands and wait for all answers. Raises StoreError, also for an error reply."""
+    if wire.lost.is_set():
+        raise _lost()
+    loop = asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in commands]
+    wire.waiting.extend((future, loop.time()) for future in futures)
+    wire.transport.write(b"".join(map(_pack, commands)))
+    for reply in await asyncio.gather(*futures):
+        _raise_error(reply)
 
 
 def _lost() -> StoreError:

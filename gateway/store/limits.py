@@ -66,57 +66,72 @@ async def read_history(connection: StoreConnection, names: TenantKeys, task: str
 
 
 async def apply_override(
-    connection: StoreConnection, names: TenantKeys, task: str, override: Override
-) -> LimitsInForce:
-    """Put an override in force with the next call on every gateway; return the new limits.
-
-    Raises UnknownTask, NotEnoughRoom (then nothing was changed).
-    """
-    needs_room = [
-        dimension.value
-        for dimension, amount in override.amounts.items()
-        if override.kind is OverrideKind.GRANT and amount
-    ]
-    resume = override.kind is OverrideKind.RESUME
-    return await _put_in_force(connection, names, task, override, needs_room, resume)
-
-
-async def refresh_limits(connection: StoreConnection, names: TenantKeys, task: str) -> None:
-    """Compute the limits anew after an override has run out by time."""
-    await _put_in_force(connection, names, task, None, [], False)
-
-
-async def _put_in_force(  # the two ways in differ only in what they add
     connection: StoreConnection,
     names: TenantKeys,
     task: str,
-    new: Override | None,
-    needs_room: list[str],
-    resume: bool,
+    override: Override,
+    *,
+    now_ms: str = "",
 ) -> LimitsInForce:
+    """Put an override in force with the next call on every gateway; return the new limits.
+
+    Raises UnknownTask, NotEnoughRoom (then nothing was changed). `now_ms` replaces the store's
+    clock in tests.
+    """
     for _ in range(_ATTEMPTS):
-        history = await read_history(connection, names, task)
-        now_ms = await server_ms(connection)
-        overrides = [*history.overrides, *([new] if new else [])]
-        in_force = limits_in_force(history.snapshot, overrides, now_ms)
-        args: list[Argument] = [
-            "",
-            history.version,
-            encode_override(new) if new else "",
-            ",".join(needs_room),
-            int(resume),
-            "" if in_force.expires_ms is None else in_force.expires_ms,
-            *limit_fields(in_force),
-        ]
-        keys = [names.clock, names.task(task), names.overrides(task)]
-        reply = await connection.run(load_script("override"), keys, args)
-        if reply[0] == "applied":
+        in_force = await _put_in_force(connection, names, task, override, now_ms)
+        if in_force is not None:
             return in_force
-        if reply[0] == "short":
-            raise NotEnoughRoom(Dimension(reply[1]), int(reply[2]))
-        if reply[0] == "absent":
-            raise UnknownTask(task)
     raise StoreError("conflict", f"the limits of task {task} keep changing; try again")
+
+
+async def refresh_limits(
+    connection: StoreConnection, names: TenantKeys, task: str, *, now_ms: str = ""
+) -> None:
+    """Compute the limits anew after an override has run out by time.
+
+    If somebody else changes them meanwhile, that was done from the same history: nothing is lost.
+    """
+    await _put_in_force(connection, names, task, None, now_ms)
+
+
+async def _put_in_force(
+    connection: StoreConnection, names: TenantKeys, task: str, new: Override | None, now_ms: str
+) -> LimitsInForce | None:
+    """Return the limits now in force, None if somebody else changed them meanwhile."""
+    history = await read_history(connection, names, task)
+    now_ms = now_ms or str(await _store_ms(connection, names))
+    overrides = [*history.overrides, *([new] if new else [])]
+    in_force = limits_in_force(history.snapshot, overrides, int(now_ms))
+    args: list[Argument] = [
+        now_ms,
+        history.version,
+        encode_override(new) if new else "",
+        ",".join(_granted(new)) if new else "",
+        int(new is not None and new.kind is OverrideKind.RESUME),
+        "" if in_force.expires_ms is None else in_force.expires_ms,
+        *limit_fields(in_force),
+    ]
+    keys = [names.clock, names.task(task), names.overrides(task)]
+    reply = await connection.run(load_script("override"), keys, args)
+    if reply[0] == "short":
+        raise NotEnoughRoom(Dimension(reply[1]), int(reply[2]))
+    if reply[0] == "absent":
+        raise UnknownTask(task)
+    return in_force if reply[0] == "applied" else None
+
+
+def _granted(override: Override) -> list[str]:
+    """Return the dimensions in which `override` must leave room: those it grants something in."""
+    if override.kind is not OverrideKind.GRANT:
+        return []
+    return [dimension.value for dimension, amount in override.amounts.items() if amount]
+
+
+async def _store_ms(connection: StoreConnection, names: TenantKeys) -> int:
+    """Return the tenant's time as scripts see it: the server's, but never running back."""
+    latest = await connection.execute("GET", names.clock)
+    return max(await server_ms(connection), int(latest or 0))
 
 
 async def server_ms(connection: StoreConnection) -> int:

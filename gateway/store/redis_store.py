@@ -27,6 +27,7 @@ from gateway.store.scripts import load_script
 
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
+_MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
 _DIMENSIONS = tuple(Dimension)
 _PHASES = {phase.value: phase for phase in WorkPhase}
@@ -90,22 +91,30 @@ class RedisStore:
 
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """See ports.BudgetStore."""
-        keys, args = self._plan_keys(plan), self._reserve_args(plan)
-        reply = await self.connection.run(self._reserve, keys, args)
-        if reply[0] == "absent":
-            args[4] = self._snapshot_json(plan)
-            reply = await self.connection.run(self._reserve, keys, args)
-        if reply[0] == "lapsed":
-            await refresh_limits(self.connection, self.keys(plan.tenant), plan.task)
-            reply = await self.connection.run(self._reserve, keys, args)
+        reply = await self._ask(plan)
         if reply[0] == "facts":
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
-        if reply[0] in ("duplicate", "lapsed"):
-            raise StoreError(reply[0], f"the store answered {reply[0]} to a new call")
+        if reply[0] == "duplicate":
+            raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
             self.remember(plan.tenant, plan.task, plan.facts)
         return _receipt(plan, reply)
+
+    async def _ask(self, plan: ReservePlan) -> list[Any]:
+        """Return reserve's reply, after giving the store what it lacked."""
+        keys, args = self._plan_keys(plan), self._reserve_args(plan)
+        for _ in range(_MOST_ROUNDS):
+            reply: list[Any] = await self.connection.run(self._reserve, keys, args)
+            if reply[0] == "absent":
+                args[4] = self._snapshot_json(plan)
+            elif reply[0] == "lapsed":
+                task = (plan.task, *plan.facts.parents)[int(reply[1]) - 1]
+                names = self.keys(plan.tenant)
+                await refresh_limits(self.connection, names, task, now_ms=reply[2])
+            else:
+                return reply
+        raise StoreError("lapsed", f"the limits of task {plan.task} keep running out")
 
     def _plan_keys(self, plan: ReservePlan) -> list[Argument]:
         names = self.keys(plan.tenant)
@@ -253,9 +262,9 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
     if phase is not None:
         scopes.append(_phase_scope(phase.value, raw_scopes[-1]))
     task = raw_scopes[0]
-    verdict = Verdict(reply[0])
+    stopped_task = raw_scopes[place - 1] if 0 < place <= len(names) else task
     return Receipt(
-        verdict=verdict,
+        verdict=Verdict(reply[0]),
         now_ms=int(reply[1]),
         scopes=tuple(scopes),
         phase=phase,
@@ -268,7 +277,7 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
         stop_dimension=Dimension(reply[8]) if reply[8] else None,
         stop_code=reply[9],
         tripped_now=reply[10] == 1,
-        episode=int(task[3] or 0),
+        episode=int(stopped_task[3] or 0),
     )
 
 

@@ -7,26 +7,13 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from gateway.admin.api import AdminParts, Health, build_admin
+from gateway.admin.api import AdminParts, build_admin
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
-from tests.admin.plane import TOKEN, Plane
+from tests.admin.plane import HEALTHY, TOKEN, Plane
 from tests.store.agent import Agent
-
-HEALTHY = Health(
-    workers_ready=2,
-    workers_wanted=2,
-    store_connected=True,
-    config_source="file",
-    config_hash="c0ffee",
-    policy_hash="decade",
-    draining=False,
-    open_calls=3,
-    uptime_s=12.34567,
-    version="9.8.7",
-)
 
 
 @pytest.fixture
@@ -53,7 +40,7 @@ def plane(
             event=event,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
-        return Plane(client, counters, events)
+        return Plane(client, parts, counters, events)
 
     return start
 

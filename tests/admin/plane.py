@@ -1,15 +1,32 @@
 """A running admin plane, as tests talk to it."""
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp.test_utils import TestClient
 
+from gateway.admin.api import AdminParts, Health
+from gateway.store.address import StoreAddress
+from gateway.store.connection import StoreConnection
+from gateway.store.keys import TenantKeys
 from gateway.telemetry.counters import Counters
 
 TOKEN = "s3cret-admin-token"
 WHO = {"approver": "ada", "reason": "nearly done"}
+HEALTHY = Health(
+    workers_ready=2,
+    workers_wanted=2,
+    store_connected=True,
+    config_source="file",
+    config_hash="c0ffee",
+    policy_hash="decade",
+    draining=False,
+    open_calls=3,
+    uptime_s=12.34567,
+    version="9.8.7",
+)
 
 
 @dataclass
@@ -34,9 +51,10 @@ class Answer:
 
 @dataclass
 class Plane:
-    """The plane, what it counts and what it logged."""
+    """The plane, what it is built from, what it counts and what it logged."""
 
     client: TestClient[Any, Any]
+    parts: AdminParts
     counters: Counters
     events: list[dict[str, Any]]
 
@@ -67,3 +85,18 @@ class Plane:
     async def grant(self, **amounts: Any) -> Answer:
         """Ask for a grant by Ada."""
         return await self.override({"kind": "grant", **WHO, **amounts})
+
+
+StartPlane = Callable[..., Awaitable[Plane]]
+
+
+def parts_without_store(token: str) -> AdminParts:
+    """What an admin plane can be built from, if nobody asks it for anything."""
+    return AdminParts(
+        StoreConnection(StoreAddress(path="/nowhere")),
+        TenantKeys("nobody"),
+        token,
+        lambda: HEALTHY,
+        Counters(),
+        lambda *_, **__: None,
+    )

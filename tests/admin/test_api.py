@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 
 import pytest
 import redis
@@ -10,17 +9,14 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from gateway.admin.answers import shape_errors
-from gateway.admin.api import ALL_ENDPOINTS, AdminParts, build_admin
+from gateway.admin.api import ALL_ENDPOINTS, build_admin
 from gateway.core.errors import InvalidConfigError
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
-from gateway.telemetry.counters import Counters
-from tests.admin.conftest import HEALTHY
-from tests.admin.plane import TOKEN, WHO, Plane
+from tests.admin.plane import TOKEN, WHO, StartPlane, parts_without_store
 from tests.store.agent import Agent
 
-StartPlane = Callable[..., Awaitable[Plane]]
 PRIVATE = [
     (endpoint.method, endpoint.path.replace("{id}", "T"))
     for endpoint in ALL_ENDPOINTS
@@ -30,24 +26,13 @@ PUBLIC = [endpoint.path for endpoint in ALL_ENDPOINTS if endpoint.public]
 GRANT = {"kind": "grant", "tokens": 1, **WHO}
 
 
-def parts(token: str) -> AdminParts:
-    return AdminParts(
-        StoreConnection(StoreAddress(path="/nowhere")),
-        TenantKeys("nobody"),
-        token,
-        lambda: HEALTHY,
-        Counters(),
-        lambda *_, **__: None,
-    )
-
-
 # Who may ask --------------------------------------------------------------------------------------
 
 
 def test_without_a_token_there_is_no_admin_plane() -> None:
     """An empty token would be equal to an empty one in the header."""
     with pytest.raises(InvalidConfigError, match="Remedy"):
-        build_admin(parts(""))
+        build_admin(parts_without_store(""))
 
 
 @pytest.mark.parametrize(("method", "path"), [*PRIVATE, ("GET", "/admin/v1/nothing")])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.admin.test_api import StartPlane
+from tests.admin.plane import StartPlane
 
 
 async def test_alive_whatever_else_is_wrong(plane: StartPlane) -> None:

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
-from tests.admin.test_api import StartPlane
+from tests.admin.plane import StartPlane
 
 CALLS_LABELS = ("allow", "", "openai_chat", "openai", "2xx", "PLAN")
 

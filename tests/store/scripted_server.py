@@ -58,6 +58,8 @@ class ScriptedServer:
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
+        for _ in range(10):  # a connection accepted just now is not a session yet
+            await asyncio.sleep(0)
         for session in self.sessions:
             session.transport.abort()
             await session.closed.wait()

@@ -252,6 +252,23 @@ def test_a_cluster_is_not_supported_yet() -> None:
         parse_store_url("redis+cluster://a:1")
 
 
+async def test_it_may_start_before_the_store(start_valkey: StartValkey) -> None:
+    """`open_or_keep_trying` returns at once; the connection is there when the store is."""
+    server = start_valkey()
+    early = StoreConnection(parse_store_url(server.url))
+    await early.open_or_keep_trying()
+    assert early.is_connected
+    server.kill()
+    late = StoreConnection(parse_store_url(server.url))
+    await late.open_or_keep_trying()
+    assert not late.is_connected
+    server.start()
+    await eventually(lambda: early.is_connected and late.is_connected)
+    assert await late.execute("PING") == "PONG"
+    await early.close()
+    await late.close()
+
+
 # When the server goes away ---------------------------------------------------------------------
 
 
@@ -344,7 +361,7 @@ async def test_a_server_that_hangs_up_after_the_greeting_is_not_connected_to(
 
     def hang_up(session: Session, command: list[bytes]) -> None:
         willing(session, command)
-        if len(session.commands) == len(NAMES):
+        if len(session.commands) == 1 + len(NAMES):
             session.transport.close()
 
     async with ScriptedServer(tmp_path, hang_up) as server:
@@ -373,7 +390,7 @@ async def test_a_server_that_talks_nonsense_is_left(tmp_path: Path, noise: bytes
     """No answer can be trusted after one that nobody asked for."""
 
     def talk(session: Session, command: list[bytes]) -> None:
-        if command[0] == b"PING":
+        if command[0] == b"ECHO":
             session.transport.write(noise)
         else:
             willing(session, command)
@@ -381,9 +398,9 @@ async def test_a_server_that_talks_nonsense_is_left(tmp_path: Path, noise: bytes
     async with ScriptedServer(tmp_path, talk) as server:
         connection = StoreConnection(StoreAddress(path=server.path))
         await connection.open()
-        ping = connection.send("PING")
+        echo = connection.send("ECHO", "a")
         await asyncio.wait_for(server.sessions[0].closed.wait(), PATIENCE_S)
-        await asyncio.gather(ping, return_exceptions=True)
+        await asyncio.gather(echo, return_exceptions=True)
         await eventually(lambda: connection.is_connected)
         assert len(server.sessions) == 2
         await connection.close()

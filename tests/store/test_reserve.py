@@ -341,7 +341,7 @@ async def test_an_open_latency_interval_counts_already(agent: Agent) -> None:
 async def test_the_same_call_is_held_once(agent: Agent, look: Look) -> None:
     """A reserve that comes twice is no second call."""
     plan, _ = await agent.reserve("PLAN")
-    with pytest.raises(StoreError, match="duplicate"):
+    with pytest.raises(StoreError, match="seen this call"):
         await agent.store.reserve(plan)
     assert look.held() == (17_048, 0, 1, 1)
 
@@ -357,7 +357,7 @@ async def test_a_reserve_that_comes_after_its_end_holds_nothing(
         await agent.store.settle(settlement(plan, 100))
     else:
         await agent.store.release(plan)
-    with pytest.raises(StoreError, match="duplicate"):
+    with pytest.raises(StoreError, match="seen this call"):
         await agent.store.reserve(plan)
     assert look.held() == NOTHING_HELD
     assert look.settled() == (110 if end == "settle" else 10)

@@ -32,7 +32,8 @@ from gateway.store.redis_store import RedisStore
 from tests.store.agent import FACTS, LIMITS
 
 NOW = 5_000_000
-AMOUNTS = st.integers(0, 60)
+AMOUNTS = st.integers(0, 40)
+LIMITS_DRAWN = st.integers(0, 120)
 TRIP_CODES = ("task_budget_exceeded", "runaway_task")
 _numbers = count(1)
 
@@ -79,16 +80,17 @@ def _with_line(scope: Scope, runaway_only: bool) -> Scope:
 
 @st.composite
 def balances(draw: st.DrawFn, kind: ScopeKind) -> Balance:
-    cumulative = draw(AMOUNTS)
+    cumulative = draw(LIMITS_DRAWN)
     runaway = cumulative if kind is ScopeKind.PHASE else cumulative + draw(AMOUNTS)
+    spent = draw(st.sampled_from((0, 0, cumulative // 2, cumulative - 20, cumulative, runaway)))
     return Balance(
-        limit=draw(AMOUNTS),
+        limit=draw(LIMITS_DRAWN),
         granted=0 if kind is ScopeKind.PHASE else draw(AMOUNTS),
         line=cumulative,
         cumulative=cumulative,
         runaway=runaway,
-        settled=draw(st.integers(0, runaway + 3)),
-        held=draw(st.integers(0, 30)),
+        settled=max(0, spent + draw(st.integers(-2, 3))),
+        held=draw(st.sampled_from((0, 0, 0, 1, 19, 20, 21))),
     )
 
 
@@ -101,10 +103,10 @@ def written(draw: st.DrawFn, kind: ScopeKind, name: str) -> Written:
         open_ms = draw(st.integers(0, made[Dimension.LATENCY_MS].settled))
     scope = Scope(kind, name, made)
     if kind is not ScopeKind.PHASE:
-        trip = draw(st.sampled_from((None, None, *Dimension)))
+        trip = draw(st.sampled_from((None, None, None, None, *Dimension)))
         scope = replace(
             scope,
-            state=draw(st.sampled_from(("open",) * 10 + ("killed", "blocked"))),
+            state=draw(st.sampled_from(("open",) * 40 + ("killed", "blocked"))),
             trip_dimension=trip,
             trip_code=draw(st.sampled_from(TRIP_CODES)) if trip else "",
         )
@@ -123,9 +125,9 @@ def needs(draw: st.DrawFn) -> Need:
     low = draw(AMOUNTS)
     return Need(
         input_low=low,
-        input_high=low + draw(st.sampled_from((0, 0, 1, 7, 40))),
+        input_high=low + draw(st.sampled_from((0, 0, 1, 7, 60))),
         input_nano_usd=draw(AMOUNTS),
-        output=draw(st.integers(0, 80)),
+        output=draw(st.integers(0, 120)),
         output_min=draw(st.integers(0, 40)),
         unit_nano_usd=draw(st.integers(0, 3)),
         output_weight=draw(st.sampled_from((1000, 1000, 0, 1, 333, 500, 1001, 4000))),
@@ -148,7 +150,7 @@ def cases(draw: st.DrawFn) -> Case:
         phase,
         draw(st.none() | st.sampled_from((WorkPhase.PLAN, WorkPhase.VERIFY))),
         Effects(_table(draw(four)), _table(draw(four))),
-        draw(st.sampled_from((*ReserveKind, ReserveKind.WORST_CASE))),
+        draw(st.sampled_from((*ReserveKind, *(ReserveKind.WORST_CASE,) * 3))),
         draw(needs()),
     )
 

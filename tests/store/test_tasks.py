@@ -5,26 +5,23 @@ import redis
 
 from gateway.core.budget import Amounts, BreachStatus, Dimension
 from gateway.core.errors import StoreError
-from gateway.core.overrides import Override, OverrideKind
+from gateway.core.overrides import Override, OverrideKind, limits_in_force
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.usage import Usage, UsageSource
 from gateway.ports import TaskFacts
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys, limit_fields
-from gateway.store.limits import UnknownTask, apply_override
+from gateway.store.limits import UnknownTask
 from gateway.store.redis_store import RedisStore
 from gateway.store.task_view import (
     CallsAndTokens,
     Execution,
-    Place,
     Standing,
     StopState,
-    TaskSummary,
     TaskView,
-    worst_status,
 )
-from gateway.store.tasks import list_tasks, read_task
+from gateway.store.tasks import read_task
 from tests.store.agent import FACTS, LIMITS, LIMITS_WITH_MONEY, OBSERVE, Agent, settlement
 
 START = 1_000_000
@@ -39,46 +36,6 @@ async def view(agent: Agent, now_ms: int = START) -> TaskView:
 
 def override(kind: OverrideKind = OverrideKind.GRANT, **changes: object) -> Override:
     return Override(kind, "ada", "needed", START, **changes)  # type: ignore[arg-type]
-
-
-async def put(agent: Agent, made: Override) -> None:
-    await apply_override(agent.store.connection, TenantKeys(agent.tenant), agent.task, made)
-
-
-# Figures ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("used", "reserved", "remaining", "percent", "status", "pressure"),
-    [
-        (0, 0, 120, 0, BreachStatus.WITHIN, 0),
-        (59, 0, 61, 49, BreachStatus.WITHIN, 0),
-        (60, 10, 50, 50, BreachStatus.WITHIN, 50),
-        (96, 30, 0, 80, BreachStatus.WITHIN, 80),
-        (120, 0, 0, 100, BreachStatus.WITHIN, 100),
-        (121, 0, 0, 101, BreachStatus.WARNING, 100),
-        (140, 0, 0, 117, BreachStatus.WARNING, 100),
-        (141, 0, 0, 118, BreachStatus.EXCEEDED, 100),
-    ],
-)
-def test_what_follows_from_a_standing(
-    used: int, reserved: int, remaining: int, percent: int, status: BreachStatus, pressure: int
-) -> None:
-    """Grants count as room; what is held is not remaining; boundaries are exact (TRK-2)."""
-    standing = Standing(100, 20, 140, 220, used, reserved)
-    assert standing.remaining == remaining
-    assert standing.percent == percent
-    assert standing.status is status
-    assert standing.pressure == pressure
-
-
-def test_without_a_limit_nothing_follows() -> None:
-    """No comparison, no percentage, no status."""
-    standing = Standing(None, 0, None, None, 7, 3)
-    found = {standing.allowed, standing.remaining, standing.percent, standing.status}
-    assert found == {None}
-    assert standing.pressure is None
-    assert worst_status([standing]) is BreachStatus.WITHIN
 
 
 # One task -----------------------------------------------------------------------------------------
@@ -169,9 +126,11 @@ async def test_executions_of_a_phase(agent: Agent) -> None:
     assert [execution.number for execution in phases[PHASE].executions] == [1]
 
 
-async def test_an_execution_whose_begin_is_not_known(agent: Agent) -> None:
-    """It was opened by a settle whose reserve never arrived."""
+async def test_an_execution_whose_begin_is_not_known(
+    agent: Agent, redis_client: redis.Redis
+) -> None:
     await agent.spend(500)
+    redis_client.hdel(TenantKeys(agent.tenant).task("T"), "x.IMPLEMENT.1.started")
     (execution,) = (await view(agent)).phases[PHASE].executions
     assert execution == Execution(1, None, START, 500, 0)
 
@@ -252,7 +211,7 @@ async def test_a_tripped_task(agent: Agent) -> None:
 
 async def test_a_freed_task_remembers_its_episode(agent: Agent) -> None:
     await trip(agent)
-    await put(agent, override(amounts=Amounts(10_000)))
+    await agent.override(override(amounts=Amounts(10_000)))
     stop = (await view(agent)).summary.stop_loss
     assert (stop.state, stop.code, stop.dimension, stop.since_ms) == (StopState.OK, "", None, None)
     assert (stop.episode, stop.remediation) == (1, "FIX-BUDGET-BREACH-T")
@@ -260,7 +219,7 @@ async def test_a_freed_task_remembers_its_episode(agent: Agent) -> None:
 
 async def test_a_second_episode(agent: Agent) -> None:
     await trip(agent)
-    await put(agent, override(OverrideKind.RESUME))
+    await agent.override(override(OverrideKind.RESUME))
     assert (await view(agent)).summary.stop_loss.state is StopState.OK
     assert (await agent.call("VERIFY")).tripped_now
     stop = (await view(agent)).summary.stop_loss
@@ -275,9 +234,7 @@ async def test_a_trip_whose_total_is_within_again(agent: Agent, redis_client: re
 
 
 @pytest.mark.parametrize("state", ["killed", "blocked"])
-async def test_a_stop_by_an_operator(
-    agent: Agent, redis_client: redis.Redis, state: str
-) -> None:
+async def test_a_stop_by_an_operator(agent: Agent, redis_client: redis.Redis, state: str) -> None:
     await trip(agent)
     redis_client.hset(TenantKeys(agent.tenant).task("T"), "state", state)
     stop = (await view(agent)).summary.stop_loss
@@ -301,7 +258,7 @@ async def test_overrides_and_what_they_change(agent: Agent) -> None:
         override(OverrideKind.PHASE_LIMIT, phase=WorkPhase.THINK, amounts=Amounts(10_000)),
     ]
     for one in made:
-        await put(agent, one)
+        await agent.override(one)
     seen = await view(agent)
     assert list(seen.overrides) == made
     assert seen.summary.totals[TOKENS] == Standing(27_400, 5_000, 37_880, 59_800, 15_800, 0)
@@ -316,7 +273,7 @@ async def test_an_override_that_has_run_out(
     """The reader sees the limits that the next call will be held to, and changes nothing."""
     await agent.call("PLAN")
     keys = TenantKeys(agent.tenant)
-    await put(agent, override(amounts=Amounts(5_000), expires_ms=1 << 50))
+    await agent.override(override(amounts=Amounts(5_000), expires_ms=1 << 50))
     assert (await view(agent, (1 << 50) - 1)).summary.totals[TOKENS].granted == 5_000
     before = redis_client.hgetall(keys.task("T"))
     seen = await view(agent, 1 << 50)
@@ -335,160 +292,20 @@ async def test_a_limit_that_only_an_override_gave(agent: Agent, redis_client: re
         amounts=Amounts(nano_usd=5),
         expires_ms=1 << 50,
     )
-    await put(agent, limit)
+    await agent.override(limit)
     assert (await view(agent)).phases[WorkPhase.THINK].standings[MONEY].limit == 5
     think = (await view(agent, 1 << 50)).phases[WorkPhase.THINK]
     assert think.standings[MONEY] == Standing(None, 0, None, None, 0, 0)
     assert not think.absolute
 
 
-# Many tasks ---------------------------------------------------------------------------------------
-
-
-async def make_tasks(agent: Agent, *names: str, apart_ms: int = 1) -> None:
-    for place, name in enumerate(names):
-        agent.at(START + place * apart_ms)
-        agent.task = name
-        await agent.call("PLAN", 100)
-
-
-async def pages(agent: Agent, limit: int) -> list[list[str]]:
-    """Return the ids of all pages."""
-    after: Place | None = None
-    found = []
-    while True:
-        page = await list_tasks(
-            agent.store.connection, TenantKeys(agent.tenant), limit, after
-        )
-        found.append([task.id for task in page.tasks])
-        after = page.following
-        if after is None:
-            return found
-
-
-async def test_no_tasks(agent: Agent) -> None:
-    assert await pages(agent, 10) == [[]]
-
-
-async def test_newest_first_in_pages(agent: Agent) -> None:
-    await make_tasks(agent, "A", "B", "C", "D", "E")
-    assert await pages(agent, 10) == [["E", "D", "C", "B", "A"]]
-    assert await pages(agent, 5) == [["E", "D", "C", "B", "A"]]
-    assert await pages(agent, 2) == [["E", "D"], ["C", "B"], ["A"]]
-    assert await pages(agent, 1) == [["E"], ["D"], ["C"], ["B"], ["A"]]
-
-
-async def test_tasks_of_the_same_moment(agent: Agent) -> None:
-    """Their ids put them in order, so none is missing and none stands twice."""
-    await make_tasks(agent, "b", "A", "c", "a", "T.1", apart_ms=0)
-    assert await pages(agent, 2) == [["c", "b"], ["a", "T.1"], ["A"]]
-
-
-async def test_a_task_that_comes_between_two_pages(agent: Agent) -> None:
-    """It belongs to the first page, which is over."""
-    await make_tasks(agent, "A", "B", "C")
-    keys = TenantKeys(agent.tenant)
-    first = await list_tasks(agent.store.connection, keys, 2)
-    await make_tasks(agent, "D", apart_ms=100)
-    second = await list_tasks(agent.store.connection, keys, 2, first.following)
-    assert [task.id for task in (*first.tasks, *second.tasks)] == ["C", "B", "A"]
-
-
-async def test_a_place_whose_task_is_gone(agent: Agent) -> None:
-    """A cursor names a place, not a task."""
-    await make_tasks(agent, "A", "B", "C", "D")
-    keys = TenantKeys(agent.tenant)
-    page = await list_tasks(agent.store.connection, keys, 2, Place(START + 2, "CC"))
-    assert [task.id for task in page.tasks] == ["C", "B"]
-
-
-async def test_a_task_whose_hash_is_gone(agent: Agent, redis_client: redis.Redis) -> None:
-    await make_tasks(agent, "A", "B", "C")
-    redis_client.delete(TenantKeys(agent.tenant).task("B"))
-    assert await pages(agent, 10) == [["C", "A"]]
-
-
-async def test_a_summary_is_that_of_the_full_view(agent: Agent) -> None:
-    """Both ways to read a task agree, while a call is open, too."""
-    await trip(agent)
-    await agent.spend(100, "PLAN")
-    agent.effects = OBSERVE
-    await agent.reserve("PLAN")
-    page = await list_tasks(agent.store.connection, TenantKeys(agent.tenant), 1)
-    (listed,) = page.tasks
-    alone = (await view(agent)).summary
-    assert listed.stop_loss == alone.stop_loss
-    assert listed.totals[TOKENS] == alone.totals[TOKENS]
-    assert listed.facts == alone.facts
-
-
-async def test_a_summary_after_an_override_ran_out(
-    agent: Agent, redis_client: redis.Redis
-) -> None:
-    await agent.call("PLAN")
-    await put(agent, override(amounts=Amounts(5_000), expires_ms=1 << 50))
-    keys = TenantKeys(agent.tenant)
-    redis_client.hset(keys.task("T"), "expires", 1)
-    (key,) = [redis_client.lindex(keys.overrides("T"), 0)]
-    redis_client.lset(keys.overrides("T"), 0, key.replace(str(1 << 50), "1"))
-    page = await list_tasks(agent.store.connection, keys, 1)
-    assert page.tasks[0].totals[TOKENS].granted == 0
-
-
-async def test_only_wanted_tasks(agent: Agent) -> None:
-    """A page is filled with what passes; the last page is known to be the last."""
-    await make_tasks(agent, *(f"T-{number}" for number in range(7)))
-    keys = TenantKeys(agent.tenant)
-
-    def even(task: TaskSummary) -> bool:
-        return int(task.id[2:]) % 2 == 0
-
-    first = await list_tasks(agent.store.connection, keys, 3, wanted=even)
-    assert [task.id for task in first.tasks] == ["T-6", "T-4", "T-2"]
-    second = await list_tasks(agent.store.connection, keys, 3, first.following, even)
-    assert [task.id for task in second.tasks] == ["T-0"]
-    assert second.following is None
-
-
-async def test_a_filter_that_matches_nothing_stops_after_a_while(
-    agent: Agent, redis_client: redis.Redis
-) -> None:
-    """Then the page is empty, but there is a next one."""
-    await agent.call("PLAN", 100)
-    keys = TenantKeys(agent.tenant)
-    template = redis_client.dump(keys.task("T")) if False else redis_client.hgetall(keys.task("T"))
-    with redis_client.pipeline() as pipe:
-        for number in range(1_250):
-            pipe.hset(keys.task(f"N-{number}"), mapping=template)
-            pipe.zadd(keys.tasks, {f"N-{number}": START + 1 + number})
-        pipe.execute()
-
-    def first_one(task: TaskSummary) -> bool:
-        return task.id == "T"
-
-    page = await list_tasks(agent.store.connection, keys, 10, wanted=first_one)
-    assert page.tasks == ()
-    assert page.following == Place(START + 251, "N-250")
-    page = await list_tasks(agent.store.connection, keys, 10, page.following, first_one)
-    assert [task.id for task in page.tasks] == ["T"]
-    assert page.following is None
-
-
 async def test_no_store() -> None:
     connection = StoreConnection(StoreAddress(path="/nowhere"))
     with pytest.raises(StoreError):
         await read_task(connection, TenantKeys("x"), "T")
-    with pytest.raises(StoreError):
-        await list_tasks(connection, TenantKeys("x"), 1)
 
 
 def test_no_other_field_ends_like_a_limit() -> None:
     """What has run out is dropped by suffix: nothing but limits may have one."""
-    names = limit_fields(override_free())[::2]
-    assert all(name.rpartition(".")[2] in {"L", "G", "C", "R"} for name in names)
-
-
-def override_free():  # type: ignore[no-untyped-def]
-    from gateway.core.overrides import limits_in_force
-
-    return limits_in_force(LIMITS, (), 0)
+    names = limit_fields(limits_in_force(LIMITS, (), 0))[::2]
+    assert {name.rpartition(".")[2] for name in names} == {"L", "G", "C", "R"}

@@ -176,7 +176,7 @@ class Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     model: str | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
     def text(self) -> str:
         """Return all generated text: content, reasoning, refusal, tool names and arguments."""
@@ -240,7 +240,7 @@ def _read_odd_answer(data: bytes) -> Answer | None:
         choices=_as(list[_Choice], found.get("choices")),
         usage=_as(_Usage, found.get("usage")),
         model=_as(str, found.get("model")),
-        error=None if found.get("error") is None else msgspec.Raw(b"{}"),
+        error=found.get("error"),
     )
 
 

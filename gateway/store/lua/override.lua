@@ -23,25 +23,40 @@ for i = 7, #ARGV, 2 do
   fields[ARGV[i]] = ARGV[i + 1]
 end
 for dimension in string.gmatch(ARGV[4], '[^,]+') do
-  local settled = num(redis.call('HGET', KEYS[2], dimension .. '.S'))
-  local missing = settled - num(fields[dimension .. '.C'])
-  if fields[dimension .. '.C'] and missing > 0 then
+  local line = fields[dimension .. '.C']
+  local missing = line and standing(KEYS[2], dimension, now) - num(line) or 0
+  if missing > 0 then
     return {'short', dimension, int(missing)}
   end
 end
 
+-- A limit that is no longer in force must go: what is there is compared with.
+local gone = {}
+local function forget(name, letters)
+  for _, letter in ipairs(letters) do
+    if not fields[name .. letter] then
+      gone[#gone + 1] = name .. letter
+    end
+  end
+end
+for _, dimension in ipairs(DIMENSIONS) do
+  forget(dimension, {'.L', '.G', '.C', '.R'})
+  for phase in pairs(ORDER) do
+    forget(phase .. '.' .. dimension, {'.L', '.C'})
+  end
+end
+redis.call('HDEL', KEYS[2], 'expires', unpack(gone))
+
 redis.call('HSET', KEYS[2], 'version', int(num(is[2]) + 1), unpack(ARGV, 7))
-if ARGV[6] == '' then
-  redis.call('HDEL', KEYS[2], 'expires')
-else
+if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[2], 'expires', ARGV[6])
 end
 if ARGV[3] ~= '' then
   redis.call('RPUSH', KEYS[3], ARGV[3])
 end
 if ARGV[5] == '1' then
-  redis.call('HDEL', KEYS[2], 'trip', 'trip_code', 'trip_ms')
+  end_trip(KEYS[2])
 else
-  end_trip_if_freed(KEYS[2])
+  end_trip_if_freed(KEYS[2], now)
 end
 return {'applied', int(now)}

@@ -2,18 +2,22 @@
 --
 -- KEYS  1 clock  2 call  3 leases  4 task index  5 task  6.. ancestors, nearest first
 -- ARGV  1 call id   2 now_ms or ''   3 tombstone_ms
--- Returns {'released'}, or {'duplicate'} if the call is not held. An unknown call gets its tombstone,
--- so that a reserve which is still on its way holds nothing.
+-- Returns {'released'}, or {'duplicate'} if the call was settled or released before.
+--
+-- An unknown call gets its tombstone, so that a reserve which is still on its way holds nothing. A
+-- call that expired was charged its hold: that is taken back.
 
 local now = clock(KEYS[1], ARGV[2])
 local call = read_call(KEYS[2])
-if call.state ~= 'held' and call.state ~= 'unknown' then
-  return {'duplicate'}
-end
+local nothing = {tokens = 0, nano_usd = 0, calls = 0}
 if call.state == 'held' then
-  post_everywhere(5, call.phase, call.exec, now, true,
-    {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1},
-    {tokens = 0, nano_usd = 0, calls = 0})
+  local held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
+  post_everywhere(5, call.phase, call.exec, now, true, held, nothing)
+elseif call.state == 'expired' then
+  local back = {tokens = -call.tokens, nano_usd = -call.nano_usd, calls = -1}
+  post_everywhere(5, call.phase, call.exec, now, false, nothing, back)
+elseif call.state ~= 'unknown' then
+  return {'duplicate'}
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'released', ARGV[3])
 return {'released'}

@@ -15,29 +15,19 @@
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'facts', facts}    the snapshot has other facts: plan again
---         {'lapsed'}          an override has run out: limits must be computed anew
+--         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
+--                             out: its limits must be computed anew
 --         {'duplicate'}       this call id was seen before; nothing was changed
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R',
---          scope, ...}        verdict: held | refused | short | in_flight | count
+--          scope, ...}        verdict: held | refused | short | in_flight | count. Nothing is held
+--                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
 -- the last one, of the phase, is {L C S H of each dimension}. Missing values are nil. The figures
 -- are those before this call; an open latency interval is counted in.
 --
--- Order: killed or blocked, tripped, runaway, task, ancestors, phase, then holds. If one refuses,
+-- Order: killed, blocked, tripped, runaway, task, ancestors, phase, then holds. If one refuses,
 -- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
-
-local HEAD = {'facts', 'state', 'phase', 'trip', 'trip_code', 'episode', 'expires',
-              'inflight', 'since'}
-local TASK_FIELDS, PHASE_FIELDS = {unpack(HEAD)}, {'exec', 'inflight', 'since', 'last'}
-for _, dimension in ipairs(DIMENSIONS) do
-  for _, letter in ipairs({'L', 'G', 'C', 'R', 'S', 'H'}) do
-    TASK_FIELDS[#TASK_FIELDS + 1] = dimension .. '.' .. letter
-  end
-  for _, letter in ipairs({'L', 'C', 'S', 'H'}) do
-    PHASE_FIELDS[#PHASE_FIELDS + 1] = dimension .. '.' .. letter
-  end
-end
 
 local call_id, kind, effects = ARGV[1], ARGV[8], ARGV[9]
 local now = clock(KEYS[1], ARGV[2])
@@ -48,31 +38,70 @@ end
 
 -- Read -----------------------------------------------------------------------------------------
 
+local scopes = {}
+local watched = {}  -- balances whose breach refuses, in the order of the rules
+
+local function watch(scope, d, limit, C, R, S, H)
+  if limit and string.sub(effects, scope.first_effect + d, scope.first_effect + d) == 'R' then
+    watched[#watched + 1] = {scope = scope, d = d, C = num(C), R = num(R), S = num(S), H = num(H)}
+  end
+end
+
 local function with_open_interval(settled, inflight, since)
-  if num(inflight) > 0 then
+  if inflight > 0 then
     return int(num(settled) + math.max(0, now - num(since)))
   end
   return settled
 end
 
 local function read_task(key)
-  local v = redis.call('HMGET', key, unpack(TASK_FIELDS))
-  local scope = {facts = v[1], phase = v[3] or '', expires = v[7], inflight = num(v[8]),
-                 since = v[9], state = v[2] or 'open', trip = v[4] or '', balance = {}}
-  scope.reply = {v[2], v[4], v[5], v[6]}
-  for d, dimension in ipairs(DIMENSIONS) do
-    local at = #HEAD + (d - 1) * 6
-    local settled = v[at + 5]
-    if dimension == 'latency_ms' then
-      settled = with_open_interval(settled, v[8], v[9])
-    end
-    scope.balance[d] = {limit = v[at + 1], C = num(v[at + 3]), R = num(v[at + 4]),
-                        S = num(settled), H = num(v[at + 6])}
-    for i = 1, 6 do
-      scope.reply[#scope.reply + 1] = i == 5 and settled or v[at + i]
-    end
+  local v = redis.call('HMGET', key,
+    'facts', 'phase', 'expires', 'inflight', 'since', 'state', 'trip', 'trip_code', 'episode',
+    'tokens.L', 'tokens.G', 'tokens.C', 'tokens.R', 'tokens.S', 'tokens.H',
+    'latency_ms.L', 'latency_ms.G', 'latency_ms.C', 'latency_ms.R', 'latency_ms.S', 'latency_ms.H',
+    'nano_usd.L', 'nano_usd.G', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S', 'nano_usd.H',
+    'calls.L', 'calls.G', 'calls.C', 'calls.R', 'calls.S', 'calls.H')
+  local inflight = num(v[4])
+  v[20] = with_open_interval(v[20], inflight, v[5])
+  return {
+    key = key, prefix = '', first_effect = 0, values = v, facts = v[1], phase = v[2] or '',
+    expires = v[3], inflight = inflight, since = v[5], state = v[6], trip = v[7],
+    trip_code = v[8] or '', episode = num(v[9]), tokens = v[15], nano_usd = v[27], calls = v[33],
+    reply = {unpack(v, 6)},
+  }
+end
+
+local function add_task(scope)
+  local v, place = scope.values, #scopes + 1
+  scopes[place], scope.place = scope, place
+  for d = 1, 4 do
+    local at = 4 + d * 6
+    watch(scope, d, v[at], v[at + 2], v[at + 3], v[at + 4], v[at + 5])
   end
-  scope.trip_code, scope.episode = v[5] or '', num(v[6])
+end
+
+local function add_phase(key, phase)
+  local prefix, place = phase .. '.', #scopes + 1
+  local tokens, latency = prefix .. 'tokens.', prefix .. 'latency_ms.'
+  local nano_usd, calls = prefix .. 'nano_usd.', prefix .. 'calls.'
+  local v = redis.call('HMGET', key,
+    prefix .. 'exec', prefix .. 'inflight', prefix .. 'since', prefix .. 'last',
+    tokens .. 'L', tokens .. 'C', tokens .. 'S', tokens .. 'H',
+    latency .. 'L', latency .. 'C', latency .. 'S', latency .. 'H',
+    nano_usd .. 'L', nano_usd .. 'C', nano_usd .. 'S', nano_usd .. 'H',
+    calls .. 'L', calls .. 'C', calls .. 'S', calls .. 'H')
+  local inflight = num(v[2])
+  v[11] = with_open_interval(v[11], inflight, v[3])
+  local scope = {
+    key = key, prefix = prefix, first_effect = 4, is_phase = true, place = place,
+    execution = num(v[1]), inflight = inflight, since = v[3], last = num(v[4]),
+    tokens = v[8], nano_usd = v[16], calls = v[20], reply = {unpack(v, 5)},
+  }
+  scopes[place] = scope
+  for d = 1, 4 do
+    local at = 1 + d * 4
+    watch(scope, d, v[at], v[at + 1], v[at + 1], v[at + 2], v[at + 3])
+  end
   return scope
 end
 
@@ -81,22 +110,20 @@ if not task.facts then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  redis.call('HSET', KEYS[5], 'created', int(now), unpack(cjson.decode(ARGV[5])))
-  if ARGV[4] ~= 'untagged' then
-    redis.call('ZADD', KEYS[4], now, string.match(KEYS[5], '[^:]*$'))
-  end
+  create_task(KEYS[5], KEYS[4], now, ARGV[4], ARGV[5])
   task = read_task(KEYS[5])
 end
 if task.facts ~= ARGV[4] then
   return {'facts', task.facts}
 end
-if task.expires and now >= num(task.expires) then
-  return {'lapsed'}
-end
-
-local scopes = {task}
+add_task(task)
 for i = 6, #KEYS do
-  scopes[#scopes + 1] = read_task(KEYS[i])
+  add_task(read_task(KEYS[i]))
+end
+for place, scope in ipairs(scopes) do
+  if scope.expires and now >= num(scope.expires) then
+    return {'lapsed', place, int(now)}
+  end
 end
 
 -- The phase is the call's; without one, the task's current phase.
@@ -105,137 +132,103 @@ local line = 'C'
 if phase ~= '' and ORDER[phase] < num(ARGV[7]) then
   line = 'R'
 end
-
-local phase_scope
-if phase ~= '' then
-  local fields = {}
-  for i, field in ipairs(PHASE_FIELDS) do
-    fields[i] = phase .. '.' .. field
-  end
-  local v = redis.call('HMGET', KEYS[5], unpack(fields))
-  phase_scope = {exec = num(v[1]), inflight = num(v[2]), since = v[3], last = num(v[4]),
-                 state = 'open', trip = '', balance = {}, reply = {}, is_phase = true}
-  for d, dimension in ipairs(DIMENSIONS) do
-    local at = 4 + (d - 1) * 4
-    local settled = v[at + 3]
-    if dimension == 'latency_ms' then
-      settled = with_open_interval(settled, v[2], v[3])
-    end
-    phase_scope.balance[d] = {limit = v[at + 1], C = num(v[at + 2]), R = num(v[at + 2]),
-                              S = num(settled), H = num(v[at + 4])}
-    for i = 1, 4 do
-      phase_scope.reply[#phase_scope.reply + 1] = i == 3 and settled or v[at + i]
-    end
-  end
-  scopes[#scopes + 1] = phase_scope
-end
-
-local function refuses(scope, d)
-  local at = scope.is_phase and 4 + d or d
-  return scope.balance[d].limit and string.sub(effects, at, at) == 'R'
-end
+local phase_scope = phase ~= '' and add_phase(KEYS[5], phase) or nil
 
 -- Compare --------------------------------------------------------------------------------------
 
-local function stop(code, place, d)
-  return {code = code, place = place, d = d}
+local function stop(code, scope, d)
+  return {code = code, scope = scope, place = scope.place, dimension = DIMENSIONS[d] or ''}
+end
+
+local function exceeded(scope)
+  return scope.is_phase and 'phase_budget_exceeded' or 'task_budget_exceeded'
 end
 
 local function first_stop()
-  for place, scope in ipairs(scopes) do
-    if scope.state == 'killed' or scope.state == 'blocked' then
-      return stop('task_' .. scope.state, place, 0)
-    end
-  end
-  for place, scope in ipairs(scopes) do
-    for d, dimension in ipairs(DIMENSIONS) do
-      local is = scope.balance[d]
-      if scope.trip == dimension and refuses(scope, d) and is.S > is.C then
-        return stop(scope.trip_code, place, d)
+  for _, state in ipairs({'killed', 'blocked'}) do
+    for _, scope in ipairs(scopes) do
+      if scope.state == state then
+        return stop('task_' .. state, scope, 0)
       end
     end
   end
-  for place, scope in ipairs(scopes) do
-    for d = 1, #DIMENSIONS do
-      local is = scope.balance[d]
-      if not scope.is_phase and refuses(scope, d) and is.S > is.R then
-        return stop('runaway_task', place, d)
-      end
+  for _, is in ipairs(watched) do
+    if is.S > is.C and is.scope.trip == DIMENSIONS[is.d] then
+      return stop(is.scope.trip_code, is.scope, is.d)
     end
   end
-  for place, scope in ipairs(scopes) do
-    for d = 1, #DIMENSIONS do
-      local is = scope.balance[d]
-      if refuses(scope, d) and is.S > is[line] then
-        return stop(scope.is_phase and 'phase_budget_exceeded' or 'task_budget_exceeded', place, d)
-      end
+  for _, is in ipairs(watched) do
+    if is.S > is.R and not is.scope.is_phase then
+      return stop('runaway_task', is.scope, is.d)
+    end
+  end
+  for _, is in ipairs(watched) do
+    if is.S > is[line] then
+      return stop(exceeded(is.scope), is.scope, is.d)
     end
   end
 end
 
 local function first_in_flight()
-  for place, scope in ipairs(scopes) do
-    for d = 1, #DIMENSIONS do
-      local is = scope.balance[d]
-      if refuses(scope, d) and is.S + is.H > is[line] then
-        return stop('budget_in_flight', place, d)
-      end
+  for _, is in ipairs(watched) do
+    if is.S + is.H > is[line] then
+      return stop('budget_in_flight', is.scope, is.d)
     end
   end
 end
 
-local input_low, input, input_nano = num(ARGV[10]), num(ARGV[11]), num(ARGV[12])
-local output, output_min, unit_nano = num(ARGV[13]), num(ARGV[14]), num(ARGV[15])
+local input_low, input, input_nano = amount(ARGV[10]), amount(ARGV[11]), amount(ARGV[12])
+local output, output_min, unit_nano = amount(ARGV[13]), amount(ARGV[14]), amount(ARGV[15])
 local weight = num(ARGV[16])
 
 local function output_tokens(count)
   return math.ceil(count * weight / 1000)
 end
 
-local function affordable_output(d, room)
-  if d == 1 then
-    return math.floor((room - input) * 1000 / weight)
+local function fitting(rest, each, wanted)
+  if rest < 0 then
+    return -1
   end
-  if d == 3 and unit_nano > 0 then
-    return math.floor((room - input_nano) / unit_nano)
+  return each > 0 and math.floor(rest / each) or wanted
+end
+
+local function affordable_output(d, room, wanted, input_tokens)
+  if d == 1 then
+    return fitting((room - input_tokens) * 1000, weight, wanted)
+  end
+  if d == 3 then
+    return fitting(room - input_nano, unit_nano, wanted) + input - input_tokens
   end
   if d == 4 and room < 1 then
     return -1
   end
-  return output
+  return wanted
 end
 
 -- Returns a verdict, and the stop that made it; lowers `output` to what every line leaves.
 local function worst_case()
-  local tightest
-  for place, scope in ipairs(scopes) do
-    for d = 1, #DIMENSIONS do
-      if refuses(scope, d) then
-        local is = scope.balance[d]
-        local affordable = affordable_output(d, is[line] - is.S - is.H)
-        if affordable < output then
-          output, tightest = affordable, stop('', place, d)
-        end
-      end
+  local wanted, best, tightest = output, output, nil
+  for _, is in ipairs(watched) do
+    local room = is[line] - is.S - is.H
+    local affordable = affordable_output(is.d, room, wanted, input)
+    if affordable < output then
+      output, tightest = affordable, is
     end
+    best = math.min(best, affordable_output(is.d, room, wanted, input_low))
   end
   if not tightest then
     return 'held'
   end
-  local slack = input - input_low
-  if slack > 0 and output + slack >= output_min then
-    return 'count', tightest
+  if best > output and best >= output_min then
+    return 'count'
   end
   if output >= output_min then
     return 'held'
   end
-  local scope = scopes[tightest.place]
-  if scope.balance[tightest.d].H > 0 then
-    tightest.code = 'budget_in_flight'
-    return 'in_flight', tightest
+  if tightest.H > 0 then
+    return 'in_flight', stop('budget_in_flight', tightest.scope, tightest.d)
   end
-  tightest.code = scope.is_phase and 'phase_budget_exceeded' or 'task_budget_exceeded'
-  return 'short', tightest
+  return 'short', stop(exceeded(tightest.scope), tightest.scope, tightest.d)
 end
 
 local verdict, stopped = 'held', first_stop()
@@ -252,13 +245,13 @@ end
 
 -- Act ------------------------------------------------------------------------------------------
 
-local execution = phase_scope and phase_scope.exec or 0
+local execution = phase_scope and phase_scope.execution or 0
 local tripped_now = 0
 
-local function reply(held_tokens, held_nano)
+local function reply(held_tokens, held_nano, held_output)
   local out = {verdict, int(now), phase, int(execution), int(held_tokens), int(held_nano),
-               int(output), stopped and stopped.place or 0,
-               stopped and DIMENSIONS[stopped.d] or '', stopped and stopped.code or '',
+               int(held_output), stopped and stopped.place or 0,
+               stopped and stopped.dimension or '', stopped and stopped.code or '',
                tripped_now, line}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
@@ -268,33 +261,35 @@ end
 
 if verdict == 'refused' or verdict == 'short' then
   redis.call('HINCRBY', KEYS[5], 'refused', 1)
-  local scope = scopes[stopped.place]
+  local scope = stopped.scope
   local is_line = stopped.code == 'runaway_task' or stopped.code == 'task_budget_exceeded'
-  if verdict == 'refused' and is_line and scope.trip == '' and not scope.is_phase then
-    scope.reply[4] = int(scope.episode + 1)
-    redis.call('HSET', KEYS[4 + stopped.place], 'trip', DIMENSIONS[stopped.d],
-      'trip_code', stopped.code, 'trip_ms', int(now), 'episode', scope.reply[4])
-    tripped_now = 1
+  if verdict == 'refused' and is_line and not scope.trip and not scope.is_phase then
+    local episode = int(scope.episode + 1)
+    redis.call('HSET', scope.key, 'trip', stopped.dimension, 'trip_code', stopped.code,
+      'trip_ms', int(now), 'episode', episode)
+    scope.reply[4], tripped_now = episode, 1
   end
 end
 if verdict ~= 'held' then
-  return reply(input + output_tokens(output_min), 0)
+  return reply(verdict == 'short' and amount(input + output_tokens(output_min)) or 0, 0, 0)
 end
 
-local held_tokens = input + output_tokens(output)
-local held_nano = input_nano + output * unit_nano
+local held_tokens = amount(input + output_tokens(output))
+local held_nano = amount(input_nano + output * unit_nano)
 
-local function hold(key, prefix, scope, ...)
-  local since = scope.inflight > 0 and scope.since or int(now)
-  redis.call('HSET', key, prefix .. 'inflight', int(scope.inflight + 1), prefix .. 'since', since,
-    prefix .. 'tokens.H', int(scope.balance[1].H + held_tokens),
-    prefix .. 'nano_usd.H', int(scope.balance[3].H + held_nano),
-    prefix .. 'calls.H', int(scope.balance[4].H + 1), ...)
+local function hold(scope, ...)
+  local prefix, since = scope.prefix, scope.inflight > 0 and scope.since or int(now)
+  redis.call('HSET', scope.key,
+    prefix .. 'inflight', int(scope.inflight + 1), prefix .. 'since', since,
+    prefix .. 'last', int(now),
+    prefix .. 'tokens.H', int(num(scope.tokens) + held_tokens),
+    prefix .. 'nano_usd.H', int(num(scope.nano_usd) + held_nano),
+    prefix .. 'calls.H', int(num(scope.calls) + 1), ...)
 end
 
-for place, scope in ipairs(scopes) do
+for _, scope in ipairs(scopes) do
   if not scope.is_phase then
-    hold(KEYS[4 + place], '', scope, 'last', int(now))
+    hold(scope)
   end
 end
 if phase_scope then
@@ -304,11 +299,10 @@ if phase_scope then
     execution = execution + 1
     redis.call('HSET', KEYS[5], 'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
   end
-  hold(KEYS[5], phase .. '.', phase_scope, phase .. '.exec', int(execution),
-    phase .. '.last', int(now), 'phase', phase)
+  hold(phase_scope, phase .. '.exec', int(execution), 'phase', phase)
 end
 redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[5], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
   'parents', table.concat(KEYS, ' ', 6))
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
-return reply(held_tokens, held_nano)
+return reply(held_tokens, held_nano, output)

@@ -20,50 +20,47 @@ local call = read_call(KEYS[2])
 if call.state == 'settled' or call.state == 'released' then
   return {'duplicate'}
 end
-if redis.call('HEXISTS', KEYS[5], 'facts') == 0 then
+
+local function read_task()
+  return redis.call('HMGET', KEYS[5], 'facts', 'tokens.L', 'tokens.G')
+end
+
+local task = read_task()
+if not task[1] then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  redis.call('HSET', KEYS[5], 'created', int(now), unpack(cjson.decode(ARGV[5])))
-  if ARGV[4] ~= 'untagged' then
-    redis.call('ZADD', KEYS[4], now, string.match(KEYS[5], '[^:]*$'))
-  end
+  create_task(KEYS[5], KEYS[4], now, ARGV[4], ARGV[5])
+  task = read_task()
 end
 
-local used = {tokens = num(ARGV[7]), nano_usd = num(ARGV[8]), calls = num(ARGV[9])}
+local tokens, nano_usd, calls = amount(ARGV[7]), amount(ARGV[8]), amount(ARGV[9])
+local used = {tokens = tokens, nano_usd = nano_usd, calls = calls}
 local held = {tokens = 0, nano_usd = 0, calls = 0}
 local phase, execution = call.phase, call.exec
 if call.state == 'held' then
   held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
 elseif call.state == 'expired' then
-  used = {tokens = used.tokens - call.tokens, nano_usd = used.nano_usd - call.nano_usd,
-          calls = used.calls - 1}
-else
-  phase = ARGV[6]
-  if phase ~= '' then
-    execution = int(math.max(1, num(redis.call('HGET', KEYS[5], phase .. '.exec'))))
+  used = {tokens = tokens - call.tokens, nano_usd = nano_usd - call.nano_usd, calls = calls - 1}
+elseif ARGV[6] ~= '' then
+  phase, execution = ARGV[6], redis.call('HGET', KEYS[5], ARGV[6] .. '.exec')
+  if not execution then
+    execution = '1'
     redis.call('HSET', KEYS[5], phase .. '.exec', execution)
   end
 end
 
-local before, after =
-  post_everywhere(5, phase, execution, now, call.state == 'held', held, used)
-for i = 5, #KEYS do
-  end_trip_if_freed(KEYS[i])
-end
+local before, after = post_everywhere(5, phase, execution, now, call.state == 'held', held, used)
 for i, name in ipairs({'input', 'cached_read', 'cache_write', 'output', 'reasoning'}) do
   if ARGV[9 + i] ~= '0' then
-    redis.call('HINCRBY', KEYS[5], 'raw.' .. name, ARGV[9 + i])
+    redis.call('HINCRBY', KEYS[5], 'raw.' .. name, int(amount(ARGV[9 + i])))
   end
 end
-if ARGV[15] == '1' then
-  redis.call('HINCRBY', KEYS[5], 'estimated.calls', 1)
-  redis.call('HINCRBY', KEYS[5], 'estimated.tokens', ARGV[7])
-end
-if ARGV[16] == '1' then
-  redis.call('HINCRBY', KEYS[5], 'would_refuse.calls', 1)
-  redis.call('HINCRBY', KEYS[5], 'would_refuse.tokens', ARGV[7])
+for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
+  if flag == '1' then
+    redis.call('HINCRBY', KEYS[5], name .. '.calls', 1)
+    redis.call('HINCRBY', KEYS[5], name .. '.tokens', int(tokens))
+  end
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'settled', ARGV[3])
-local limit = redis.call('HMGET', KEYS[5], 'tokens.L', 'tokens.G')
-return {'settled', int(before), int(after), limit[1] or '0', limit[2] or '0'}
+return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}

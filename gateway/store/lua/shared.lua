@@ -9,12 +9,20 @@
 
 local DIMENSIONS = {'tokens', 'latency_ms', 'nano_usd', 'calls'}
 
+-- The most that one call is taken to use or hold: ten trillion tokens, $10,000. What is more is a
+-- mangled figure, and must not push a total out of the exact range.
+local MOST = 1e13
+
 local function int(number)
   return string.format('%.0f', number)
 end
 
 local function num(value)
   return tonumber(value or 0) or 0
+end
+
+local function amount(value)
+  return math.max(0, math.min(num(value), MOST))
 end
 
 -- Milliseconds by the server's clock, never running back. `given` replaces the clock in tests.
@@ -32,14 +40,23 @@ local function clock(key, given)
   return now
 end
 
+-- Create a task from its snapshot, a JSON array of field, value, ...; index it unless it is the
+-- bucket of untagged calls.
+local function create_task(key, index, now, facts, snapshot)
+  redis.call('HSET', key, 'created', int(now), unpack(cjson.decode(snapshot)))
+  if facts ~= 'untagged' then
+    redis.call('ZADD', index, now, string.match(key, '[^:]*$'))
+  end
+end
+
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',
 -- or one of its phases with prefix 'PHASE.'. `open` tells whether the call still counts as in
 -- flight. Returns tokens settled before, tokens settled after, and the latency added.
 local function post(key, prefix, now, open, held, used)
-  local was = redis.call('HMGET', key,
-    prefix .. 'inflight', prefix .. 'since', prefix .. 'latency_ms.S',
-    prefix .. 'tokens.S', prefix .. 'tokens.H', prefix .. 'nano_usd.S', prefix .. 'nano_usd.H',
-    prefix .. 'calls.S', prefix .. 'calls.H')
+  local tokens, nano_usd, calls = prefix .. 'tokens.', prefix .. 'nano_usd.', prefix .. 'calls.'
+  local inflight_field, latency_field = prefix .. 'inflight', prefix .. 'latency_ms.S'
+  local was = redis.call('HMGET', key, inflight_field, prefix .. 'since', latency_field,
+    tokens .. 'S', tokens .. 'H', nano_usd .. 'S', nano_usd .. 'H', calls .. 'S', calls .. 'H')
   local inflight, waited = num(was[1]), 0
   if open then
     inflight = inflight - 1
@@ -49,19 +66,42 @@ local function post(key, prefix, now, open, held, used)
   end
   local before = num(was[4])
   local after = before + used.tokens
-  redis.call('HSET', key,
-    prefix .. 'inflight', int(inflight),
-    prefix .. 'latency_ms.S', int(num(was[3]) + waited),
-    prefix .. 'tokens.S', int(after),
-    prefix .. 'tokens.H', int(num(was[5]) - held.tokens),
-    prefix .. 'nano_usd.S', int(num(was[6]) + used.nano_usd),
-    prefix .. 'nano_usd.H', int(num(was[7]) - held.nano_usd),
-    prefix .. 'calls.S', int(num(was[8]) + used.calls),
-    prefix .. 'calls.H', int(num(was[9]) - held.calls))
+  redis.call('HSET', key, inflight_field, int(inflight), latency_field, int(num(was[3]) + waited),
+    tokens .. 'S', int(after),
+    tokens .. 'H', int(num(was[5]) - held.tokens),
+    nano_usd .. 'S', int(num(was[6]) + used.nano_usd),
+    nano_usd .. 'H', int(num(was[7]) - held.nano_usd),
+    calls .. 'S', int(num(was[8]) + used.calls),
+    calls .. 'H', int(num(was[9]) - held.calls))
   return before, after, waited
 end
 
+-- A task's total as it stands: with latency, the time since its first open call began is part of it.
+local function standing(key, dimension, now)
+  local is = redis.call('HMGET', key, dimension .. '.S', 'inflight', 'since')
+  if dimension == 'latency_ms' and num(is[2]) > 0 then
+    return num(is[1]) + math.max(0, now - num(is[3]))
+  end
+  return num(is[1])
+end
+
+local function end_trip(key)
+  redis.call('HDEL', key, 'trip', 'trip_code', 'trip_ms')
+end
+
+-- End a trip whose total is no longer above its cumulative line: a correction or a grant freed it.
+local function end_trip_if_freed(key, now)
+  local trip = redis.call('HGET', key, 'trip')
+  if not trip then
+    return
+  end
+  if standing(key, trip, now) <= num(redis.call('HGET', key, trip .. '.C')) then
+    end_trip(key)
+  end
+end
+
 -- Post to a task, its ancestors (KEYS from `first` on) and the phase execution that admitted it.
+-- What was used is negative where an earlier charge is corrected; that may end a trip.
 local function post_everywhere(first, phase, execution, now, open, held, used)
   local before, after = post(KEYS[first], '', now, open, held, used)
   for i = first + 1, #KEYS do
@@ -74,19 +114,12 @@ local function post_everywhere(first, phase, execution, now, open, held, used)
     redis.call('HINCRBY', KEYS[first], record .. 'latency_ms', int(waited))
     redis.call('HSET', KEYS[first], record .. 'ended', int(now), phase .. '.last', int(now))
   end
+  if used.tokens < 0 or used.nano_usd < 0 or used.calls < 0 then
+    for i = first, #KEYS do
+      end_trip_if_freed(KEYS[i], now)
+    end
+  end
   return before, after
-end
-
--- End a trip whose total is no longer above its cumulative line: a correction or a grant freed it.
-local function end_trip_if_freed(key)
-  local trip = redis.call('HGET', key, 'trip')
-  if not trip or trip == '' then
-    return
-  end
-  local is = redis.call('HMGET', key, trip .. '.S', trip .. '.C')
-  if num(is[1]) <= num(is[2]) then
-    redis.call('HDEL', key, 'trip', 'trip_code', 'trip_ms')
-  end
 end
 
 -- Read what a call holds, or has been charged if it expired.

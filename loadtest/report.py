@@ -1,0 +1,164 @@
+"""`make loadtest`: what the gateway costs, measured on this machine, beside what it may cost.
+
+Exits with 1 if a call was lost or answered wrongly, or if the store's totals differ from the
+provider's.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import SystemRandom
+from typing import TypeVar
+
+import msgspec
+import uvloop
+
+from loadtest.linux import machine
+from loadtest.measurements import (
+    LARGE_BYTES,
+    Figures,
+    Scale,
+    closed,
+    open_loop,
+    refusals,
+    streams,
+    warm_up,
+)
+from loadtest.programs import ProgramError, end_on_sigterm
+from loadtest.station import Station, station
+from loadtest.table import table
+
+_QUICK = Scale(seconds=1.0, slices=1, rounds=5)
+_FEWEST_ROUNDS = 5
+_BUSY_LOAD = 0.5
+_ERRORS_SHOWN = 10
+_MB = 1024 * 1024
+_SCRIPT = ("--script", '{"prompt_tokens": 250, "completion_tokens": 20}')
+_SETTINGS = {
+    "LOG__CALLS": "false",
+    "POLICIES__MODE": "observe",
+    "BUDGETS__FILE": "config/presets/coding_agent.yaml",
+}
+_ENFORCING = {"LOG__CALLS": "false", "POLICIES__MODE": "enforce"}
+_SET_UP = """\
+set-up   one worker, embedded store, policy on (observe; enforce for the refusals), no gateway
+         keys, no call log, other events to a file. 50 tasks in 9 phases, far from their limits,
+         with the headers of openai-python; the provider answers 250 + 20 tokens in 1 KB of JSON"""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Ledger:
+    """What the store was held to: the provider's own journal."""
+
+    calls: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    async def check(self, bench: Station) -> None:
+        """Compare the tasks' totals with what the provider served."""
+        self.problems += await bench.ledger_problems()
+        self.calls += bench.served.calls
+
+
+async def measure(scale: Scale, folder: Path, ledger: Ledger) -> Figures:
+    """Measure everything; each set-up has programs and a state of its own."""
+    end_on_sigterm()
+    rng = SystemRandom()
+    async with station(folder, _SETTINGS, *_SCRIPT) as bench:
+        _say(f"pinned   {bench.pin()}")
+        problems = await _announced("warm-up", warm_up(bench))
+        plain = await _announced("closed loop", closed(bench, scale))
+        opened = await _announced("open loop", open_loop(bench, scale, rng))
+        streamed = await _announced("streams", streams(bench, scale, rng))
+        large = await _announced("large prompts", closed(bench, scale, LARGE_BYTES))
+        peak_rss_mb = bench.peak_rss_bytes / _MB
+        await ledger.check(bench)
+    async with station(folder, _SETTINGS, "--tls", *_SCRIPT) as bench:
+        bench.pin()
+        problems += await warm_up(bench)
+        tls = await _announced("provider on TLS", closed(bench, scale))
+        await ledger.check(bench)
+    async with station(folder, _ENFORCING, *_SCRIPT) as bench:
+        bench.pin()
+        refused = await _announced("refusals", refusals(bench, scale))
+        await ledger.check(bench)
+    return Figures(plain, opened, streamed, large, tls, refused, peak_rss_mb, problems)
+
+
+async def _announced(what: str, measuring: Awaitable[T]) -> T:
+    """Await a measurement; who watches is told which one."""
+    if sys.stderr.isatty():
+        print(f"         {what} ...", file=sys.stderr, flush=True)
+    return await measuring
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    options = _options()
+    scale = _QUICK if options.quick else Scale()
+    given = {"seconds": options.seconds, "rounds": options.rounds}
+    scale = dataclasses.replace(scale, **{k: v for k, v in given.items() if v is not None})
+    load, began, ledger = os.getloadavg()[0], time.monotonic(), Ledger()
+    _introduce(load)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tollgate-load-") as folder:
+            figures = uvloop.run(measure(scale, Path(folder), ledger))
+    except ProgramError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    _say(table(figures))
+    errors = figures.problems + ledger.problems
+    _conclude(errors, ledger, time.monotonic() - began)
+    if options.json:
+        content = {"machine": machine(), "load_average": load, "figures": figures, "errors": errors}
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    return 1 if errors else 0
+
+
+def _introduce(load: float) -> None:
+    _say("Tollgate load test\n")
+    _say(f"machine  {machine()}; load average {load:.2f} before the start")
+    if load > _BUSY_LOAD:
+        _say(f"WARNING  load average above {_BUSY_LOAD}: something else runs here, figures suffer")
+    _say(_SET_UP)
+
+
+def _conclude(errors: Sequence[str], ledger: Ledger, seconds: float) -> None:
+    for error, count in Counter(errors).most_common(_ERRORS_SHOWN):
+        _say(f"error: {error}" + (f" ({count:,} times)" if count > 1 else ""))
+    verdict = "NOT EQUAL" if ledger.problems else "equal"
+    _say(f"\nledger check: {verdict} ({ledger.calls:,} calls, tokens in and out: store, provider)")
+    _say(f"lost or wrong calls: {len(errors) - len(ledger.problems)}; took {seconds:.0f} s")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.report", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less exact, under 40 s")
+    parser.add_argument("--seconds", type=float, help="length of each slice of a measurement")
+    parser.add_argument("--rounds", type=int, help="of the open loop, at least 5")
+    parser.add_argument("--json", type=Path, help="write all figures here too")
+    options = parser.parse_args()
+    if options.rounds is not None and options.rounds < _FEWEST_ROUNDS:
+        parser.error(f"--rounds: at least {_FEWEST_ROUNDS}, or the interval means nothing")
+    if options.seconds is not None and options.seconds <= 0:
+        parser.error("--seconds: more than none")
+    return options
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
