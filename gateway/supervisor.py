@@ -42,6 +42,7 @@ _FLUSH_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _KILL_AFTER_S = 5.0
 _TOKEN_BYTES = 32
+_STORE_TIMEOUT_MS = 5_000  # of the reaper and the admin plane: nobody's call waits for them
 
 
 def serve(settings: Settings, *, strict: bool) -> int:
@@ -161,7 +162,7 @@ class Supervisor:
         return self._embedded.url
 
     async def _connect_store(self, plane: DataPlane) -> RedisStore:
-        self._connection = StoreConnection(parse_store_url(plane.store_url))
+        self._connection = StoreConnection(parse_store_url(plane.store_url), _STORE_TIMEOUT_MS)
         await self._connection.open_or_keep_trying()
         return RedisStore(
             self._connection, lease_ms=plane.lease_ms, tombstone_ms=plane.tombstone_ms
@@ -178,7 +179,7 @@ class Supervisor:
             counters=self._counters,
             event=self._recorder.event,
         )
-        self._admin = web.AppRunner(build_admin(parts), access_log=None)
+        self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()
         await web.SockSite(self._admin, listener).start()
 

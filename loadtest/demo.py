@@ -231,12 +231,10 @@ class Demo:
         totals = read_totals(self._provider)
         billed = totals.prompt_tokens + totals.completion_tokens
         used = await self._used_tokens(billed)
-        same = "the same" if used == billed else "NOT THE SAME"
+        calls, verdict = totals.calls, "the same" if used == billed else f"{used:,}"
         tell = self._narrator
         tell.title("Done.")
-        tell.say(
-            f"The provider billed {billed:,} tokens in {totals.calls} calls; counted: {used:,}, {same}."
-        )
+        tell.say(f"The provider billed {billed:,} tokens in {calls} calls, we counted {verdict}.")
         tell.say("For your own agents: make run, then set OPENAI_BASE_URL and X-Task-Id.")
         return 0 if used == billed else 1
 

@@ -159,8 +159,8 @@ class Generator:
         """Start requests at the moments of `schedule`, whatever becomes of those before."""
         seconds = schedule[-1] if schedule else 0.0
         run = self._begin(len(schedule) / seconds if seconds else 0.0)
-        begin = time.monotonic() + _LEAD_S
         with _without_garbage_collection(), Ticker() as ticker:
+            begin = time.monotonic() + _LEAD_S
             for offset in schedule:
                 await ticker.until(begin + offset)
                 self._start(Sample(begin + offset))
@@ -171,9 +171,9 @@ class Generator:
         """Keep `concurrency` requests under way for so long; begin them spread over `stagger_s`."""
         await self.open(concurrency)
         run = self._begin(0.0)
-        begin = time.monotonic() + _LEAD_S
-        self._send_again_until = begin + seconds
         with _without_garbage_collection(), Ticker() as ticker:
+            begin = time.monotonic() + _LEAD_S
+            self._send_again_until = begin + seconds
             for index in range(concurrency):
                 await ticker.until(begin + stagger_s * index / concurrency)
                 self._start(Sample(time.monotonic()))

@@ -47,18 +47,18 @@ _NEVER_TO_UPSTREAM = HOP_BY_HOP | {
     b"forwarded",
 }
 _NEVER_TO_UPSTREAM_PREFIX = b"x-forwarded-"
+_NONE: frozenset[bytes] = frozenset()
 _NEVER_TO_CLIENT = HOP_BY_HOP | {b"content-length", b"set-cookie"}
 _NEVER_TO_CLIENT_PREFIXES = (b"x-tollgate-", b"x-budget-")
 
 
 def listed_in_connection(headers: Headers) -> frozenset[bytes]:
     """Return the header names that `Connection` lists: they end at this hop."""
-    return frozenset(
-        name.strip().lower()
-        for header, value in headers
-        if header.lower() == b"connection"
-        for name in value.split(b",")
-    )
+    listed: frozenset[bytes] = _NONE
+    for header, value in headers:
+        if header.lower() == b"connection":
+            listed |= {name.strip().lower() for name in value.split(b",")}
+    return listed
 
 
 def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> Headers:

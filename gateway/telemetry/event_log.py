@@ -45,7 +45,7 @@ class EventLog:
             return
         moment = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
         if self._as_text:
-            rest = " ".join(f"{key}={value}" for key, value in fields.items())
+            rest = " ".join(f"{key}={_on_one_line(value)}" for key, value in fields.items())
             self._lines.append(f"{moment[11:23]} {level:<8} {name} {rest}\n".encode())
         else:
             line = {"time": moment, "level": level, "event": name, "from": self._source, **fields}
@@ -59,3 +59,9 @@ class EventLog:
             lines, self._lines = self._lines, []
             self._sink.write(b"".join(lines))
             self._sink.flush()
+
+
+def _on_one_line(value: object) -> str:
+    """Return a value as text that cannot start a line of its own."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -22,7 +22,7 @@ _BUDGETED_KEYS = (
     b"max_completion_tokens",
     b"n",
 )
-_LIMIT_KEYS = ("max_completion_tokens", "max_tokens")
+_LIMIT_KEYS = (b"max_completion_tokens", b"max_tokens")
 _LONGEST_MODEL_NAME = 256
 _MOST_TOKENS = 10**9  # beyond any model: a larger count is nonsense, and sums stay exact
 _MOST_CHOICES = 10_000
@@ -112,11 +112,16 @@ def _output_limit(read: _Body) -> tuple[tuple[bytes, ...], int | None]:
 
     Local servers take -1 for no limit.
     """
-    limits = {key: limit for key in _LIMIT_KEYS if (limit := getattr(read, key)) is not None}
-    if not limits:
-        return (_LIMIT_KEYS[0].encode(),), None
-    limit = None if min(limits.values()) < 0 else max(limits.values())
-    return tuple(key.encode() for key in limits), limit
+    older, newer = read.max_tokens, read.max_completion_tokens
+    if older is None:
+        return (b"max_completion_tokens",), _or_unlimited(newer)
+    if newer is None:
+        return (b"max_tokens",), _or_unlimited(older)
+    return _LIMIT_KEYS, max(older, newer) if min(older, newer) >= 0 else None
+
+
+def _or_unlimited(limit: int | None) -> int | None:
+    return None if limit is None or limit < 0 else limit
 
 
 def edited_body(body: bytes, request: ChatRequest, *, ask_usage: bool, clamp: int | None) -> bytes:
