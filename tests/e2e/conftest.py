@@ -5,13 +5,15 @@ Everything here is on the session's loop: a test module says
 started once; each test has a task of its own.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.running_gateway import Gateway
@@ -19,6 +21,13 @@ from tests.e2e.running_gateway import Gateway
 _tasks = count(1)
 
 StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on uvloop: it sends every write at once, also on a listener that was handed to it."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

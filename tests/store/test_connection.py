@@ -323,6 +323,24 @@ async def test_commands_of_the_turn_in_which_it_was_lost_are_not_sent_later(
         assert await connection.execute("GET", "n") is None
 
 
+async def test_what_is_asked_while_it_closes_fails(start_valkey: StartValkey) -> None:
+    """Nothing of it is written to a connection that is gone."""
+    server = start_valkey()
+    connection = StoreConnection(parse_store_url(server.url))
+    await connection.open()
+
+    async def ask() -> str | None:
+        try:
+            return str(await connection.send("INCR", "n"))
+        except StoreError as error:
+            return error.reason
+
+    _, reason = await asyncio.gather(connection.close(), ask())
+    assert reason == "connection_lost"
+    with server.client() as client:
+        assert client.get("n") is None
+
+
 async def test_closing_ends_what_waits(start_valkey: StartValkey) -> None:
     """And nothing connects any more."""
     server = start_valkey()
@@ -354,26 +372,34 @@ async def test_closing_ends_an_attempt_to_connect(tmp_path: Path) -> None:
         await asyncio.wait_for(server.sessions[1].closed.wait(), PATIENCE_S)
 
 
-async def test_a_server_that_hangs_up_after_the_greeting_is_not_connected_to(
-    tmp_path: Path,
+@pytest.mark.parametrize("answered", [1, 1 + len(NAMES)])
+async def test_a_server_that_hangs_up_during_the_greeting_is_not_connected_to(
+    tmp_path: Path, answered: int
 ) -> None:
-    """The connection must not keep a wire that is gone: it could not be used, nor be lost again."""
+    """The end may come with the last answer, as it does over TLS. A wire that is gone must not be
+    kept: it could be neither used nor lost again.
+    """
 
     def hang_up(session: Session, command: list[bytes]) -> None:
         willing(session, command)
-        if len(session.commands) == 1 + len(NAMES):
+        if len(session.commands) == answered:
             session.transport.close()
 
-    async with ScriptedServer(tmp_path, hang_up) as server:
-        connection = StoreConnection(StoreAddress(path=server.path))
-        for _ in range(20):
+    pem, ca = tmp_path / "ca.pem", trustme.CA()
+    ca.cert_pem.write_to_path(str(pem))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    async with ScriptedServer(tmp_path, hang_up, context) as server:
+        url = f"rediss://localhost:{server.port}?ca_file={pem}"
+        for _ in range(5):
+            connection = StoreConnection(parse_store_url(url))
             try:
                 await connection.open()
             except StoreError as error:
                 assert error.reason == "connection_lost"
             else:
-                await eventually(lambda: not connection.is_connected)
-        await connection.close()
+                await eventually(lambda c=connection: not c.is_connected)  # type: ignore[misc]
+            await connection.close()
 
 
 async def test_a_server_that_hangs_up_on_the_greeting(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ async def test_a_task_that_goes_away_meanwhile_is_not_made_anew(agent: Agent, lo
 
 
 class Meanwhile:
-    """Applies an override while somebody else acts between its reading and its writing."""
+    """Somebody else, who acts between reading a history and each script that follows."""
 
     def __init__(self, agent: Agent, act: Callable[[], object]) -> None:
         self._agent, self._act = agent, act
@@ -125,12 +125,14 @@ class Meanwhile:
         return await self._run(*args)  # type: ignore[arg-type]
 
     async def apply(self, change: Override) -> None:
-        connection = self._agent.store.connection
-        connection.run = self._late_run  # type: ignore[method-assign,assignment]
-        try:
+        with self:
             await self._agent.override(change)
-        finally:
-            connection.run = self._run  # type: ignore[method-assign]
+
+    def __enter__(self) -> None:
+        self._agent.store.connection.run = self._late_run  # type: ignore[method-assign,assignment]
+
+    def __exit__(self, *_: object) -> None:
+        self._agent.store.connection.run = self._run  # type: ignore[method-assign]
 
 
 async def test_two_operators_at_once_both_get_through(agent: Agent, look: Look) -> None:
@@ -348,3 +350,17 @@ async def test_many_gateways_may_find_it_ended_at_once(agent: Agent, look: Look)
     for plan in plans:
         await agent.store.settle(settlement(plan, 1))
     assert look.number("tokens.G") == 0
+
+
+async def test_limits_that_keep_running_out_are_an_error_of_the_store(
+    agent: Agent, look: Look
+) -> None:
+    """No call asks for ever."""
+    await agent.call("PLAN", tokens=1)
+    await agent.override(grant(until=NOW + 500, tokens=5_000))
+    agent.at(NOW + 500)
+    busy = Meanwhile(agent, lambda: look.client.hincrby(look.keys.task("T"), "version", 1))
+    with busy, pytest.raises(StoreError, match="keep running out") as error:
+        await agent.reserve("PLAN")
+    assert error.value.reason == "lapsed"
+    assert look.held()[2] == 0

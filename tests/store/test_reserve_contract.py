@@ -229,7 +229,7 @@ def _named(scope: Scope, number: int, runaway_only: bool) -> Scope:
 
 
 @settings(
-    max_examples=400,
+    max_examples=300,
     derandomize=True,
     deadline=None,
     database=None,
