@@ -60,6 +60,7 @@ class Station:
         self._worker = _one(processes, "gateway.app")
         self._store = _one(processes, "valkey-server", "redis-server")
         self._served = _NO_TOTALS
+        self._settle_s = _SETTLE_S
 
     def pin(self) -> str:
         """Give the gateway a core of its own; return what was done, for people."""
@@ -90,7 +91,7 @@ class Station:
         """Return a run and what it cost, settling and recording included."""
         before = self._spent()
         run = await running
-        await asyncio.sleep(_SETTLE_S)
+        await asyncio.sleep(self._settle_s)
         after = self._spent()
         return run, Cost(
             after.worker_us - before.worker_us,
@@ -106,7 +107,7 @@ class Station:
         for _ in range(_SETTLE_TRIES):
             if not any(task["open_calls"] for task in self.admin.tasks()):
                 return
-            await asyncio.sleep(_SETTLE_S)
+            await asyncio.sleep(self._settle_s)
 
     # The provider's truth against the gateway's store ---------------------------------------------
 
@@ -126,7 +127,7 @@ class Station:
             problems = self._compare()
             if not problems:
                 break
-            await asyncio.sleep(_SETTLE_S)
+            await asyncio.sleep(self._settle_s)
         return problems
 
     @property

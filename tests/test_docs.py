@@ -1,4 +1,4 @@
-"""The documentation says what the code does: links, codes, metrics and step names are held to it."""
+"""The documentation says what the code does: links, codes, metrics and step names hold."""
 
 import re
 from pathlib import Path

@@ -8,6 +8,7 @@ command fails at once instead of waiting.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -192,10 +193,8 @@ class StoreConnection:
         while not self._closed and self._wire is None:
             await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             attempt += 1
-            try:
+            with suppress(StoreError):
                 await self.open()
-            except StoreError:
-                continue
 
     async def close(self) -> None:
         """Close for good; what still waits fails."""
