@@ -97,7 +97,7 @@ class Worker:
         self._connection = StoreConnection(parse_store_url(plane.store_url), plane.store_timeout_ms)
         self._upstreams = Providers(plane.upstreams, loop)
         self._calls, self._loops = TaskGroup(), TaskGroup()
-        refusals = Refusals(plane.refusal_status)
+        refusals, call_ids = Refusals(plane.refusal_status), new_call_ids()
         store = RedisStore(
             self._connection,
             lease_ms=plane.lease_ms,
@@ -114,10 +114,12 @@ class Worker:
                 recorder=self._recorder,
                 tokenizer=TiktokenCounter(),
                 clock=time.monotonic,
-                new_call_id=new_call_ids(),
+                new_call_id=call_ids,
             ),
         )
-        self._server = DataServer(plane, self._carry, refusals, time.monotonic)
+        self._server = DataServer(
+            plane, self._carry, refusals, self._recorder, time.monotonic, call_ids
+        )
 
     def _carry(self, request: Request, downstream: Downstream) -> None:
         self._calls.spawn(self._lifecycle.carry(request, downstream))

@@ -64,7 +64,7 @@ def head_lines(trace: Trace) -> str:
     return lines + budget_header_lines(
         receipt.scopes[0].balances.get(Dimension.TOKENS),
         _phase_balance(receipt),
-        _held_tokens(trace),
+        0 if trace.relay and not trace.relay.sent else _held_tokens(trace),
         receipt.spent_nano_usd,
     )
 

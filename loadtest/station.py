@@ -6,10 +6,11 @@ gateway's CPU time is its own and neither side waits for the other's core.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtest.admin_client import AdminClient
 from loadtest.generator import Run
@@ -60,7 +61,6 @@ class Station:
         self._worker = _one(processes, "gateway.app")
         self._store = _one(processes, "valkey-server", "redis-server")
         self._served = _NO_TOTALS
-        self._settle_s = _SETTLE_S
 
     def pin(self) -> str:
         """Give the gateway a core of its own; return what was done, for people."""
@@ -91,7 +91,7 @@ class Station:
         """Return a run and what it cost, settling and recording included."""
         before = self._spent()
         run = await running
-        await asyncio.sleep(self._settle_s)
+        await asyncio.sleep(_SETTLE_S)
         after = self._spent()
         return run, Cost(
             after.worker_us - before.worker_us,
@@ -107,7 +107,7 @@ class Station:
         for _ in range(_SETTLE_TRIES):
             if not any(task["open_calls"] for task in self.admin.tasks()):
                 return
-            await asyncio.sleep(self._settle_s)
+            await asyncio.sleep(_SETTLE_S)
 
     # The provider's truth against the gateway's store ---------------------------------------------
 
@@ -124,40 +124,17 @@ class Station:
         self.collect_served()
         problems: list[str] = []
         for _ in range(_SETTLE_TRIES):
-            problems = self._compare()
+            tasks = [self.admin.task(task["id"]) for task in self.admin.tasks()]
+            problems = ledger_differences(tasks, self._served)
             if not problems:
                 break
-            await asyncio.sleep(self._settle_s)
+            await asyncio.sleep(_SETTLE_S)
         return problems
 
     @property
     def served(self) -> Totals:
         """What came through the gateway so far."""
         return self._served
-
-    def _compare(self) -> list[str]:
-        tasks = [self.admin.task(task["id"]) for task in self.admin.tasks()]
-        raw = [task["raw_tokens"] for task in tasks]
-        served = self._served
-        pairs = {
-            "calls": (sum(task["totals"]["calls"]["used"] for task in tasks), served.calls),
-            "tokens": (
-                sum(task["totals"]["tokens"]["used"] for task in tasks),
-                served.prompt_tokens + served.completion_tokens,
-            ),
-            "input tokens": (
-                sum(each["input"] + each["cached_read"] for each in raw),
-                served.prompt_tokens,
-            ),
-            "output tokens": (sum(each["output"] for each in raw), served.completion_tokens),
-            "tokens still held": (sum(t["totals"]["tokens"]["reserved"] for t in tasks), 0),
-            "estimated calls": (sum(task["counters"]["estimated"]["calls"] for task in tasks), 0),
-        }
-        return [
-            f"{name}: {stored:,} in the store, {true:,} at the provider"
-            for name, (stored, true) in pairs.items()
-            if stored != true
-        ]
 
 
 @asynccontextmanager
@@ -170,6 +147,31 @@ async def station(
         gateway(folder, provider, settings) as running,
     ):
         yield Station(provider, running)
+
+
+def ledger_differences(tasks: Sequence[Mapping[str, Any]], served: Totals) -> list[str]:
+    """Return where the totals of `tasks`, as the admin API tells them, are not what was served."""
+    raw = [task["raw_tokens"] for task in tasks]
+    tokens = [task["totals"]["tokens"] for task in tasks]
+    pairs = {
+        "calls": (sum(task["totals"]["calls"]["used"] for task in tasks), served.calls),
+        "tokens": (
+            sum(each["used"] for each in tokens),
+            served.prompt_tokens + served.completion_tokens,
+        ),
+        "input tokens": (
+            sum(each["input"] + each["cached_read"] for each in raw),
+            served.prompt_tokens,
+        ),
+        "output tokens": (sum(each["output"] for each in raw), served.completion_tokens),
+        "tokens still held": (sum(each["reserved"] for each in tokens), 0),
+        "estimated calls": (sum(task["counters"]["estimated"]["calls"] for task in tasks), 0),
+    }
+    return [
+        f"{name}: {stored:,} in the store, {true:,} at the provider"
+        for name, (stored, true) in pairs.items()
+        if stored != true
+    ]
 
 
 def _one(processes: Mapping[int, str], *names: str) -> int:

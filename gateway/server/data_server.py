@@ -5,7 +5,8 @@ import socket
 from contextlib import suppress
 
 from gateway.core.configuration import DataPlane
-from gateway.ports import Clock
+from gateway.core.identity import ErrorShape
+from gateway.ports import Answer, Clock, NewCallId, Recorder
 from gateway.server.http1 import Carry, ClientConnection, OpenConnections
 from gateway.server.refusals import Refusals
 
@@ -15,11 +16,21 @@ _SWEEP_S = 1.0
 class DataServer:
     """Serves one inherited listening socket."""
 
-    def __init__(self, plane: DataPlane, carry: Carry, refusals: Refusals, clock: Clock) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        carry: Carry,
+        refusals: Refusals,
+        recorder: Recorder,
+        clock: Clock,
+        new_call_id: NewCallId,
+    ) -> None:
         self._plane = plane
         self._carry = carry
         self._refusals = refusals
+        self._recorder = recorder
         self._clock = clock
+        self._new_call_id = new_call_id
         self._connections = OpenConnections()
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -32,12 +43,23 @@ class DataServer:
     def _connection(self) -> ClientConnection:
         return ClientConnection(
             self._carry,
-            self._refusals,
+            self._refuse,
             self._clock,
             self._connections,
             max_head_bytes=self._plane.max_head_bytes,
             max_body_bytes=self._plane.max_body_bytes,
         )
+
+    def _refuse(self, code: str, message: str) -> tuple[Answer, str]:
+        """Word the answer to a request that cannot be carried, with the lines of its head."""
+        call_id = self._new_call_id()
+        self._recorder.event("request_refused", "warning", call_id=call_id, code=code)
+        answer = self._refusals.answer(code, message, ErrorShape.OPENAI_ANTHROPIC, call_id)
+        lines = (
+            f"x-tollgate-call-id: {call_id}\r\nx-tollgate-decision: refuse\r\n"
+            "x-tollgate-task: -\r\nx-tollgate-phase: -\r\n"
+        )
+        return answer, lines
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from `listener`."""

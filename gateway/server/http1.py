@@ -14,9 +14,7 @@ from http import HTTPStatus
 import httptools
 
 from gateway.core.headers import Headers
-from gateway.core.identity import ErrorShape
 from gateway.ports import Answer, Clock, Flow, Request
-from gateway.server.refusals import Refusals
 
 _REASONS = {status.value: status.phrase.encode("latin-1") for status in HTTPStatus}
 _NO_BODY = frozenset({204, 304})
@@ -25,6 +23,8 @@ _LINGER_S = 1.0
 _MOST_COLLECTED_BYTES = 65_536
 
 Carry = Callable[[Request, "ClientAnswer"], None]
+Refuse = Callable[[str, str], tuple[Answer, str]]
+"""Words the answer for a code and a message, with header lines, each ended by CRLF."""
 
 
 class ClientAnswer:
@@ -145,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(
         self,
         carry: Carry,
-        refusals: Refusals,
+        refuse: Refuse,
         clock: Clock,
         open_connections: "OpenConnections",
         *,
@@ -153,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
         max_body_bytes: int,
     ) -> None:
         self._carry = carry
-        self._refusals = refusals
+        self._worded = refuse
         self._clock = clock
         self._open_connections = open_connections
         self._max_head_bytes = max_head_bytes
@@ -384,9 +384,8 @@ class ClientConnection(asyncio.Protocol):
         self._refused = True
         if self._current is not None:
             return  # answered() closes after the open call
-        answer = self._refusals.answer(code, message, ErrorShape.OPENAI_ANTHROPIC, "-")
         self._current = ClientAnswer(self, b"", keep_alive=False, http_1_0=False)
-        self._current.send(answer, "x-tollgate-decision: refuse\r\n")
+        self._current.send(*self._worded(code, message))
 
 
 def framing_problem(version: str, headers: Headers) -> str:

@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from gateway.core.configuration import DataPlane
-from gateway.ports import Downstream, Request
+from gateway.ports import CallRecord, Downstream, Request
 from gateway.server.data_server import DataServer
 from gateway.server.http1 import ClientAnswer
 from gateway.server.refusals import Refusals
@@ -143,6 +144,20 @@ def open_call(_request: Request, _answer: Downstream) -> None:
     """Leave the call open."""
 
 
+class Told:
+    """ports.Recorder: keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallRecord] = []
+        self.events: list[dict[str, object]] = []
+
+    def call(self, record: CallRecord) -> None:
+        self.calls.append(record)
+
+    def event(self, name: str, level: str = "info", **fields: object) -> None:
+        self.events.append({"event": name, "level": level, **fields})
+
+
 @dataclass
 class Serving:
     """A server on a port, and what it carries."""
@@ -150,6 +165,7 @@ class Serving:
     server: DataServer
     calls: Calls
     port: int
+    told: "Told"
 
     def client(self, **options: Any) -> Client:
         return Client(self.port, **options)
@@ -160,12 +176,16 @@ async def serving(**plane: Any) -> AsyncIterator[Serving]:
     """Run a server; at the end it is drained."""
     calls = Calls()
     settings = DataPlane("unix:///nowhere", **{"drain_ms": 100, **plane})
-    server = DataServer(settings, calls.carry, Refusals(), time.monotonic)
+    told = Told()
+    ids = count(1)
+    server = DataServer(
+        settings, calls.carry, Refusals(), told, time.monotonic, lambda: f"call-{next(ids)}"
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     port = listener.getsockname()[1]
     await server.start(listener)
     try:
-        yield Serving(server, calls, port)
+        yield Serving(server, calls, port, told)
     finally:
         await server.drain()

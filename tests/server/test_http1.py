@@ -177,8 +177,11 @@ async def test_what_two_parsers_could_read_differently_is_refused(data: bytes) -
         assert (reply.status, reply.code) == (400, "invalid_request")
         assert reply.headers["connection"] == "close"
         assert reply.headers["x-tollgate-decision"] == "refuse"
+        assert reply.headers["x-tollgate-call-id"] == reply.json["request_id"] == "call-1"
         assert await client.rest() == b""
         assert not server.calls.requests
+        (told,) = server.told.events
+        assert (told["event"], told["code"]) == ("request_refused", "invalid_request")
 
 
 @pytest.mark.parametrize("data", BAD_REQUESTS.values(), ids=BAD_REQUESTS)

@@ -25,7 +25,7 @@ from tests.store.valkey_server import PATIENCE_S, ValkeyServer
 
 StartValkey = Callable[..., ValkeyServer]
 
-# All that the gateway's user needs; `docs/operations.md` names the same list.
+# All that the data plane and the reaper need of a server that has access lists.
 NEEDED = (
     "+evalsha +eval +script|load +auth +select +ping +time +get +set +del +exists +pexpire "
     "+hget +hmget +hset +hdel +hincrby +hexists +zadd +zrem +zscore +zrangebyscore +lrange +rpush"
