@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -27,6 +28,8 @@ from gateway.server.data_server import DataServer
 from gateway.server.refusals import Refusals
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
+from gateway.store.guard import GuardedStore
+from gateway.store.journal import Journal
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
@@ -104,11 +107,13 @@ class Worker:
             tombstone_ms=plane.tombstone_ms,
             phase_idle_close_ms=plane.phase_idle_close_ms,
         )
+        self._journal = Journal(Path(plane.journal_dir), secrets.token_hex(8))
+        self._guard = GuardedStore(store, self._journal, self._recorder, time.monotonic)
         self._lifecycle = Lifecycle(
             plane,
             rules,
             Doors(
-                store=store,
+                store=self._guard,
                 upstreams=self._upstreams,
                 wording=refusals,
                 recorder=self._recorder,
@@ -133,6 +138,7 @@ class Worker:
         await self._connection.open_or_keep_trying()
         await self._server.start(listener)
         self._loops.spawn(self._heartbeat())
+        self._loops.spawn(self._guard.keep_replaying())
         self._loops.spawn(self._report())
         self._loops.spawn(self._flush_log())
         self._writer.write(frame(Ready(os.getpid())))
@@ -144,6 +150,7 @@ class Worker:
         await self._calls.finish(_SETTLE_WAIT_S)
         await self._loops.finish(0)
         self._tell()
+        self._journal.close()
         await self._connection.close()
         self._log.flush()
 

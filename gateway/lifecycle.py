@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gateway.accounting import MISSING_USAGE_WARNING, account, count_input
 from gateway.core.admission import Verdict
+from gateway.core.allowance import LocalAllowance
 from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
@@ -21,7 +22,7 @@ from gateway.core.estimate import LearnedOutput, exact_input
 from gateway.core.headers import request_headers
 from gateway.core.identity import ErrorShape, Route, Tags, identify
 from gateway.core.phases import Complexity, ImportanceTier
-from gateway.core.policy import StoreFailure
+from gateway.core.policy import Mode, StoreFailure
 from gateway.core.usage import UsageSource
 from gateway.planner import Call, Plan, Planner, read_call
 from gateway.ports import (
@@ -70,6 +71,7 @@ class Lifecycle:
         self._doors = doors
         self._learned = LearnedOutput()
         self._planner = Planner(plane, rules, self._learned)
+        self._allowance = LocalAllowance()
         self._open: dict[str, tuple[Plan, Relay]] = {}
         self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -155,6 +157,7 @@ class Lifecycle:
             else:
                 if receipt.verdict is not Verdict.COUNT:
                     trace.receipt = receipt
+                    self._allowance.renew(call.task)
                     return plan, receipt
                 estimate = exact_input(await count_input(call, self._doors.tokenizer))
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
@@ -188,10 +191,17 @@ class Lifecycle:
         self._doors.recorder.event(
             "store_failed", "error", call_id=trace.call_id, reason=error.reason
         )
-        if plan.policy.store_failure is StoreFailure.CLOSED:
-            raise CallError(
-                "budget_store_unavailable", "The budget store does not answer; ask again shortly."
-            )
+        policy, need = plan.policy, plan.reserve.need
+        if plan.mode is not Mode.ENFORCE or policy.store_failure is StoreFailure.OPEN:
+            return
+        tokens = need.input_high + need.output_tokens(need.output)
+        if policy.store_failure is StoreFailure.ALLOWANCE and self._allowance.take(
+            plan.reserve.task, tokens, policy.allowance_tokens
+        ):
+            return
+        raise CallError(
+            "budget_store_unavailable", "The budget store does not answer; ask again shortly."
+        )
 
     # 5 decide -----------------------------------------------------------------------------------
 

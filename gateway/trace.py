@@ -59,6 +59,8 @@ def head_lines(trace: Trace) -> str:
         f"x-tollgate-policy: {trace.policy_hash}\r\n"
     )
     receipt = trace.receipt
+    if trace.plan is not None and receipt is None:
+        return lines + "x-tollgate-store: unavailable\r\n"
     if receipt is None or not receipt.scopes:
         return lines
     return lines + budget_header_lines(

@@ -17,7 +17,9 @@ class UpstreamSettings:
     """A provider: an origin plus optional path prefix, and how to talk to it.
 
     `provider` prefixes model names in price look-ups; `include_usage` tells whether it accepts
-    `stream_options.include_usage`; `ca_file` replaces the system's certificates.
+    `stream_options.include_usage`; `ca_file` replaces the system's certificates. Without
+    `queue_timeout_ms` a call waits for a connection as long as it may take to open one. `proxy_url`
+    is empty for none. `allow_link_local` allows metadata services' addresses too.
     """
 
     base_url: str
@@ -29,17 +31,22 @@ class UpstreamSettings:
     connect_timeout_ms: int = 10_000
     read_timeout_ms: int = 600_000
     keepalive_ms: int = 75_000
+    queue_timeout_ms: int | None = None
+    max_waiting: int = 1_000
+    allow_link_local: bool = False
+    proxy_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """Everything static that a worker needs; no secrets but the store's URL.
+    """Everything static that a worker needs; no secrets but in the URLs of store and proxies.
 
     `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds both
     reading on after a client left a JSON call and finishing open calls at shutdown.
     """
 
     store_url: str
+    journal_dir: str = "state/journal"
     tenant: str = "default"
     upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
     refusal_status: int = 400

@@ -38,6 +38,7 @@ class StoreFailure(Enum):
 
     OPEN = "open"
     CLOSED = "closed"
+    ALLOWANCE = "allowance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class StopLossPolicy:
     latency_action: Effect = Effect.FLAG
     phase_action: Effect = Effect.FLAG
     store_failure: StoreFailure = StoreFailure.OPEN
+    allowance_tokens: int = 50_000
 
     def __hash__(self) -> int:
         """Return a hash over the name alone: names are unique in a set, and calls look up by it."""

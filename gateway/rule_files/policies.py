@@ -103,6 +103,7 @@ class StopLossDocument(_Document):
     latency_action: Annotated[Effect, _one_of(Effect)] = Effect.FLAG
     phase_action: Annotated[Effect, _one_of(Effect)] = Effect.FLAG
     store_failure: Annotated[StoreFailure, _one_of(StoreFailure)] = StoreFailure.OPEN
+    allowance_tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] = 50_000
 
     def policy(self) -> StopLossPolicy:
         """Return the policy as a value."""
@@ -116,6 +117,7 @@ class StopLossDocument(_Document):
             latency_action=self.latency_action,
             phase_action=self.phase_action,
             store_failure=self.store_failure,
+            allowance_tokens=self.allowance_tokens,
         )
 
 

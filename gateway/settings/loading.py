@@ -276,6 +276,7 @@ def data_plane(settings: Settings, store_url: str) -> DataPlane:
     default_timeout = _REMOTE_STORE_TIMEOUT_MS if settings.redis.url else _EMBEDDED_STORE_TIMEOUT_MS
     return DataPlane(
         store_url=store_url,
+        journal_dir=str(settings.state_dir / "journal"),
         upstreams={
             name: UpstreamSettings(**section.model_dump())
             for name, section in settings.upstreams.items()

@@ -1,6 +1,6 @@
 """Where a provider lives: its base URL taken apart, and the request heads that go there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.core.errors import BadCall, InvalidConfigError
@@ -12,13 +12,17 @@ _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A provider's address; `prefix` stands before every target, `host_header` names the origin."""
+    """A provider's address; `prefix` stands before every target, `host_header` names the origin.
+
+    `proxy_authorization` goes with every request to a proxy that takes requests in absolute form.
+    """
 
     host: str
     port: int
     tls: bool
     host_header: bytes
     prefix: bytes
+    proxy_authorization: bytes = field(default=b"", repr=False)
 
     def __str__(self) -> str:
         """Return the host, with its port if that is not the scheme's own."""
@@ -76,6 +80,8 @@ def request_head(
         b"Host: " + origin.host_header,
         *map(b": ".join, headers),
     ]
+    if origin.proxy_authorization:
+        lines.append(b"Proxy-Authorization: " + origin.proxy_authorization)
     if body_size or method in _WITH_BODY:
         lines.append(b"Content-Length: %d" % body_size)
     line_ends = len(lines) + 1

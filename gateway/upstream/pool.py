@@ -14,9 +14,10 @@ from functools import partial
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.errors import InvalidConfigError, UpstreamError
 from gateway.ports import ResponseSink
+from gateway.upstream.addresses import BlockedAddressError, Resolve
 from gateway.upstream.answer import BROKEN
+from gateway.upstream.dialler import Dialler
 from gateway.upstream.http1 import TIMEOUT, UpstreamConnection, UpstreamExchange
-from gateway.upstream.origin import parse_origin
 
 UNREACHABLE = "upstream_unreachable"
 BUSY = "upstream_busy"
@@ -31,15 +32,22 @@ _Waiting = tuple[asyncio.Future[None], UpstreamExchange]
 class Pool:
     """The connections to the upstream `name`; it implements http1.Keeper.
 
-    Raises InvalidConfigError if the base URL or the CA file is of no use. Must be closed.
+    Raises InvalidConfigError if the base URL, the proxy's URL or the CA file is of no use. Must be
+    closed.
     """
 
     def __init__(
-        self, name: str, settings: UpstreamSettings, loop: asyncio.AbstractEventLoop
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        loop: asyncio.AbstractEventLoop,
+        resolve: Resolve | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
-        self.origin = parse_origin(name, settings.base_url)
+        self._dialler = Dialler(name, settings, loop, resolve)
+        self.origin = self._dialler.origin
+        self._queue_timeout_ms = settings.queue_timeout_ms or settings.connect_timeout_ms
         self._loop = loop
         self._clock = loop.time
         self._tls = _tls_context(name, settings.ca_file) if self.origin.tls else None
@@ -92,12 +100,12 @@ class Pool:
 
     async def _turn(self, exchange: UpstreamExchange) -> None:
         """Wait until the exchange is given a connection, or else a slot to open one on."""
+        if len(self._waiting) >= self.settings.max_waiting:
+            raise self._busy(f"and {len(self._waiting)} calls wait for one")
         turn: asyncio.Future[None] = self._loop.create_future()
         waiting = (turn, exchange)
         self._waiting.append(waiting)
-        timer = self._loop.call_later(
-            self.settings.connect_timeout_ms / 1000, self._give_up_waiting, waiting
-        )
+        timer = self._loop.call_later(self._queue_timeout_ms / 1000, self._give_up_waiting, waiting)
         try:
             await turn
         except asyncio.CancelledError:
@@ -110,9 +118,12 @@ class Pool:
         turn, _ = waiting
         if not turn.done():
             self._waiting.remove(waiting)
-            limit, wait_ms = self.settings.max_connections, self.settings.connect_timeout_ms
-            message = f"all {limit} connections to {self.name} were in use for {wait_ms} ms"
-            turn.set_exception(UpstreamError(BUSY, message, sent=False))
+            turn.set_exception(self._busy(f"for {self._queue_timeout_ms} ms"))
+
+    def _busy(self, how: str) -> UpstreamError:
+        limit = self.settings.max_connections
+        message = f"all {limit} connections to {self.name} were in use {how}"
+        return UpstreamError(BUSY, message, sent=False)
 
     def _leave_queue(self, waiting: _Waiting) -> None:
         """Give back what a call was given in the moment in which it was cancelled."""
@@ -150,21 +161,13 @@ class Pool:
     async def _connect(self, connection: UpstreamConnection) -> None:
         timeout_s = self.settings.connect_timeout_ms / 1000
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._loop.create_connection(
-                    lambda: connection,
-                    self.origin.host,
-                    self.origin.port,
-                    ssl=self._tls,
-                    server_hostname=self.origin.host if self._tls else None,
-                    ssl_handshake_timeout=timeout_s if self._tls else None,
-                )
+            await self._dialler.connect(connection, self._tls, timeout_s)
         except TimeoutError:
             why = f"no connection within {self.settings.connect_timeout_ms} ms"
             raise self._unreachable(why) from None
         except ssl.SSLCertVerificationError as error:
             raise self._unreachable(f"certificate not accepted: {error.verify_message}") from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, BlockedAddressError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
 
     def _refuse_if_closed(self) -> None:

@@ -173,12 +173,16 @@ class Gateway:
         assert len(found) == 1, found
         return found[0]
 
+    def kill_child(self, pid: int) -> None:
+        """End one of its processes without any notice."""
+        os.kill(pid, signal.SIGKILL)
+
     async def stop(self, *, check: bool = True) -> int:
         """Stop by SIGTERM; it ends with code 0 and leaves no process behind."""
         process, children = self.process, self.children()
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        code = await self._ended()
+        code = await self.ended()
         if check:
             assert code == 0, f"exit code {code}:\n{self.log_text}"
             left = [command for pid, command in children.items() if is_alive(pid)]
@@ -190,10 +194,11 @@ class Gateway:
         children = self.children()
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        await self._ended()
+        await self.ended()
         return children
 
-    async def _ended(self) -> int:
+    async def ended(self) -> int:
+        """Wait for the end; return the exit code."""
         process = self.process
         if self._store is not None:
             self._store.close()
