@@ -39,7 +39,8 @@ def chat_body(size_bytes: int, *, stream: bool = False) -> bytes:
         "model": _MODEL,
         "stream": stream,
     }
-    before, quotes, after = json.dumps(request).rpartition('""')
+    # Without white space, as the SDK's HTTP client writes it.
+    before, quotes, after = json.dumps(request, separators=(",", ":")).rpartition('""')
     words = "".join(islice(cycle(WORDS), size_bytes))
     text = words[: size_bytes - len(before) - len(quotes) - len(after)]
     return f'{before}"{text}"{after}'.encode()

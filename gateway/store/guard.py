@@ -25,7 +25,7 @@ from gateway.store.redis_store import RedisStore
 _FAILURES_TO_OPEN = 3
 _OPEN_S = 0.5
 _REPLAY_S = 0.5
-_SCRIPT_FAILED = "err"  # the store answered that this very command cannot be done
+_REFUSED = frozenset({"err", "wrongtype"})  # the store answers: this very command cannot be done
 _NOT_COUNTED = frozenset({"duplicate", "lapsed"})  # answers, not failures to answer
 
 
@@ -179,7 +179,7 @@ class GuardedStore:
                 else:
                     await self._store.release(entry.plan)
             except StoreError as error:
-                if error.reason != _SCRIPT_FAILED:
+                if error.reason not in _REFUSED:
                     raise
                 file.set_aside(entry)
                 self._recorder.event("journal_entry_rejected", "critical", error=str(error))

@@ -1,0 +1,174 @@
+"""The guard fails fast while the store is away, and forgets nothing of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core.errors import StoreError
+from gateway.ports import CallRecord
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.store.guard import Breaker, GuardedStore
+from gateway.store.journal import Journal
+from gateway.store.redis_store import RedisStore
+from tests.store.agent import Agent, Look, settlement
+from tests.store.valkey_server import ValkeyServer
+
+
+class Events:
+    """A recorder that remembers names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def event(self, name: str, level: str = "info", **fields: Any) -> None:
+        self.names.append(name)
+
+    def call(self, record: CallRecord) -> None: ...
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_breaker_opens_after_failures_in_a_row() -> None:
+    """Then one probe per half second passes; its success closes the breaker."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    for _ in range(2):
+        breaker.failed()
+    breaker.succeeded()
+    for _ in range(3):
+        breaker.enter()
+        breaker.failed()
+    with pytest.raises(StoreError) as error:
+        breaker.enter()
+    assert error.value.reason == "breaker_open"
+    clock.now += 0.51
+    breaker.enter()
+    with pytest.raises(StoreError):
+        breaker.enter()
+    breaker.succeeded()
+    breaker.enter()
+    assert breaker.is_closed
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def guard(store: RedisStore, folder: Path, events: Events, clock: Clock) -> GuardedStore:
+    return GuardedStore(store, Journal(folder, "w"), events, clock)
+
+
+async def test_a_well_store_is_passed_through(
+    store: RedisStore, tenant: str, look: Look, tmp_path: Path, events: Events, clock: Clock
+) -> None:
+    """Reserve, heartbeat, settle and release are the store's own; nothing is journalled."""
+    guarded, agent = guard(store, tmp_path, events, clock), Agent(store, tenant)
+    plan, other = agent.plan("VERIFY"), agent.plan("VERIFY")
+    assert (await guarded.reserve(plan)).held_tokens == 17_048
+    await guarded.reserve(other)
+    assert guarded.facts_of(tenant, "T") == await guarded.read_facts(tenant, "T")
+    assert await guarded.heartbeat(tenant, [(plan, 0, 0)]) == []
+    assert (await guarded.settle(settlement(plan))).tokens_after == 15_800
+    await guarded.release(other)
+    assert guarded.is_well
+    assert await guarded.replay() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_a_dead_store_missed_is_replayed_once(
+    start_valkey: Callable[..., ValkeyServer],
+    tenant: str,
+    tmp_path: Path,
+    events: Events,
+    clock: Clock,
+) -> None:
+    """Settlements and releases wait in the journal; replaying them twice changes nothing."""
+    server = start_valkey("--appendonly", "yes")
+    connection = StoreConnection(parse_store_url(server.url), 200)
+    await connection.open()
+    store = RedisStore(connection)
+    guarded, agent = guard(store, tmp_path / "j", events, clock), Agent(store, tenant)
+    used, unused = agent.plan("VERIFY"), agent.plan("VERIFY")
+    await guarded.reserve(used)
+    await guarded.reserve(unused)
+    server.kill()
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            await guarded.reserve(agent.plan())
+    assert not guarded.is_well
+    assert not (await guarded.settle(settlement(used))).duplicate
+    await guarded.release(unused)
+    saved = [(path, path.read_bytes()) for path in (tmp_path / "j").iterdir()]
+    assert await guarded.replay() == 0  # still away: it stays
+    await connection.close()
+
+    server.start()
+    again = StoreConnection(parse_store_url(server.url))
+    await again.open()
+    late = guard(RedisStore(again), tmp_path / "j", events, clock)
+    assert await late.replay() == 2
+    for path, data in saved:
+        path.write_bytes(data)
+    assert await late.replay() == 2
+    with server.client() as client:
+        found = client.hmget(f"tg:{{{tenant}}}:task:T", "tokens.S", "tokens.H", "inflight")
+    assert found == ["15800", "0", "0"]
+    assert {"store_breaker_opened", "journalled", "journal_replayed"} <= set(events.names)
+    await again.close()
+
+
+async def test_without_store_and_journal_the_caller_has_to_go_on_trying(
+    valkey: str, tenant: str, tmp_path: Path, events: Events, clock: Clock
+) -> None:
+    """A journal that cannot be written is told, loudly."""
+    unconnected = RedisStore(StoreConnection(parse_store_url(valkey)))
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    guarded, agent = guard(unconnected, blocked / "j", events, clock), Agent(unconnected, tenant)
+    with pytest.raises(StoreError) as error:
+        await guarded.settle(settlement(agent.plan("VERIFY")))
+    assert error.value.reason == "journal_failed"
+    assert "journal_failed" in events.names
+
+
+async def test_an_entry_that_the_store_refuses_is_set_aside(
+    store: RedisStore,
+    tenant: str,
+    redis_client: Any,
+    tmp_path: Path,
+    events: Events,
+    clock: Clock,
+) -> None:
+    """One entry that cannot be applied does not hold up the others; a person can look at it."""
+    agent = Agent(store, tenant)
+    journal = Journal(tmp_path, "w")
+    unconnected = RedisStore(StoreConnection(parse_store_url("unix:///nowhere")))
+    failing = GuardedStore(unconnected, journal, events, clock)
+    await failing.settle(settlement(agent.plan("VERIFY")))
+    await failing.settle(settlement(agent.plan("VERIFY"), 700))
+    journal.close()
+    [file] = tmp_path.glob("*.jsonl")
+    call_id = file.read_text().split('"call_id":"')[1].split('"')[0]
+    redis_client.set(f"tg:{{{tenant}}}:call:{call_id}", "not a hash")
+    guarded = guard(store, tmp_path, events, clock)
+    await guarded.replay()
+    assert redis_client.hget(f"tg:{{{tenant}}}:task:T", "tokens.S") == "700"
+    [rejected] = tmp_path.glob("*.rejected")
+    assert call_id in rejected.read_text()
+    assert "journal_entry_rejected" in events.names
