@@ -1,4 +1,4 @@
-"""The journal keeps what the store could not take, whole or not at all, for one reader at a time."""
+"""The journal keeps what the store could not take, whole or not at all, for one reader."""
 
 import asyncio
 import os
