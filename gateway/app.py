@@ -10,18 +10,20 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from gateway.control import Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.control import Ready, Start, Telemetry, TlsFiles, UseRules, frame, receive
 from gateway.core.configuration import DataPlane, Rules
-from gateway.core.errors import StoreError
+from gateway.core.errors import StoreError, TollgateError
 from gateway.lifecycle import Doors, Lifecycle
 from gateway.ports import Downstream, NewCallId, Request
 from gateway.server.data_server import DataServer
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
 _SETTLE_WAIT_S = 5.0
+_BACKLOG = 1_024
+_LINGER_S = 1.0  # for a request that was on its way when the drain began
+_LOOK_S = 0.02
 _GC_THRESHOLD = 20_000  # a call leaves few cycles behind; the default of 700 looks every few calls
 
 
@@ -87,10 +92,97 @@ def build_admin(parts: "AdminParts") -> "web.Application":
     return build(parts)
 
 
+def server_tls(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context for clients over TLS. Raises TollgateError, naming the file."""
+    for key, file in (("cert", files.cert), ("key", files.key)):
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise TollgateError(
+                f"server.tls_{key}_file: {file} cannot be read ({error.strerror}). Remedy: name a "
+                "PEM file that the gateway's user may read."
+            ) from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # Without a password here, an encrypted key would be asked for at the terminal.
+        context.load_cert_chain(files.cert, files.key, password=lambda: "")
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise TollgateError(
+            f"server.tls_cert_file {files.cert} and server.tls_key_file {files.key} cannot be used "
+            f"({why}). Remedy: the first holds the certificate and its chain, the second its key, "
+            "without a password; both as PEM."
+        ) from None
+    return context
+
+
+class Front(DataServer):
+    """The data plane's listener with TLS, and with an end that no client races with.
+
+    A client may send a request in the moment in which its idle connection is closed; it could not
+    know whether that was carried. So a connection is closed only behind an answer that said
+    `connection: close`, or when it has been idle for a while since the drain began.
+    """
+
+    tls: ssl.SSLContext | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept clients from `listener`."""
+        if self.tls is None:
+            await super().start(listener)
+            return
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._connection,
+            sock=listener,
+            backlog=_BACKLOG,
+            ssl=self.tls,
+            ssl_handshake_timeout=self._plane.header_timeout_ms / 1000,
+        )
+        self._sweep = loop.call_later(0, self._close_idle)
+
+    async def drain(self) -> None:
+        """Accept no more, let open calls finish within `drain_ms`, then cut the rest."""
+        if self._server is not None:
+            self._server.close()
+        began = self._clock()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._plane.drain_ms / 1000):
+                while self._connections:
+                    self._let_go(began)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._connections.none_left.wait(), _LOOK_S)
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _let_go(self, began: float) -> None:
+        """Make every connection end with its next answer, or after its linger."""
+        lingering_since = self._clock() - _LINGER_S
+        for connection in list(self._connections):
+            answer = connection._current
+            if answer is None:
+                connection._closing = True
+                idle_since = max(began, connection.last_active_at)
+                if connection.is_between_requests and idle_since < lingering_since:
+                    connection.close()
+            elif not answer.started:
+                answer._keep_alive = False
+
+
 class Worker:
     """One data-plane process: a listener it inherited, a store connection, pools of upstreams."""
 
-    def __init__(self, plane: DataPlane, rules: Rules, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        rules: Rules,
+        writer: asyncio.StreamWriter,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._plane = plane
         self._writer = writer
@@ -122,9 +214,10 @@ class Worker:
                 new_call_id=call_ids,
             ),
         )
-        self._server = DataServer(
+        self._server = Front(
             plane, self._carry, refusals, self._recorder, time.monotonic, call_ids
         )
+        self._server.tls = tls
 
     def _carry(self, request: Request, downstream: Downstream) -> None:
         self._calls.spawn(self._lifecycle.carry(request, downstream))
@@ -186,15 +279,16 @@ async def run_worker(control: socket.socket, listener: socket.socket) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    worker = Worker(first.plane, first.rules, writer)
+    tls = server_tls(first.tls) if first.tls else None
+    worker = Worker(first.plane, first.rules, writer, tls)
     await worker.start(listener)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     listening = loop.create_task(_listen(reader, worker, stop))
     await stop.wait()
-    listening.cancel()
     await worker.stop()
+    listening.cancel()
     writer.close()
 
 

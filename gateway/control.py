@@ -9,11 +9,19 @@ from gateway.core.configuration import DataPlane, Rules
 _LENGTH_BYTES = 4
 
 
+class TlsFiles(msgspec.Struct, frozen=True):
+    """PEM files for clients that connect over TLS."""
+
+    cert: str
+    key: str
+
+
 class Start(msgspec.Struct, tag=True):
     """To a worker, first of all: what to run on."""
 
     plane: DataPlane
     rules: Rules
+    tls: TlsFiles | None = None
 
 
 class UseRules(msgspec.Struct, tag=True):

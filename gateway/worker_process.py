@@ -1,39 +1,48 @@
-"""A worker as the supervisor sees it: a child process, a control socket, what it reports."""
+"""Workers as the supervisor sees them: child processes, control sockets, what they report.
+
+A place always has one process that serves; beside it, in a rolling reload, one that starts and
+those that drain. All accept from the same listener, so its queue is never without a taker.
+"""
 
 import asyncio
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from gateway.child import dies_with_parent
 from gateway.control import Ready, Start, Telemetry, UseRules, frame, receive
-from gateway.core.configuration import DataPlane, Rules
+from gateway.core.configuration import Rules
 from gateway.telemetry.counters import Counters
 
 
 class WorkerProcess:
-    """One place for a worker; `run` fills it with a process until that ends."""
+    """One process, from its start to its end."""
 
-    def __init__(
-        self, number: int, plane: DataPlane, listener: socket.socket, counters: Counters
-    ) -> None:
-        self.number = number
+    def __init__(self, start: Start, listener: socket.socket, counters: Counters) -> None:
         self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
         self.open_calls = 0
         self.exit_code: int | None = None
-        self._plane = plane
+        self._start = start
         self._listener = listener
         self._counters = counters
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._told_to_stop = False
 
-    @property
-    def pid(self) -> int | None:
-        """Return the process id while there is a process."""
-        return self._process.pid if self._process else None
+    async def run(self) -> None:
+        """Start the process and return when it has ended."""
+        try:
+            await self._run()
+        finally:
+            self.ready.clear()
+            self.open_calls = 0
+            self._process = self._writer = None
+            self.ended.set()
 
-    async def run(self, rules: Rules) -> None:
-        """Start a process and return when it has ended."""
+    async def _run(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -46,13 +55,12 @@ class WorkerProcess:
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         self._writer = writer
-        writer.write(frame(Start(self._plane, rules)))
+        if self._told_to_stop:
+            self._terminate()
+        writer.write(frame(self._start))
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._listen(reader)
         self.exit_code = await process.wait()
-        self.ready.clear()
-        self.open_calls = 0
-        self._process = self._writer = None
         writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -66,24 +74,112 @@ class WorkerProcess:
 
     def use_rules(self, rules: Rules) -> None:
         """Tell the worker to use other rules; one that is just starting gets them at its start."""
+        self._start.rules = rules
         if self._writer is not None:
             self._writer.write(frame(UseRules(rules)))
 
     async def stop(self, wait_s: float) -> None:
         """Let the worker drain; kill it if that takes too long."""
-        process = self._process
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            process.terminate()
+        self._told_to_stop = True
+        self._terminate()
         try:
-            await asyncio.wait_for(process.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self.ended.wait()
         except TimeoutError:
             self.kill()
-            await process.wait()
+            await self.ended.wait()
+
+    def _terminate(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
 
     def kill(self) -> None:
         """End the worker at once."""
+        self._told_to_stop = True
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
+
+
+class WorkerPlace:
+    """One place for a worker: the process that serves now, and those before and after it."""
+
+    def __init__(
+        self,
+        number: int,
+        new_process: Callable[[], WorkerProcess],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.number = number
+        self.exit_code: int | None = None
+        self._new_process = new_process
+        self._spawn = spawn
+        self._serving: WorkerProcess | None = None
+        self._alive: set[WorkerProcess] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether a process accepts calls here."""
+        return self._serving is not None and self._serving.ready.is_set()
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many calls are carried, those of draining processes included."""
+        return sum(process.open_calls for process in self._alive)
+
+    async def until_ready(self) -> None:
+        """Wait for the first process that is ready."""
+        while not self.is_ready:
+            await asyncio.sleep(0.01)
+
+    async def serve(self) -> None:
+        """See that a process serves; return when one has ended that was not replaced before."""
+        if self._serving is None or self._serving.ended.is_set():
+            self._serving = self._begin()
+        serving = self._serving
+        while True:
+            await serving.ended.wait()
+            if serving is self._serving:
+                self.exit_code = serving.exit_code
+                return
+            serving = self._serving
+
+    def _begin(self) -> WorkerProcess:
+        process = self._new_process()
+        self._alive.add(process)
+        self._spawn(self._run(process))
+        return process
+
+    async def _run(self, process: WorkerProcess) -> None:
+        try:
+            await process.run()
+        finally:
+            self._alive.discard(process)
+
+    async def replace(self) -> WorkerProcess | None:
+        """Start another process and let it take over; return the one to be stopped now.
+
+        None if the new one ended before it was ready: then all is as it was.
+        """
+        successor = self._begin()
+        while not successor.ready.is_set():
+            if successor.ended.is_set():
+                return None
+            await asyncio.sleep(0.01)
+        predecessor, self._serving = self._serving, successor
+        return predecessor
+
+    def use_rules(self, rules: Rules) -> None:
+        """Tell all processes to use other rules."""
+        for process in self._alive:
+            process.use_rules(rules)
+
+    async def stop(self, wait_s: float) -> None:
+        """Let all processes drain."""
+        await asyncio.gather(*(process.stop(wait_s) for process in list(self._alive)))
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in list(self._alive):
+            process.kill()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def busy_s() -> float:
+    """CPU time that the machine has spent on anything, time stolen by its host included."""
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, _machine_times()[:8])
+    return (user + nice + system + irq + soft + steal) * _TICK_US / 1_000_000
+
+
+def own_cpu_s() -> float:
+    """CPU time of this process and of all its descendants that have ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
 def pin(pid: int, cores: Iterable[int]) -> None:
     """Let a process, with all its threads, run on these cores only."""
     for thread in os.listdir(f"/proc/{pid}/task"):
@@ -61,6 +74,10 @@ def machine() -> str:
         f"{platform.system()} {platform.release().partition('-')[0]}, "
         f"Python {platform.python_version()}"
     )
+
+
+def _machine_times() -> list[str]:
+    return Path("/proc/stat").read_text().splitlines()[0].split()[1:]
 
 
 def _stat(pid: int) -> list[str]:

@@ -21,7 +21,7 @@ from typing import TypeVar
 import msgspec
 import uvloop
 
-from loadtest.linux import machine
+from loadtest.linux import busy_s, machine, own_cpu_s
 from loadtest.measurements import (
     LARGE_BYTES,
     Figures,
@@ -39,6 +39,7 @@ from loadtest.table import table
 _QUICK = Scale(seconds=1.0, slices=1, rounds=5)
 _FEWEST_ROUNDS = 5
 _BUSY_LOAD = 0.5
+_BUSY_SHARE = 0.1
 _ERRORS_SHOWN = 10
 _MB = 1024 * 1024
 _SCRIPT = ("--script", '{"prompt_tokens": 250, "completion_tokens": 20}')
@@ -101,14 +102,33 @@ async def _announced(what: str, measuring: Awaitable[T]) -> T:
     return await measuring
 
 
+class Conditions:
+    """How quiet the machine was: on a busy one every figure is too high."""
+
+    def __init__(self) -> None:
+        self.load_before = os.getloadavg()[0]
+        self._began = time.monotonic()
+        self._others_before_s = busy_s() - own_cpu_s()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._began
+
+    @property
+    def others_share(self) -> float:
+        """What others have used since, as a share of one core; once our programs have ended."""
+        return max(0.0, busy_s() - own_cpu_s() - self._others_before_s) / self.seconds
+
+
 def main() -> int:
     """Measure, print, and return the exit code."""
     options = _options()
     scale = _QUICK if options.quick else Scale()
     given = {"seconds": options.seconds, "rounds": options.rounds}
     scale = dataclasses.replace(scale, **{k: v for k, v in given.items() if v is not None})
-    load, began, ledger = os.getloadavg()[0], time.monotonic(), Ledger()
-    _introduce(load)
+    conditions, ledger = Conditions(), Ledger()
+    _introduce(conditions)
     try:
         with tempfile.TemporaryDirectory(prefix="tollgate-load-") as folder:
             figures = uvloop.run(measure(scale, Path(folder), ledger))
@@ -117,29 +137,39 @@ def main() -> int:
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    _say(table(figures))
+    others_share = conditions.others_share
     errors = figures.problems + ledger.problems
-    _conclude(errors, ledger, time.monotonic() - began)
+    _say(table(figures))
+    _conclude(errors, ledger)
+    _say(f"took {conditions.seconds:.0f} s; other processes used {others_share:.0%} of one core")
+    if others_share > _BUSY_SHARE:
+        _say("WARNING  the machine was not quiet: all figures are too high")
     if options.json:
-        content = {"machine": machine(), "load_average": load, "figures": figures, "errors": errors}
+        content = {
+            "machine": machine(),
+            "load_before": conditions.load_before,
+            "others_share": others_share,
+            "figures": figures,
+            "errors": errors,
+        }
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
     return 1 if errors else 0
 
 
-def _introduce(load: float) -> None:
-    _say("Tollgate load test\n")
-    _say(f"machine  {machine()}; load average {load:.2f} before the start")
+def _introduce(conditions: Conditions) -> None:
+    load = conditions.load_before
+    _say(f"Tollgate load test\n\nmachine  {machine()}; load average {load:.2f} before the start")
     if load > _BUSY_LOAD:
         _say(f"WARNING  load average above {_BUSY_LOAD}: something else runs here, figures suffer")
     _say(_SET_UP)
 
 
-def _conclude(errors: Sequence[str], ledger: Ledger, seconds: float) -> None:
+def _conclude(errors: Sequence[str], ledger: Ledger) -> None:
     for error, count in Counter(errors).most_common(_ERRORS_SHOWN):
         _say(f"error: {error}" + (f" ({count:,} times)" if count > 1 else ""))
     verdict = "NOT EQUAL" if ledger.problems else "equal"
     _say(f"\nledger check: {verdict} ({ledger.calls:,} calls, tokens in and out: store, provider)")
-    _say(f"lost or wrong calls: {len(errors) - len(ledger.problems)}; took {seconds:.0f} s")
+    _say(f"lost or wrong calls: {len(errors) - len(ledger.problems)}")
 
 
 def _options() -> argparse.Namespace:

@@ -98,7 +98,7 @@ def test_every_kind_and_key_of_a_policy_is_described() -> None:
             for key in keys:
                 assert f"| `{key}` |" in section
             if not field.is_required() and name != "match":
-                assert rows()[name][2] == f"`{getattr(field.default, "value", field.default)}`"
+                assert rows()[name][2] == f"`{getattr(field.default, 'value', field.default)}`"
     for mode in Mode:
         assert mode.value in rows()["mode"][1]
 

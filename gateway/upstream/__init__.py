@@ -9,7 +9,7 @@
     addresses   what a name resolves to, and which addresses are blocked
     proxy       which proxy the environment wants, and what is said to it
 
-`answer`, `origin` and `proxy` do no I/O. Errors are `UpstreamError`s of the codes `upstream_unreachable`,
-`upstream_busy`, `upstream_timeout`, `upstream_protocol_error` and `upstream_broken`; BadCall
-`invalid_header` refuses a request that cannot be put on the wire.
+`answer`, `origin` and `proxy` do no I/O. Errors are `UpstreamError`s of the codes
+`upstream_unreachable`, `upstream_busy`, `upstream_timeout`, `upstream_protocol_error` and
+`upstream_broken`; BadCall `invalid_header` refuses a request that cannot be put on the wire.
 """

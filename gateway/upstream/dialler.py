@@ -3,14 +3,20 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from gateway.core.configuration import UpstreamSettings
-from gateway.upstream.addresses import Found, Resolve, allowed, resolver
+from gateway.upstream.addresses import Found, Resolve, SocketAddress, allowed, resolver
 from gateway.upstream.origin import Origin, parse_origin
 from gateway.upstream.proxy import Proxy, connect_answer, connect_request, parse_proxy
 
 _READ_BYTES = 4_096
+
+_T = TypeVar("_T")
+_Attempt = Callable[[socket.AddressFamily, SocketAddress, asyncio.Timeout], Awaitable[_T]]
 
 
 class Dialler:
@@ -47,10 +53,13 @@ class Dialler:
         `timeout_s`, which all addresses share.
         """
         async with asyncio.timeout(timeout_s):
-            sock = await self._socket(timeout_s)
+            if self._proxy is None or tls is None:
+                direct = partial(self._direct, protocol, tls, timeout_s)
+                await self._first_of_all(direct, timeout_s)
+                return
+            sock = await self._first_of_all(self._socket, timeout_s)
             try:
-                if self._proxy is not None and tls is not None:
-                    await self._tunnel(sock, self._proxy)
+                await self._tunnel(sock, self._proxy)
             except BaseException:
                 sock.close()
                 raise
@@ -58,27 +67,51 @@ class Dialler:
                 lambda: protocol,
                 sock=sock,
                 ssl=tls,
-                server_hostname=self._host if tls else None,
-                ssl_handshake_timeout=timeout_s if tls else None,
+                server_hostname=self._host,
+                ssl_handshake_timeout=timeout_s,
             )
 
-    async def _socket(self, timeout_s: float) -> socket.socket:
-        """Return a socket that is connected to the first address that answers."""
+    async def _first_of_all(self, attempt: _Attempt[_T], timeout_s: float) -> _T:
+        """Try each address until one answers."""
         deadline = self._loop.time() + timeout_s
         found = await self._addresses()
-        failures: dict[str, OSError] = {}
+        failures: list[tuple[str, OSError]] = []
         for number, (family, address) in enumerate(found):
-            left = deadline - self._loop.time()
+            # An address that does not answer must leave time for those behind it.
+            share = asyncio.timeout((deadline - self._loop.time()) / (len(found) - number))
             try:
-                # An address that does not answer must leave time for those behind it.
-                async with asyncio.timeout(left / (len(found) - number)):
-                    return await self._connected(family, address)
+                async with share:
+                    return await attempt(family, address, share)
             except OSError as error:
-                failures[address[0]] = error
+                if share.when() is None:  # it did answer
+                    raise
+                failures.append((address[0], error))
         if len(failures) == 1:
-            raise next(iter(failures.values()))
-        tried = [f"{address}: {error or 'no answer'}" for address, error in failures.items()]
+            raise failures[0][1]
+        tried = [f"{address}: {str(error) or 'no answer'}" for address, error in failures]
         raise OSError("; ".join(tried) or "its name has no address")
+
+    async def _direct(
+        self,
+        protocol: asyncio.Protocol,
+        tls: ssl.SSLContext | None,
+        timeout_s: float,
+        family: socket.AddressFamily,
+        address: SocketAddress,
+        share: asyncio.Timeout,
+    ) -> None:
+        def answered() -> asyncio.Protocol:
+            share.reschedule(None)
+            return protocol
+
+        await self._loop.create_connection(
+            answered,
+            *address[:2],
+            family=family,
+            ssl=tls,
+            server_hostname=self._host if tls else None,
+            ssl_handshake_timeout=timeout_s if tls else None,
+        )
 
     async def _addresses(self) -> list[Found]:
         """Return where to connect. Through a proxy the name is the proxy's to resolve."""
@@ -90,8 +123,8 @@ class Dialler:
         found = list(await self._resolve(host, port))
         return found if self._any_address else list(allowed(host, found))
 
-    async def _connected(
-        self, family: socket.AddressFamily, address: tuple[object, ...]
+    async def _socket(
+        self, family: socket.AddressFamily, address: SocketAddress, _share: asyncio.Timeout
     ) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:

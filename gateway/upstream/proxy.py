@@ -95,7 +95,7 @@ def is_exempt(no_proxy: str, host: str, port: int) -> bool:
 
     Its entries, with commas or spaces in between: `*`; a host, which stands for those below it
     too; `.suffix` or `*.suffix` for those below only; an address; a network, 10.0.0.0/8. Each but
-    the first and last may have a port. Names are compared, not resolved.
+    a network may have a port. Names are compared, not resolved.
     """
     return any(
         _names(entry, host.lower(), port) for entry in no_proxy.lower().replace(",", " ").split()
@@ -103,8 +103,6 @@ def is_exempt(no_proxy: str, host: str, port: int) -> bool:
 
 
 def _names(entry: str, host: str, port: int) -> bool:
-    if entry == "*":
-        return True
     address = literal(host)
     if "/" in entry:
         try:
@@ -115,11 +113,15 @@ def _names(entry: str, host: str, port: int) -> bool:
     if entry_port not in ("", str(port)):
         return False
     if address is not None:
-        return literal(name) == address
-    name = name.removeprefix("*").rstrip(".")
-    if name.startswith("."):
-        return host.endswith(name)
-    return bool(name) and (host == name or host.endswith(f".{name}"))
+        return name == "*" or literal(name) == address
+    return _names_host(name, host)
+
+
+def _names_host(name: str, host: str) -> bool:
+    if name == "*":
+        return True
+    suffix = name.removeprefix("*").rstrip(".")
+    return bool(suffix) and (host == suffix or host.endswith(f".{suffix.removeprefix('.')}"))
 
 
 def _split_port(entry: str) -> tuple[str, str]:

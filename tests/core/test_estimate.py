@@ -23,7 +23,7 @@ from gateway.core.estimate import (
     text_bytes,
 )
 
-IMAGE = base64.b64encode(random.Random(1).randbytes(3_000)).decode()  # noqa: S311
+IMAGE = base64.b64encode(random.Random(1).randbytes(3_000)).decode()
 
 
 @functools.cache
@@ -218,7 +218,7 @@ def test_before_twenty_calls_2048_are_expected() -> None:
 def test_p90_by_nearest_rank(calls: int, p90: int) -> None:
     """The smallest output that nine in ten calls did not exceed, in whatever order they came."""
     outputs = list(range(1, calls + 1))
-    random.Random(calls).shuffle(outputs)  # noqa: S311
+    random.Random(calls).shuffle(outputs)
     assert learned(outputs).expected("m", "PLAN", 128_000) == p90
 
 

@@ -124,7 +124,9 @@ async def test_the_other_worker_is_not_disturbed(
     headers = {"x-task-id": task, "x-fake-ttfb-ms": "3000"}
     async with gateway.client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
         calling = [
-            asyncio.ensure_future(client.post("/v1/chat/completions", json=REQUEST, headers=headers))
+            asyncio.ensure_future(
+                client.post("/v1/chat/completions", json=REQUEST, headers=headers)
+            )
             for _ in range(20)
         ]
         await until(lambda: len(provider.journal) == 20, "twenty calls at the provider")
@@ -138,9 +140,7 @@ async def test_the_other_worker_is_not_disturbed(
     assert int(fields.get("expired.calls", 0)) == len(lost)
 
 
-async def test_the_whole_gateway(
-    start_gateway: StartGateway, tmp_path: Path, task: str
-) -> None:
+async def test_the_whole_gateway(start_gateway: StartGateway, tmp_path: Path, task: str) -> None:
     """Killed and started again on the same state: the store ended with its parent, totals are
     there, the open call is charged."""
     state_dir = tmp_path / "state"
@@ -175,9 +175,7 @@ async def settled_call(gateway: Gateway, task: str, calls: int = 1) -> None:
     await gateway.settled(task, calls)
 
 
-async def test_only_the_supervisor(
-    start_gateway: StartGateway, tmp_path: Path, task: str
-) -> None:
+async def test_only_the_supervisor(start_gateway: StartGateway, tmp_path: Path, task: str) -> None:
     """Its children end by themselves: workers drain first, and the store never is an orphan."""
     state_dir = tmp_path / "state"
     gateway = await start_gateway(state_dir=state_dir, **QUICK)

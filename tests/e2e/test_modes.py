@@ -145,9 +145,7 @@ async def test_switching_the_stop_loss_off_frees_a_tripped_task(
     assert ("SIGHUP" if by_signal else "file change") in causes
 
 
-async def test_a_policy_that_changes(
-    start_gateway: StartGateway, files: Files, task: str
-) -> None:
+async def test_a_policy_that_changes(start_gateway: StartGateway, files: Files, task: str) -> None:
     """From the next call on; answers name the policies that were in force."""
     gateway = await start_gateway(**files.settings)
     await tripped(gateway, task)
@@ -199,9 +197,7 @@ async def test_an_invalid_reload_keeps_the_last_good(
     assert (await call(gateway, task, phase="VERIFY")).status_code == 200
 
 
-async def test_a_file_that_goes_away(
-    start_gateway: StartGateway, files: Files, task: str
-) -> None:
+async def test_a_file_that_goes_away(start_gateway: StartGateway, files: Files, task: str) -> None:
     """A file in the middle of being replaced must not bring the defaults back."""
     gateway = await start_gateway(**files.settings)
     before = await gateway.ready()
@@ -371,6 +367,8 @@ async def test_a_tripped_parent_refuses_its_children(enforcing: Gateway, task: s
     await enforcing.settled(task, 2)
     answer = await call(enforcing, f"{task}.other", parent=task, phase="VERIFY")
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith(f"Task {task} exceeded token budget: 40,100")
+    assert answer.json()["error"]["message"].startswith(
+        f"Task {task} exceeded token budget: 40,100"
+    )
     assert enforcing.task(task)["trip"] == "tokens"
     assert "trip" not in enforcing.task(f"{task}.other")

@@ -28,7 +28,11 @@ ALWAYS = {
     "x-tollgate-policy",
 }
 BUDGET = {
-    *(f"x-budget-{s}-tokens-{k}" for s in ("task", "phase") for k in ("limit", "used", "remaining")),
+    *(
+        f"x-budget-{s}-tokens-{k}"
+        for s in ("task", "phase")
+        for k in ("limit", "used", "remaining")
+    ),
     "x-budget-task-cost-usd-used",
     "x-budget-status",
     "x-budget-pressure",
@@ -157,9 +161,7 @@ async def test_pipelined_calls_are_answered_in_order(gateway: Gateway, task: str
     """Whatever each takes."""
     async with Client(port_of(gateway.url)) as client:
         client.send(
-            raw_chat(task, "X-Fake-Ttfb-Ms: 100")
-            + raw("GET", "/v1/models")
-            + raw_chat(task)
+            raw_chat(task, "X-Fake-Ttfb-Ms: 100") + raw("GET", "/v1/models") + raw_chat(task)
         )
         kinds = [(await client.reply()).json["object"] for _ in range(3)]
     assert kinds == ["chat.completion", "list", "chat.completion"]
@@ -229,9 +231,7 @@ async def test_tags_go_on_where_the_upstream_wants_them(
     assert provider.requests[0].header(b"baggage") == b"task.phase=PLAN"
 
 
-async def answers_of_all_kinds(
-    gateway: Gateway, task: str
-) -> dict[str, httpx.Response]:
+async def answers_of_all_kinds(gateway: Gateway, task: str) -> dict[str, httpx.Response]:
     """Return answers by what they are."""
     tags = {"x-task-id": task, "x-task-phase": "VERIFY"}
     spend = tags | {"x-fake-prompt-tokens": "40000"}
@@ -257,9 +257,7 @@ async def refused(client: httpx.AsyncClient, gateway: Gateway, task: str) -> htt
     return await client.post("/v1/chat/completions", json=CHAT, headers=tags)
 
 
-async def test_every_answer_says_what_the_contract_promises(
-    enforcing: Gateway, task: str
-) -> None:
+async def test_every_answer_says_what_the_contract_promises(enforcing: Gateway, task: str) -> None:
     """Of its call always, of the budget where it was asked for."""
     answers = await answers_of_all_kinds(enforcing, task)
     found = {kind: ours(answer.headers) for kind, answer in answers.items()}
@@ -484,7 +482,11 @@ async def test_a_client_that_leaves_a_stream(
 ) -> None:
     """The provider is told to stop; what was seen is charged."""
     async with Client(port_of(gateway.url)) as client:
-        client.send(raw_chat(task, "X-Fake-Chunk-Delay-Ms: 20", "X-Fake-Completion-Tokens: 5000", stream=True))
+        client.send(
+            raw_chat(
+                task, "X-Fake-Chunk-Delay-Ms: 20", "X-Fake-Completion-Tokens: 5000", stream=True
+            )
+        )
         await client.reader.readuntil(b'"content":" reads"')
     fields = await gateway.settled(task, 1)
     await provider.until(lambda: provider.journal[0].aborted, 30)
@@ -582,5 +584,3 @@ async def test_nothing_secret_is_logged(gateway: Gateway, task: str) -> None:
     await gateway.settled(task, 1)
     await until(lambda: gateway.log_events("call", task=task), "the log line")
     assert "CANARY" not in gateway.log_text
-
-

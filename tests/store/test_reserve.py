@@ -244,6 +244,16 @@ async def test_an_execution_with_an_open_call_stays_open(agent: Agent, look: Loo
     assert look.number("x.PLAN.1.ended") == 2_000_000
 
 
+async def test_a_phase_is_idle_from_the_end_of_its_last_call(agent: Agent) -> None:
+    """Not from its beginning."""
+    plan, _ = await agent.reserve("PLAN")
+    agent.at(1_050_000)
+    await agent.store.settle(settlement(plan, 1))
+    await agent.call("THINK", tokens=1)
+    agent.at(1_109_999)
+    assert (await agent.call("PLAN", tokens=1)).execution == 1
+
+
 async def test_how_long_an_idle_phase_stays_open_is_a_setting(agent: Agent) -> None:
     """`phase_idle_close_ms`."""
     quick = replace(agent, store=RedisStore(agent.store.connection, phase_idle_close_ms=100))
@@ -319,6 +329,18 @@ async def test_a_stopped_task_is_refused_in_any_mode(agent: Agent, look: Look, s
     _, receipt = await agent.reserve("PLAN", effects=OBSERVE)
     assert (receipt.verdict, receipt.stop_code) == (Verdict.REFUSED, f"task_{state}")
     assert (receipt.stop_dimension, receipt.tripped_now) == (None, False)
+
+
+async def test_killed_is_told_before_blocked(agent: Agent, look: Look) -> None:
+    """Though the one is an ancestor's and the other the task's own."""
+    facts = replace(FACTS, parents=("up",))
+    await agent.reserve("PLAN", facts=facts)
+    look.client.hset(look.keys.task("T"), "state", "blocked")
+    look.client.hset(look.keys.task("up"), "state", "killed")
+    _, receipt = await agent.reserve("PLAN", facts=facts)
+    assert receipt.stop_code == "task_killed"
+    assert receipt.stop_scope is not None
+    assert receipt.stop_scope.name == "up"
 
 
 async def test_an_open_latency_interval_counts_already(agent: Agent) -> None:

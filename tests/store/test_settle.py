@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.core.admission import Need
 from gateway.core.budget import Dimension
 from gateway.core.usage import Usage, UsageSource
 from gateway.ports import Settled
@@ -181,9 +182,11 @@ async def test_a_late_settlement_corrects_what_expiry_charged(
     agent: Agent, look: Look, actual: int
 ) -> None:
     """Up or down, everywhere; afterwards everything is as if it had come in time."""
-    plan, _ = await agent.reserve("PLAN", facts=UP)
+    need = Need(15_000, 15_000, 900, 2_048, 0, 1)
+    plan, _ = await agent.reserve("PLAN", facts=UP, need=need)
     agent.at(1_030_000)
     await agent.store.expire_due(agent.tenant)
+    assert look.number("nano_usd.S") == 2_948
     settled = await agent.store.settle(settlement(plan, actual, 33))
     assert settled == Settled(False, 17_048, actual, 23_400)
     for task, scope in EVERYWHERE:
@@ -197,13 +200,14 @@ async def test_a_late_settlement_corrects_what_expiry_charged(
 
 async def test_a_late_release_takes_back_what_expiry_charged(agent: Agent, look: Look) -> None:
     """A worker that was frozen finds out that nothing had been sent: nothing is charged."""
-    plan, _ = await agent.reserve("PLAN", facts=UP)
+    plan, _ = await agent.reserve("PLAN", facts=UP, need=Need(10, 10, 900, 5, 0, 1))
     agent.at(1_030_000)
     await agent.store.expire_due(agent.tenant)
     for _ in range(2):
         await agent.store.release(plan)
         for task, scope in EVERYWHERE:
-            assert look.settled(task, scope) == look.number(f"{scope}calls.S", task) == 0
+            for total in ("tokens.S", "nano_usd.S", "calls.S"):
+                assert look.number(scope + total, task) == 0
             assert look.held(task, scope) == NOTHING_HELD
     assert look.call(plan.call_id) == {"state": "released"}
 

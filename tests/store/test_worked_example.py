@@ -131,6 +131,7 @@ async def test_a_grant_that_is_too_small_changes_nothing(agent: Agent, look: Loo
     assert look.task() == before
     assert look.client.llen(look.keys.overrides("T")) == 0
     await agent.override(grant(3_520))
+    assert "trip" not in look.task()
     assert (await agent.call("VERIFY")).verdict is Verdict.HELD
 
 

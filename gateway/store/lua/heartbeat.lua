@@ -32,7 +32,7 @@ for arg = 3, #ARGV, 4 do
   local id, last = ARGV[arg], key + num(ARGV[arg + 1]) - 1
   local call = read_call(KEYS[key])
   if call.state == 'held' then
-    redis.call('ZADD', KEYS[2], 'XX', now + num(ARGV[2]), id)
+    redis.call('ZADD', KEYS[2], now + num(ARGV[2]), id)
     for offset, dimension in ipairs({'tokens', 'nano_usd'}) do
       local more = amount(ARGV[arg + 1 + offset]) - call[dimension]
       if more > 0 then
