@@ -14,7 +14,6 @@ import ssl
 import sys
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from gateway.core.errors import StoreError, TollgateError
 from gateway.lifecycle import Doors, Lifecycle
 from gateway.ports import Downstream, NewCallId, Request
 from gateway.server.data_server import DataServer
+from gateway.server.http1 import ClientConnection
 from gateway.server.refusals import Refusals
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -48,6 +48,7 @@ _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
 _SETTLE_WAIT_S = 5.0
 _BACKLOG = 1_024
+_HANDSHAKE_S = 10.0
 _LINGER_S = 1.0  # for a request that was on its way when the drain began
 _LOOK_S = 0.02
 _GC_THRESHOLD = 20_000  # a call leaves few cycles behind; the default of 700 looks every few calls
@@ -127,50 +128,55 @@ class Front(DataServer):
     """
 
     tls: ssl.SSLContext | None = None
+    drain_s = 0.0
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from `listener`."""
         if self.tls is None:
             await super().start(listener)
             return
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        # Everything but the server itself is started there, on a duplicate that takes nobody.
+        await super().start(listener.dup())
+        if self._server is not None:
+            self._server.close()
+        self._server = await asyncio.get_running_loop().create_server(
             self._connection,
             sock=listener,
             backlog=_BACKLOG,
             ssl=self.tls,
-            ssl_handshake_timeout=self._plane.header_timeout_ms / 1000,
+            ssl_handshake_timeout=_HANDSHAKE_S,
         )
-        self._sweep = loop.call_later(0, self._close_idle)
 
     async def drain(self) -> None:
-        """Accept no more, let open calls finish within `drain_ms`, then cut the rest."""
+        """Accept no more, let open calls finish within `drain_s`, then cut the rest."""
         if self._server is not None:
             self._server.close()
-        began = self._clock()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._plane.drain_ms / 1000):
-                while self._connections:
-                    self._let_go(began)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._connections.none_left.wait(), _LOOK_S)
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for connection in list(self._connections):
-            connection.abort()
-
-    def _let_go(self, began: float) -> None:
-        """Make every connection end with its next answer, or after its linger."""
-        lingering_since = self._clock() - _LINGER_S
-        for connection in list(self._connections):
-            answer = connection._current
-            if answer is None:
-                connection._closing = True
-                idle_since = max(began, connection.last_active_at)
-                if connection.is_between_requests and idle_since < lingering_since:
+        clock, idle_since = asyncio.get_running_loop().time, dict[ClientConnection, float]()
+        deadline = clock() + self.drain_s
+        while self.open_connections and (now := clock()) < deadline:
+            for connection in self._clients():
+                if not _ends_with_its_next_answer(connection):
+                    idle_since.pop(connection, None)
+                elif now - idle_since.setdefault(connection, now) > _LINGER_S:
                     connection.close()
-            elif not answer.started:
-                answer._keep_alive = False
+            await asyncio.sleep(_LOOK_S)
+        for connection in self._clients():
+            connection.abort()
+        await super().drain()
+
+    def _clients(self) -> list[ClientConnection]:
+        return [guest for guest in self._shared.guests if isinstance(guest, ClientConnection)]
+
+
+def _ends_with_its_next_answer(connection: ClientConnection) -> bool:
+    """Make the next answer that begins the connection's last; return whether it is idle."""
+    answer = connection._current
+    if answer is None:
+        connection._closing = True
+        return not (connection._in_head or connection._in_body)
+    if not answer.started:
+        answer._keep_alive = False
+    return False
 
 
 class Worker:
@@ -214,10 +220,9 @@ class Worker:
                 new_call_id=call_ids,
             ),
         )
-        self._server = Front(
-            plane, self._carry, refusals, self._recorder, time.monotonic, call_ids
-        )
+        self._server = Front(plane, self._carry, refusals, self._recorder, time.monotonic, call_ids)
         self._server.tls = tls
+        self._server.drain_s = plane.drain_ms / 1000
 
     def _carry(self, request: Request, downstream: Downstream) -> None:
         self._calls.spawn(self._lifecycle.carry(request, downstream))

@@ -19,7 +19,8 @@ class AdminToken:
 
 def banner(settings: Settings, rules: Rules, data: Any, admin: Any, token: AdminToken) -> str:
     """Return the text; `data` and `admin` are socket addresses."""
-    base, admin_url = _origin(data), _origin(admin)
+    base = _origin(data, "https" if settings.server.tls_cert_file else "http")
+    admin_url = _origin(admin)
     source = settings.budgets.file if rules.budgets_source == "file" else "built-in defaults"
     policies = ", ".join(
         f"{policy.name} ({policy.mode.value})" for policy in rules.policies.stop_loss
@@ -54,6 +55,6 @@ def banner(settings: Settings, rules: Rules, data: Any, admin: Any, token: Admin
     return "\n".join(lines)
 
 
-def _origin(address: Any) -> str:
+def _origin(address: Any, scheme: str = "http") -> str:
     host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,17 +1,20 @@
 """The parent process: owns the listeners, the embedded store, the workers and the admin plane.
 
 A dead child is started again with backoff; a dead worker loses nothing but its open sockets. Rules
-are validated here, once, and broadcast. SIGTERM or Ctrl-C drains, a second one forces.
+are validated here, once, and broadcast. SIGTERM or Ctrl-C drains, a second one forces; SIGUSR2
+replaces the workers one by one.
 """
 
 import asyncio
 import ipaddress
+import os
 import secrets
 import signal
 import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
-from gateway.app import TaskGroup, build_admin, event_log
+from gateway.app import TaskGroup, build_admin, event_log, server_tls
 from gateway.banner import AdminToken, banner
+from gateway.control import Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.findings import errors_among
@@ -30,17 +34,20 @@ from gateway.settings import Settings, data_plane
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
+from gateway.store.examine import may_evict, refuse_cluster
 from gateway.store.keys import TenantKeys
 from gateway.store.reaper import Reaper
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.recorder import CountingRecorder
-from gateway.worker_process import WorkerProcess
+from gateway.upstream.proxy import environment_proxy
+from gateway.worker_process import WorkerPlace, WorkerProcess
 
 _WATCH_S = 1.0
 _FLUSH_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-_KILL_AFTER_S = 5.0
+_KILL_AFTER_S = 8.0  # more than a worker takes behind its drain to settle and close
+_MOST_ROLLS = 2
 _TOKEN_BYTES = 32
 _STORE_TIMEOUT_MS = 5_000  # of the reaper and the admin plane: nobody's call waits for them
 
@@ -63,7 +70,7 @@ async def _serve(settings: Settings, *, strict: bool) -> int:
         await supervisor.run()
     finally:
         await supervisor.stop()
-    return 0
+    return 1 if supervisor.was_forced else 0
 
 
 class Supervisor:
@@ -79,7 +86,10 @@ class Supervisor:
         self._embedded: EmbeddedStore | None = None
         self._connection: StoreConnection | None = None
         self._admin: web.AppRunner | None = None
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[WorkerPlace] = []
+        self.was_forced = False
+        self._rolls = 0
+        self._one_roll = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._rules: Rules | None = None
         self._started_at = asyncio.get_running_loop().time()
@@ -91,26 +101,33 @@ class Supervisor:
         self._take_signals()
         settings = self._settings
         check_bind(settings)
+        tls = tls_files(settings)
         rules = self._rules = self._first_rules(strict=strict)
         data, admin = (
             self._listen(settings.server.host, settings.server.port),
             self._listen(settings.admin.host, settings.admin.port),
         )
         store_url = await self._start_store()
-        plane = data_plane(settings, store_url)
+        plane = data_plane(settings, store_url, partial(environment_proxy, os.environ))
         store = await self._connect_store(plane)
         token = admin_token(settings)
         await self._start_admin(admin, store, plane, token.secret)
         for number in range(settings.server.workers):
-            worker = WorkerProcess(number, plane, data, self._counters)
+            worker = WorkerPlace(number, partial(self._process, plane, tls, data), self._spawn)
             self._workers.append(worker)
             self._spawn(self._keep_alive(worker))
         self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
-        await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        await asyncio.gather(*(worker.was_ready.wait() for worker in self._workers))
         text = banner(settings, rules, data.getsockname(), admin.getsockname(), token)
         print(text, flush=True)
+
+    def _process(
+        self, plane: DataPlane, tls: TlsFiles | None, listener: socket.socket
+    ) -> WorkerProcess:
+        assert self._rules is not None  # loaded before the first worker  # noqa: S101
+        return WorkerProcess(Start(plane, self._rules, tls), listener, self._counters)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._loops.spawn(work)
@@ -120,9 +137,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload("SIGHUP")))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self.replace_workers()))
 
     def _told_to_stop(self) -> None:
         if self._stopping.is_set():
+            self.was_forced = True
             for worker in self._workers:
                 worker.kill()
         self._stopping.set()
@@ -164,6 +183,12 @@ class Supervisor:
     async def _connect_store(self, plane: DataPlane) -> RedisStore:
         self._connection = StoreConnection(parse_store_url(plane.store_url), _STORE_TIMEOUT_MS)
         await self._connection.open_or_keep_trying()
+        if self._connection.is_connected:
+            await refuse_cluster(self._connection)
+            if await may_evict(self._connection):
+                self._recorder.event(
+                    "store_may_evict", "error", remedy="set maxmemory-policy noeviction"
+                )
         return RedisStore(
             self._connection, lease_ms=plane.lease_ms, tombstone_ms=plane.tombstone_ms
         )
@@ -193,7 +218,7 @@ class Supervisor:
         """Return what `/readyz` says."""
         rules = self._rules
         return Health(
-            workers_ready=sum(worker.ready.is_set() for worker in self._workers),
+            workers_ready=sum(worker.is_ready for worker in self._workers),
             workers_wanted=self._settings.server.workers,
             store_connected=self._connection is not None and self._connection.is_connected,
             config_source=rules.budgets_source if rules else "defaults",
@@ -205,13 +230,12 @@ class Supervisor:
             version=__version__,
         )
 
-    async def _keep_alive(self, worker: WorkerProcess) -> None:
-        """Run a worker, again and again, waiting longer each time it dies soon."""
+    async def _keep_alive(self, worker: WorkerPlace) -> None:
+        """See that a worker serves, waiting longer each time it dies soon."""
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
-            if self._rules is not None:
-                await worker.run(self._rules)
+            await worker.serve()
             if self._stopping.is_set():
                 return
             failures = 0 if loop.time() - began > _BACKOFF_S[-1] else failures + 1
@@ -251,6 +275,33 @@ class Supervisor:
             policy_hash=rules.policies.policy_hash,
         )
 
+    async def replace_workers(self) -> None:
+        """Replace the workers one by one; each goes on serving until its successor is ready.
+
+        A request while that goes on is good for one more round, however often it is made: it
+        may be for something that a worker read which has just been started.
+        """
+        if self._rolls >= _MOST_ROLLS:
+            return
+        self._rolls += 1
+        try:
+            async with self._one_roll:
+                await self._roll()
+        finally:
+            self._rolls -= 1
+
+    async def _roll(self) -> None:
+        wait_s = self._settings.limits.drain_ms / 1000 + _KILL_AFTER_S
+        async with asyncio.TaskGroup() as draining:
+            for worker in self._workers:
+                if self._stopping.is_set():
+                    return
+                if (old := await worker.replace()) is None:
+                    self._recorder.event("worker_not_replaced", "error", worker=worker.number)
+                    return
+                draining.create_task(old.stop(wait_s))
+        self._recorder.event("workers_replaced", workers=len(self._workers))
+
     async def _watch_files(self) -> None:
         seen = self._file_signature()
         while True:
@@ -274,8 +325,13 @@ class Supervisor:
     # Stop ---------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Drain the workers, then stop what they need; nothing is left behind."""
+        """Drain the workers, then stop what they need; nothing is left behind.
+
+        `/readyz` says first that the gateway drains; then nobody listens for calls any more.
+        """
         self._stopping.set()
+        if self._listeners:
+            self._listeners[0].close()
         wait_s = self._settings.limits.drain_ms / 1000 + _KILL_AFTER_S
         await asyncio.gather(*(worker.stop(wait_s) for worker in self._workers))
         if self._admin is not None:
@@ -310,6 +366,16 @@ def check_bind(settings: Settings) -> None:
             "anybody who reaches it could spend. Remedy: bind 127.0.0.1, or set "
             "server.unsafe_bind: true if something else guards the port."
         )
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Return the data plane's certificate and key, None for none. Raises TollgateError."""
+    server = settings.server
+    if not server.tls_cert_file:
+        return None
+    files = TlsFiles(server.tls_cert_file, server.tls_key_file)
+    server_tls(files)
+    return files
 
 
 def admin_token(settings: Settings) -> AdminToken:

@@ -23,6 +23,7 @@ class WorkerProcess:
     def __init__(self, start: Start, listener: socket.socket, counters: Counters) -> None:
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
+        self.ready_or_ended = asyncio.Event()
         self.open_calls = 0
         self.exit_code: int | None = None
         self._start = start
@@ -41,6 +42,7 @@ class WorkerProcess:
             self.open_calls = 0
             self._process = self._writer = None
             self.ended.set()
+            self.ready_or_ended.set()
 
     async def _run(self) -> None:
         ours, theirs = socket.socketpair()
@@ -68,6 +70,7 @@ class WorkerProcess:
             message = await receive(reader)
             if isinstance(message, Ready):
                 self.ready.set()
+                self.ready_or_ended.set()
             elif isinstance(message, Telemetry):
                 self._counters.merge(message.counted)
                 self.open_calls = message.open_calls
@@ -113,6 +116,7 @@ class WorkerPlace:
     ) -> None:
         self.number = number
         self.exit_code: int | None = None
+        self.was_ready = asyncio.Event()
         self._new_process = new_process
         self._spawn = spawn
         self._serving: WorkerProcess | None = None
@@ -128,16 +132,14 @@ class WorkerPlace:
         """Return how many calls are carried, those of draining processes included."""
         return sum(process.open_calls for process in self._alive)
 
-    async def until_ready(self) -> None:
-        """Wait for the first process that is ready."""
-        while not self.is_ready:
-            await asyncio.sleep(0.01)
-
     async def serve(self) -> None:
         """See that a process serves; return when one has ended that was not replaced before."""
         if self._serving is None or self._serving.ended.is_set():
             self._serving = self._begin()
         serving = self._serving
+        await serving.ready_or_ended.wait()
+        if serving.ready.is_set():
+            self.was_ready.set()
         while True:
             await serving.ended.wait()
             if serving is self._serving:
@@ -163,10 +165,9 @@ class WorkerPlace:
         None if the new one ended before it was ready: then all is as it was.
         """
         successor = self._begin()
-        while not successor.ready.is_set():
-            if successor.ended.is_set():
-                return None
-            await asyncio.sleep(0.01)
+        await successor.ready_or_ended.wait()
+        if not successor.ready.is_set():
+            return None
         predecessor, self._serving = self._serving, successor
         return predecessor
 

@@ -42,7 +42,8 @@ class DataPlane:
     """Everything static that a worker needs; no secrets but in the URLs of store and proxies.
 
     `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds both
-    reading on after a client left a JSON call and finishing open calls at shutdown.
+    reading on after a client left a JSON call and finishing open calls at shutdown. Connections and
+    bytes in flight are a worker's own.
     """
 
     store_url: str
@@ -54,6 +55,14 @@ class DataPlane:
     max_head_bytes: int = 65_536
     header_timeout_ms: int = 10_000
     idle_timeout_ms: int = 75_000
+    max_headers: int = 256
+    body_grace_ms: int = 10_000
+    min_body_bytes_per_s: int = 1_000
+    write_stall_ms: int = 120_000
+    max_connections: int = 10_000
+    max_connections_per_address: int = 1_000
+    max_bytes_in_flight: int = 256 * 1024 * 1024
+    max_loop_lag_ms: int = 500
     store_timeout_ms: int = 250
     lease_ms: int = 30_000
     heartbeat_ms: int = 10_000

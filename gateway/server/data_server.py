@@ -1,4 +1,4 @@
-"""The data plane's listener: accepts clients, bounds how long they may take, drains at the end."""
+"""The data plane's listener: accepts clients, sweeps out the slow, drains at the end."""
 
 import asyncio
 import socket
@@ -7,10 +7,12 @@ from contextlib import suppress
 from gateway.core.configuration import DataPlane
 from gateway.core.identity import ErrorShape
 from gateway.ports import Answer, Clock, NewCallId, Recorder
-from gateway.server.http1 import Carry, ClientConnection, OpenConnections
+from gateway.server.http1 import Carry, ClientConnection
+from gateway.server.limits import Shared
 from gateway.server.refusals import Refusals
 
 _SWEEP_S = 1.0
+_WATCH_S = 0.1
 
 
 class DataServer:
@@ -25,30 +27,29 @@ class DataServer:
         clock: Clock,
         new_call_id: NewCallId,
     ) -> None:
-        self._plane = plane
         self._carry = carry
         self._refusals = refusals
         self._recorder = recorder
         self._clock = clock
         self._new_call_id = new_call_id
-        self._connections = OpenConnections()
+        self._drain_s = plane.drain_ms / 1000
+        self._shared = Shared(plane)
+        self._watch = LoopWatch(self._shared, plane.max_loop_lag_ms / 1000, clock, recorder)
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
     def open_connections(self) -> int:
         """Return how many clients are connected."""
-        return len(self._connections)
+        return len(self._shared.guests)
+
+    @property
+    def body_bytes_in_flight(self) -> int:
+        """Return how many bytes of request bodies are held."""
+        return self._shared.room.used
 
     def _connection(self) -> ClientConnection:
-        return ClientConnection(
-            self._carry,
-            self._refuse,
-            self._clock,
-            self._connections,
-            max_head_bytes=self._plane.max_head_bytes,
-            max_body_bytes=self._plane.max_body_bytes,
-        )
+        return ClientConnection(self._carry, self._refuse, self._clock, self._shared)
 
     def _refuse(self, code: str, message: str) -> tuple[Answer, str]:
         """Word the answer to a request that cannot be carried, with the lines of its head."""
@@ -65,33 +66,71 @@ class DataServer:
         """Accept clients from `listener`."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=listener, backlog=1024)
-        self._sweep = loop.call_later(_SWEEP_S, self._close_idle)
+        self._sweep = loop.call_later(_SWEEP_S, self._sweep_out)
+        self._watch.start()
 
-    def _close_idle(self) -> None:
-        """Close clients that send no whole head in time, and those idle for too long."""
-        now = self._clock()
-        for connection in list(self._connections):
-            if connection.is_busy:
-                continue
-            limit_ms = (
-                self._plane.idle_timeout_ms
-                if connection.is_between_requests
-                else self._plane.header_timeout_ms
-            )
-            if (now - connection.last_active_at) * 1000 > limit_ms:
-                connection.close()
-        self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._close_idle)
+    def _sweep_out(self) -> None:
+        """Hold all connections to their deadlines."""
+        now, shared, event = self._clock(), self._shared, self._recorder.event
+        for guest in list(shared.guests):
+            guest.check_deadlines(now)
+        if shared.connections_cut:
+            event("clients_cut", "warning", number=shared.connections_cut)
+            shared.connections_cut = 0
+        if shared.connections_refused:
+            event("connections_refused", "warning", number=shared.connections_refused)
+            shared.connections_refused = 0
+        self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep_out)
 
     async def drain(self) -> None:
         """Accept no more, let open calls finish within `drain_ms`, then cut the rest."""
-        if self._sweep is not None:
-            self._sweep.cancel()
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.close_when_answered()
+        for guest in list(self._shared.guests):
+            guest.close_when_answered()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._plane.drain_ms / 1000):
-                await self._connections.none_left.wait()
-        for connection in list(self._connections):
-            connection.abort()
+            async with asyncio.timeout(self._drain_s):
+                await self._shared.none_left.wait()
+        for guest in list(self._shared.guests):
+            guest.abort()
+        self._watch.stop()
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+
+class LoopWatch:
+    """Tells that the loop is overloaded, by how late a timer is.
+
+    Twice in a row, so that one long pause is not taken for overload.
+    """
+
+    def __init__(self, shared: Shared, most_s: float, clock: Clock, recorder: Recorder) -> None:
+        self._shared = shared
+        self._most_s = most_s
+        self._clock = clock
+        self._recorder = recorder
+        self._due = 0.0
+        self._was_late = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to watch the running loop."""
+        self._due = self._clock() + _WATCH_S
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_S, self._look)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        late_s = self._clock() - self._due
+        is_late = late_s > self._most_s
+        overloaded, self._was_late = is_late and self._was_late, is_late
+        shared = self._shared
+        if overloaded and not shared.is_overloaded:
+            self._recorder.event("overload_began", "error", lag_ms=round(late_s * 1000))
+        elif shared.is_overloaded and not overloaded:
+            self._recorder.event("overload_ended", "warning")
+        shared.is_overloaded = overloaded
+        self.start()

@@ -3,196 +3,105 @@
 Facts about httptools 0.9 that this file answers (`docs/wire.md`): trailers arrive in `on_header`;
 missing or repeated Host, HTTP/0.9, HTTP/1.0 with chunked and `gzip, chunked` are accepted by the
 parser; there are no header caps; an upgrade ends parsing with the body unread. Everything that two
-HTTP parsers could read differently is refused here.
+HTTP parsers could read differently is refused here (`framing`); what may take how long and cost how
+much is in `limits`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
 
 import httptools
 
 from gateway.core.headers import Headers
-from gateway.ports import Answer, Clock, Flow, Request
+from gateway.ports import Answer, Clock, Request
+from gateway.server.answer import ClientAnswer
+from gateway.server.framing import (
+    FRAMING_NAMES,
+    framing_problem,
+    head_without_upgrade,
+    method_problem,
+    upgrade_problem,
+)
+from gateway.server.limits import BodyCount, Shared, Stall
 
-_REASONS = {status.value: status.phrase.encode("latin-1") for status in HTTPStatus}
-_NO_BODY = frozenset({204, 304})
 _MOST_PIPELINED = 16
 _LINGER_S = 1.0
 _MOST_COLLECTED_BYTES = 65_536
+_HEADER_OVERHEAD = 4  # colon, blank, line end
 
-Carry = Callable[[Request, "ClientAnswer"], None]
+Carry = Callable[[Request, ClientAnswer], None]
 Refuse = Callable[[str, str], tuple[Answer, str]]
 """Words the answer for a code and a message, with header lines, each ended by CRLF."""
-
-
-class ClientAnswer:
-    """ports.Downstream: one answer on a client's connection."""
-
-    def __init__(
-        self, connection: "ClientConnection", method: bytes, *, keep_alive: bool, http_1_0: bool
-    ) -> None:
-        self._connection: ClientConnection | None = connection
-        self._keep_alive = keep_alive
-        self._http_1_0 = http_1_0
-        self._is_head = method == b"HEAD"
-        self._chunked = False
-        self._has_body = True
-        self._left: int | None = None
-        self.started = False
-        self.flow: Flow | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether the client is still there."""
-        return self._connection is not None
-
-    def attach(self, flow: Flow) -> None:
-        """Tell `flow` how the client is doing; at once, if it has left already."""
-        self.flow = flow
-        if self._connection is None:
-            flow.client_left()
-        elif self._connection.is_slow:
-            flow.client_is_slow()
-
-    def start(self, status: int, headers: Headers, budget_lines: str, length: int | None) -> None:
-        """Send the status line and headers with the framing that fits the client."""
-        if self._connection is None:
-            return
-        self.started = True
-        self._has_body = not self._is_head and status not in _NO_BODY
-        self._left = length if self._has_body else None
-        self._chunked = length is None and self._has_body and not self._http_1_0
-        if length is None and self._has_body and self._http_1_0:
-            self._keep_alive = False
-        lines = [b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))]
-        lines += [b"%b: %b" % header for header in headers]
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked")
-        elif length is not None and status not in _NO_BODY:
-            lines.append(b"content-length: %d" % length)
-        if not self._keep_alive:
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        self._connection.write(b"%b\r\n%b\r\n" % (head, budget_lines.encode("latin-1")))
-
-    def write(self, data: bytes) -> None:
-        """Send body bytes."""
-        if self._connection is None or not self._has_body or not data:
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        elif self._left is not None:
-            self._left -= len(data)
-        self._connection.write(data)
-
-    def finish(self) -> None:
-        """End the answer. One that is not as long as it said is cut instead."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._left:
-            self.abort()
-            return
-        if self._chunked:
-            connection.write(b"0\r\n\r\n")
-        self._connection = None
-        connection.answered(keep_alive=self._keep_alive)
-
-    def abort(self) -> None:
-        """Cut the connection, so that the answer cannot be taken for whole."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-
-    def lost(self) -> None:
-        """Take note that the connection is gone."""
-        self._connection = None
-        if self.flow is not None:
-            self.flow.client_left()
-
-    def send(self, answer: Answer, budget_lines: str) -> None:
-        """Send a whole answer of the gateway's own."""
-        self.start(answer.status, answer.headers, budget_lines, len(answer.body))
-        self.write(answer.body)
-        self.finish()
-
-
-class OpenConnections(set["ClientConnection"]):
-    """The connections of one listener; `none_left` is set while there are none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.none_left = asyncio.Event()
-        self.none_left.set()
-
-    def enter(self, connection: "ClientConnection") -> None:
-        """Take in a connection."""
-        self.add(connection)
-        self.none_left.clear()
-
-    def leave(self, connection: "ClientConnection") -> None:
-        """Let a connection go."""
-        self.discard(connection)
-        if not self:
-            self.none_left.set()
 
 
 class ClientConnection(asyncio.Protocol):
     """One client connection: parses requests, hands them on one at a time, keeps it alive."""
 
-    def __init__(
-        self,
-        carry: Carry,
-        refuse: Refuse,
-        clock: Clock,
-        open_connections: "OpenConnections",
-        *,
-        max_head_bytes: int,
-        max_body_bytes: int,
-    ) -> None:
+    def __init__(self, carry: Carry, refuse: Refuse, clock: Clock, shared: Shared) -> None:
         self._carry = carry
         self._worded = refuse
         self._clock = clock
-        self._open_connections = open_connections
-        self._max_head_bytes = max_head_bytes
-        self._max_body_bytes = max_body_bytes
+        self._shared = shared
+        self._limits = shared.limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._address: str | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._waiting: deque[tuple[Request, ClientAnswer]] = deque()
         self._current: ClientAnswer | None = None
+        self._current_bytes = 0  # of the body of the call that is carried
         self._parser = httptools.HttpRequestParser(self)
         self._refused = False
+        self._lingers = False
         self._closing = False
+        self._waits_for_room = False
         self.is_slow = False
-        self.last_active_at = clock()
+        self._received_at = self._since = clock()
+        self._stall = Stall(shared.limits.write_stall_s)
+        self._body_count = BodyCount(shared.limits)
         self._reset()
 
     def _reset(self) -> None:
         self._target = b""
         self._headers: Headers = []
+        self._framing: Headers = []
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._body_stated = 0
         self._head_bytes = 0
         self._unfinished_head_bytes = 0  # with a line that only the parser has seen so far
         self._in_head = False
         self._in_body = False
+        self._upgrade_ignored = False
 
     # asyncio.Protocol ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Take the transport; turn the client away if there are too many."""
         self._transport = transport  # type: ignore[assignment]  # a stream transport, always
-        self._open_connections.enter(self)
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else ""
+        problem = self._shared.admit(self, address)
+        if not problem:
+            self._address = address
+        elif self._shared.has_room_to_explain:
+            self._refuse("gateway_overloaded", problem)
+        else:
+            self._refused = True
+            self.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Tell the open call that its client is gone; requests that wait are dropped."""
-        self._open_connections.leave(self)
+        self._shared.leave(self, self._address)
         self._transport = None
+        self._drop_body()
+        waiting = sum(len(request.body) for request, _ in self._waiting)
         self._waiting.clear()
+        if waiting or self._current_bytes:
+            self._shared.room.give_back(0, waiting + self._current_bytes)
+            self._current_bytes = 0
         current, self._current = self._current, None
         if current is not None:
             current.lost()
@@ -211,22 +120,50 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; whole requests are carried from `on_message_complete`."""
-        self.last_active_at = self._clock()
         if self._refused:
             return
-        was_in_head = self._in_head
+        self._received_at = self._clock()
+        was_in_head, was_in_body, body_bytes = self._in_head, self._in_body, self._body_bytes
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserCallbackError:
             raise  # a failure of ours: the loop reports it and closes
-        except httptools.HttpParserUpgrade:
-            return  # refused with its head
         except httptools.HttpParserError as error:
             self._refuse("invalid_request", f"The request is not valid HTTP/1.1: {error}")
-        if was_in_head and self._in_head:
-            self._unfinished_head_bytes += len(data)
-            if self._unfinished_head_bytes > 2 * self._max_head_bytes:
+        if self._in_head or self._in_body:
+            self._count(len(data), was_in_head, was_in_body, body_bytes)
+
+    def _count(self, size: int, was_in_head: bool, was_in_body: bool, body_bytes: int) -> None:
+        """Hold an unfinished request to the caps that the parser does not know."""
+        if self._in_body and was_in_body:
+            if not self._body_count.add(size, self._body_bytes - body_bytes, self._body_bytes):
+                self._refuse("invalid_request", "The body's chunks are mostly not data.")
+        elif self._in_head and was_in_head:
+            self._unfinished_head_bytes += size
+            if self._unfinished_head_bytes > 2 * self._limits.head_bytes:
                 self._refuse_head()
+        if self._body and self._shared.room.is_full:
+            self._wait_for_room()
+
+    def _parse(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:  # the parser would skip the body
+                if self._refused:
+                    return
+                rest = memoryview(rest)[upgrade.args[0] :]
+                head = head_without_upgrade(
+                    self._parser.get_method(),
+                    self._target,
+                    self._parser.get_http_version(),
+                    self._headers,
+                )
+                self._parser = httptools.HttpRequestParser(self)
+                self._parser.feed_data(head)
+            else:
+                return
 
     # httptools ----------------------------------------------------------------------------------
 
@@ -234,6 +171,7 @@ class ClientConnection(asyncio.Protocol):
         """Start a request."""
         self._reset()
         self._in_head = True
+        self._since = self._received_at
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target, which may come in pieces."""
@@ -241,78 +179,137 @@ class ClientConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; trailers are dropped: they could inject tags after the fact."""
-        if self._in_body:
+        if self._in_body or self._refused:
             return
         self._headers.append((name, value))
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
+        lower = name.lower()
+        if lower in FRAMING_NAMES:
+            self._framing.append((lower, value))
 
     def on_headers_complete(self) -> None:
         """Check the head before the body is read."""
+        if self._refused:
+            return
         self._in_head = False
         self._in_body = True
-        if self._head_bytes + len(self._target) > self._max_head_bytes:
+        limits = self._limits
+        if self._head_bytes + len(self._target) > limits.head_bytes:
             self._refuse_head()
-            return
-        problem = framing_problem(self._parser.get_http_version(), self._headers)
-        if self._parser.should_upgrade():  # the parser would skip the body
-            problem = "Protocol upgrades are not supported here."
-        if problem:
+        elif len(self._headers) > limits.headers:
+            self._refuse("head_too_large", f"The head has more than {limits.headers} headers.")
+        elif problem := self._head_problem():
             self._refuse("invalid_request", problem)
-            return
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower == b"content-length" and int(value) > self._max_body_bytes:
-                self._refuse_body()
-                return
-            if lower == b"expect" and value.lower() == b"100-continue" and not self._current:
+        elif not self._upgrade_ignored:
+            self._begin_body()
+
+    def _head_problem(self) -> str:
+        problem = method_problem(self._parser.get_method())
+        problem = problem or framing_problem(self._parser.get_http_version(), self._framing)
+        if not problem and self._parser.should_upgrade():
+            problem = upgrade_problem(self._framing)
+            self._upgrade_ignored = not problem
+        return problem
+
+    def _begin_body(self) -> None:
+        for name, value in self._framing:
+            if name == b"content-length":
+                self._body_stated = int(value)
+                if self._body_stated > self._limits.body_bytes:
+                    self._refuse_body()
+                    return
+        for name, value in self._framing:
+            if name != b"expect":
+                continue
+            if value.lower() != b"100-continue":
+                self._refuse("expectation_failed", "Only 100-continue can be expected here.")
+            elif not self._current and self._parser.get_http_version() == "1.1":
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body_count.begin(self._received_at)
 
     def on_body(self, data: bytes) -> None:
         """Collect body bytes within the cap."""
         if self._refused:
             return
         self._body_bytes += len(data)
-        if self._body_bytes > self._max_body_bytes:
-            self._refuse_body()
-            return
+        self._shared.room.used += len(data)
         self._body.append(data)
+        if self._body_bytes > self._limits.body_bytes:
+            self._refuse_body()
 
     def on_message_complete(self) -> None:
         """Carry the request, or let it wait for the one before it."""
-        self._in_body = False
-        if self._refused:
+        if self._refused or self._upgrade_ignored:
             return
-        http_1_0 = self._parser.get_http_version() == "1.0"
+        self._in_body = False
         method = self._parser.get_method()
         answer = ClientAnswer(
             self,
             method,
             keep_alive=self._parser.should_keep_alive() and not self._closing,
-            http_1_0=http_1_0,
+            http_1_0=self._parser.get_http_version() == "1.0",
         )
         request = Request(
-            method, self._target, self._headers, b"".join(self._body), self.last_active_at
+            method, self._target, self._headers, b"".join(self._body), self._received_at
         )
-        self._body = []
-        if self._current is not None:
-            self._waiting.append((request, answer))
-            if len(self._waiting) >= _MOST_PIPELINED and self._transport is not None:
-                self._transport.pause_reading()
+        if self._body:
+            self._shared.room.complete(self, self._body_bytes)
+            self._body = []
+        if self._current is None and not self._waiting:
+            self._begin(request, answer)
             return
+        self._waiting.append((request, answer))
+        if len(self._waiting) == _MOST_PIPELINED and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _begin(self, request: Request, answer: ClientAnswer) -> None:
         self._current = answer
-        self._carry(request, answer)
+        self._current_bytes = len(request.body)
+        if not self._shared.is_overloaded:
+            self._carry(request, answer)
+            return
+        message = "The gateway has more to do than it can; ask again shortly."
+        answer.send(*self._worded("gateway_overloaded", message))
+
+    # Bodies -------------------------------------------------------------------------------------
+
+    @property
+    def body_left(self) -> int:
+        """Return how many bytes of the body are still to come, 0 if that is not known."""
+        return max(0, self._body_stated - self._body_bytes)
+
+    def go_on(self) -> None:
+        """Read on, now that there is room for the body."""
+        self._waits_for_room = False
+        self._body_count.begin(self._clock())
+        self._resume_reading()
+
+    def _wait_for_room(self) -> None:
+        room = self._shared.room
+        if room.is_overrun:
+            self._refuse_for_room()
+        elif not self._waits_for_room and not room.exempts(self):
+            self._waits_for_room = True
+            self._since = self._received_at
+            if self._transport is not None:
+                self._transport.pause_reading()
+            room.wait(self)
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        held_up = self._waits_for_room or len(self._waiting) >= _MOST_PIPELINED
+        if transport is not None and not held_up and not transport.is_closing():
+            transport.resume_reading()
+
+    def _drop_body(self) -> None:
+        """Give back the room of a body that will not be whole."""
+        if self._in_body:
+            self._shared.room.give_back(sum(map(len, self._body)), 0)
+            self._body = []
+            self._in_body = False
+            self._shared.room.forget(self)
 
     # For the answers ----------------------------------------------------------------------------
-
-    @property
-    def is_busy(self) -> bool:
-        """Return whether a call is being carried."""
-        return self._current is not None
-
-    @property
-    def is_between_requests(self) -> bool:
-        """Return whether nothing of a next request has come yet."""
-        return not self._current and not self._in_head and not self._in_body
 
     def write(self, data: bytes) -> None:
         """Write to the client at the end of this loop turn, all pieces in one system call."""
@@ -331,22 +328,33 @@ class ClientConnection(asyncio.Protocol):
     def answered(self, *, keep_alive: bool) -> None:
         """End an answer: carry the next request that waits, or close."""
         self._current = None
-        self.last_active_at = self._clock()
-        if self._refused:
+        self._since = self._clock()
+        if self._current_bytes:
+            self._shared.room.give_back(0, self._current_bytes)
+            self._current_bytes = 0
+        if not keep_alive or self._closing:
+            if self._refused:
+                self._linger()
+            else:
+                self.close()
+        elif self._waiting:
+            self._loop.call_soon(self._next)
+        elif self._refused:
             self._linger()
-        elif not keep_alive or self._closing:
-            self.close()
-        elif self._waiting and self._transport is not None:
-            request, self._current = self._waiting.popleft()
-            self._transport.resume_reading()
-            self._carry(request, self._current)
+
+    def _next(self) -> None:
+        if self._waiting and self._transport is not None:
+            request, answer = self._waiting.popleft()
+            self._resume_reading()
+            self._begin(request, answer)
 
     def _linger(self) -> None:
         """Let the client read our answer: closing on unread input would reset the connection."""
         self._flush()
-        if self._transport is not None:
+        self._lingers = True
+        self._since = self._clock()
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
-            self._loop.call_later(_LINGER_S, self.close)
 
     def close(self) -> None:
         """Close after what is written has gone out."""
@@ -357,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
     def close_when_answered(self) -> None:
         """Take no further request: close now, or after the open answer."""
         self._closing = True
-        if self._current is None:
+        if self._current is None and not self._lingers:
             self.close()
 
     def abort(self) -> None:
@@ -367,14 +375,50 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    # Deadlines and refusals ---------------------------------------------------------------------
+
+    def check_deadlines(self, now: float) -> None:
+        """End what takes too long: called once a second."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._stall.lasts(transport, now):
+            self._shared.connections_cut += 1
+            transport.abort()  # connection_lost tells the call
+        elif self._lingers:
+            if now - self._since > _LINGER_S:
+                self.close()
+        elif not (self._refused or transport.is_closing() or len(self._waiting) >= _MOST_PIPELINED):
+            self._check_request(now, now - self._since)
+
+    def _check_request(self, now: float, lasts: float) -> None:
+        if self._waits_for_room:
+            if lasts > self._limits.body_grace_s:
+                self._refuse_for_room()
+        elif self._in_head:
+            if lasts > self._limits.header_s:
+                self._time_out("The request's headers did not come in time.")
+        elif self._in_body:
+            if self._body_count.is_slow(now):
+                self._time_out("The request's body came too slowly.")
+        elif self._current is None and not self._waiting and lasts > self._limits.idle_s:
+            self.close()
+
+    def _time_out(self, message: str) -> None:
+        self._shared.connections_cut += 1
+        self._refuse("request_timeout", message)
+
+    def _refuse_for_room(self) -> None:
+        self._refuse("gateway_overloaded", "The gateway has no room for the request's body.")
+
     def _refuse_head(self) -> None:
         self._refuse(
-            "head_too_large", f"The request head is larger than {self._max_head_bytes} bytes."
+            "head_too_large", f"The request head is larger than {self._limits.head_bytes} bytes."
         )
 
     def _refuse_body(self) -> None:
         self._refuse(
-            "body_too_large", f"The request body is larger than {self._max_body_bytes} bytes."
+            "body_too_large", f"The request body is larger than {self._limits.body_bytes} bytes."
         )
 
     def _refuse(self, code: str, message: str) -> None:
@@ -382,34 +426,10 @@ class ClientConnection(asyncio.Protocol):
         if self._refused:
             return
         self._refused = True
-        if self._current is not None:
-            return  # answered() closes after the open call
+        self._drop_body()
+        self._waits_for_room = False
+        self._resume_reading()  # so that the client's end is noticed
+        if self._current is not None or self._waiting:
+            return  # answered() closes after the open calls
         self._current = ClientAnswer(self, b"", keep_alive=False, http_1_0=False)
         self._current.send(*self._worded(code, message))
-
-
-def framing_problem(version: str, headers: Headers) -> str:
-    """Return why a head cannot be trusted to say where its body ends; empty if it can.
-
-    Source: RFC 9112 sections 3.2 and 6.3: a proxy must not pass on what others may read otherwise.
-    """
-    values: dict[bytes, list[bytes]] = {
-        b"host": [],
-        b"content-length": [],
-        b"transfer-encoding": [],
-    }
-    for name, value in headers:
-        if name.lower() in values:
-            values[name.lower()].append(value)
-    hosts, lengths, codings = values.values()
-    if version not in ("1.1", "1.0"):
-        return f"HTTP/{version} is not supported."
-    if len(hosts) > 1 or (not hosts and version != "1.0"):
-        return "Exactly one Host header is required."
-    if len(lengths) + len(codings) > 1:
-        return "The body's length is stated more than once."
-    if lengths and not lengths[0].isdigit():
-        return "Content-Length must be a number."
-    if codings and (version == "1.0" or codings[0].lower() != b"chunked"):
-        return "Transfer-Encoding must be exactly chunked, and HTTP/1.1."
-    return ""

@@ -42,6 +42,7 @@ _KINDS = {
     "body_too_large": _Kind(413, "request_too_large", "INVALID_ARGUMENT"),
     "head_too_large": _Kind(431, "invalid_request_error", "INVALID_ARGUMENT"),
     "request_timeout": _Kind(408, "invalid_request_error", "DEADLINE_EXCEEDED"),
+    "expectation_failed": _Kind(417, "invalid_request_error", "INVALID_ARGUMENT"),
     "unsupported_encoding": _Kind(415, "invalid_request_error", "INVALID_ARGUMENT"),
     "invalid_key": _Kind(401, "authentication_error", "UNAUTHENTICATED"),
     "forbidden_tag": _Kind(403, "permission_error", "PERMISSION_DENIED"),

@@ -7,7 +7,7 @@ would be a limit that is not there.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,7 @@ from gateway.settings.sections import (
     ENV_PREFIX,
     GatewayFile,
     Settings,
+    UpstreamSection,
 )
 from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, read_mapping
 
@@ -220,6 +221,15 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
             f"{store.heartbeat_ms} ms leaves no second try within a lease of {store.lease_ms} ms",
             "make it at most half of store.lease_ms",
         )
+    if bool(server.tls_cert_file) != bool(server.tls_key_file):
+        missing = "server.tls_key_file" if server.tls_cert_file else "server.tls_cert_file"
+        yield (missing, "is missing", "TLS needs both files: set both, or none")
+    if settings.limits.max_bytes_in_flight < settings.limits.max_body_bytes:
+        yield (
+            "limits.max_bytes_in_flight",
+            "has no room for one body of limits.max_body_bytes",
+            "make it at least as large; 268435456 is the default",
+        )
     if server.port and (server.host, server.port) == (admin.host, admin.port):
         yield (
             "admin.port",
@@ -270,15 +280,24 @@ def environment_names() -> Iterator[str]:
                 yield f"{ENV_PREFIX}{parent}{ENV_DELIMITER}{key}".upper()
 
 
-def data_plane(settings: Settings, store_url: str) -> DataPlane:
-    """Return what a worker needs of the settings, for the store at `store_url`."""
+def _no_proxy(_base_url: str) -> str:
+    return ""
+
+
+def data_plane(
+    settings: Settings, store_url: str, environment_proxy: Callable[[str], str] = _no_proxy
+) -> DataPlane:
+    """Return what a worker needs of the settings, for the store at `store_url`.
+
+    `environment_proxy` tells the proxy to an upstream's base URL, where the setting is `env`.
+    """
     limits, store = settings.limits, settings.store
     default_timeout = _REMOTE_STORE_TIMEOUT_MS if settings.redis.url else _EMBEDDED_STORE_TIMEOUT_MS
     return DataPlane(
         store_url=store_url,
         journal_dir=str(settings.state_dir / "journal"),
         upstreams={
-            name: UpstreamSettings(**section.model_dump())
+            name: _upstream(section, environment_proxy)
             for name, section in settings.upstreams.items()
         },
         refusal_status=settings.refusal_status,
@@ -286,6 +305,14 @@ def data_plane(settings: Settings, store_url: str) -> DataPlane:
         max_head_bytes=limits.max_head_bytes,
         header_timeout_ms=limits.header_timeout_ms,
         idle_timeout_ms=limits.idle_timeout_ms,
+        max_headers=limits.max_headers,
+        body_grace_ms=limits.body_grace_ms,
+        min_body_bytes_per_s=limits.min_body_bytes_per_s,
+        write_stall_ms=limits.write_stall_ms,
+        max_connections=limits.max_connections,
+        max_connections_per_address=limits.max_connections_per_address,
+        max_bytes_in_flight=limits.max_bytes_in_flight,
+        max_loop_lag_ms=limits.max_loop_lag_ms,
         store_timeout_ms=default_timeout if store.timeout_ms is None else store.timeout_ms,
         lease_ms=store.lease_ms,
         heartbeat_ms=store.heartbeat_ms,
@@ -297,3 +324,13 @@ def data_plane(settings: Settings, store_url: str) -> DataPlane:
         log_level=settings.log.level,
         enforcement_disabled=settings.enforcement_disabled,
     )
+
+
+def _upstream(
+    section: UpstreamSection, environment_proxy: Callable[[str], str]
+) -> UpstreamSettings:
+    values = section.model_dump()
+    proxy = values.pop("proxy")
+    if proxy == "env":
+        proxy = environment_proxy(section.base_url)
+    return UpstreamSettings(**values, proxy_url="" if proxy == "none" else proxy)

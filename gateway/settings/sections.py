@@ -55,6 +55,26 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _pem_file(value: str) -> str:
+    if value and not Path(value).is_file():
+        raise rule(f"{value} is no file", "name a PEM file, or leave the key empty")
+    return value
+
+
+def _proxy(value: str) -> str:
+    word = value.strip().lower()
+    if word in ("env", "none"):
+        return word
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or value != value.strip():
+        raise rule("is no HTTP proxy", "write env, none, or http://host:port")
+    return value
+
+
 def _store_url(value: str) -> str:
     if value and not value.startswith(("redis://", "rediss://", "unix://")):
         raise rule("has an unknown scheme", "use redis://, rediss:// or unix://, or leave it empty")
@@ -86,6 +106,8 @@ class ServerSection(_Section):
     port: Port = 8080
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     unsafe_bind: Switch = False
+    tls_cert_file: Annotated[str, AfterValidator(_pem_file)] = ""
+    tls_key_file: Annotated[str, AfterValidator(_pem_file)] = ""
 
 
 class AdminSection(_Section):
@@ -108,6 +130,10 @@ class UpstreamSection(_Section):
     connect_timeout_ms: Milliseconds = 10_000
     read_timeout_ms: Milliseconds = 600_000
     keepalive_ms: Milliseconds = 75_000
+    queue_timeout_ms: Milliseconds | None = None
+    max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    proxy: Annotated[str, AfterValidator(_proxy), Field(repr=False)] = "env"
+    allow_link_local: Switch = False
 
 
 class RedisSection(_Section):
@@ -142,12 +168,20 @@ class PricesSection(_Section):
 
 
 class LimitsSection(_Section):
-    """What one connection may cost."""
+    """What one connection may cost, and all of a worker's together."""
 
     max_body_bytes: Bytes = 64 * 1024 * 1024
     max_head_bytes: Bytes = 65_536
     header_timeout_ms: Milliseconds = 10_000
     idle_timeout_ms: Milliseconds = 75_000
+    max_headers: Annotated[int, Field(ge=16, le=10_000)] = 256
+    body_grace_ms: Milliseconds = 10_000
+    min_body_bytes_per_s: Annotated[int, Field(ge=0, le=1 << 30)] = 1_000
+    write_stall_ms: Milliseconds = 120_000
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_connections_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    max_bytes_in_flight: Annotated[int, Field(ge=1_024, le=1 << 40)] = 256 * 1024 * 1024
+    max_loop_lag_ms: Milliseconds = 500
     drain_ms: Milliseconds = 30_000
 
 

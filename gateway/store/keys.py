@@ -4,6 +4,7 @@ All keys of a tenant share the hash tag `{tenant}`, so one script may touch all 
 as well. Ids are validated before they come here (`core/identity.py`), so no key can be forged.
 
     tg:{T}:clock                    string  latest time a script has seen, ms; time never runs back
+    tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms
     tg:{T}:leases                   zset    call id -> end of its lease, ms
     tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
@@ -49,6 +50,7 @@ class TenantKeys:
     def __init__(self, tenant: str) -> None:
         self._prefix = f"tg:{{{tenant}}}:"
         self.clock = self._prefix + "clock"
+        self.epoch = self._prefix + "epoch"
         self.tasks = self._prefix + "tasks"
         self.leases = self._prefix + "leases"
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gateway.core.errors import StoreError
 from gateway.ports import Recorder
+from gateway.store.examine import EpochWatch
 from gateway.store.redis_store import RedisStore
 
 _BATCH = 100
@@ -20,12 +21,14 @@ class Reaper:
         self._tenants = tenants
         self._recorder = recorder
         self._sweep_s = sweep_ms / 1000
+        self._watches = [EpochWatch(store.connection, store.keys(tenant)) for tenant in tenants]
 
     async def run(self) -> None:
         """Sweep until cancelled; a store that does not answer is tried again next time."""
         while True:
             try:
                 await self.sweep()
+                await self.look_for_losses()
             except StoreError as error:
                 self._recorder.event("reaper_failed", "warning", reason=error.reason)
             await asyncio.sleep(self._sweep_s)
@@ -39,3 +42,11 @@ class Reaper:
                 for call_id in expired:
                     self._recorder.event("call_expired", "warning", call_id=call_id)
         return total
+
+    async def look_for_losses(self) -> None:
+        """Say so, loudly, when the store has lost its data."""
+        for watch in self._watches:
+            if await watch.lost_data():
+                self._recorder.event(
+                    "store_lost_data", "critical", remedy="restore the store; totals began anew"
+                )

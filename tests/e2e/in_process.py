@@ -31,6 +31,8 @@ from gateway.tokenizer import TiktokenCounter
 from gateway.upstream.providers import Providers
 from tests.server.client import PATIENCE_S, Client, Told
 
+_numbers = count(1)  # a call's id is its own, whichever bench it is made on
+
 OBSERVING = StopLossPolicy()
 ENFORCING = StopLossPolicy(mode=Mode.ENFORCE)
 
@@ -107,7 +109,6 @@ async def bench(
     await connection.open()
     store = RedisStore(connection, lease_ms=settings.lease_ms)
     upstreams = Providers(settings.upstreams, asyncio.get_running_loop())
-    numbers = count(1)
     wired = doors(
         Doors(
             store=store,
@@ -116,7 +117,7 @@ async def bench(
             recorder=told,
             tokenizer=TiktokenCounter(),
             clock=time.monotonic,
-            new_call_id=lambda: f"call-{next(numbers)}",
+            new_call_id=lambda: f"call-{next(_numbers)}",
         )
     )
     lifecycle = Lifecycle(settings, in_force or rules(), wired)
@@ -127,7 +128,7 @@ async def bench(
         task.add_done_callback(calls.discard)
 
     server = DataServer(
-        settings, carry, Refusals(), told, time.monotonic, lambda: f"bad-{next(numbers)}"
+        settings, carry, Refusals(), told, time.monotonic, lambda: f"bad-{next(_numbers)}"
     )
     listener = listening()
     port = listener.getsockname()[1]

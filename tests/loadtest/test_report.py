@@ -121,11 +121,11 @@ def test_requests_name_tasks_phases_and_the_arm() -> None:
 def test_cpu_time_grows_with_work() -> None:
     """User and system time, in microseconds; what is ours is part of the machine's."""
     before, own, machines = cpu_us(os.getpid()), own_cpu_s(), busy_s()
-    while cpu_us(os.getpid()) < before + 30_000:
+    while cpu_us(os.getpid()) < before + 100_000:
         sum(range(10_000))
     assert 1_000_000 < peak_rss_bytes(os.getpid()) < 1 << 40
-    assert own_cpu_s() - own >= 0.02
-    assert busy_s() - machines >= 0.01  # counted in ticks
+    assert own_cpu_s() - own >= 0.08
+    assert busy_s() - machines >= 0.04  # counted in ticks, and not as exactly
     assert "Python 3." in machine()
 
 

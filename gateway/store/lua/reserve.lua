@@ -277,29 +277,30 @@ end
 local held_tokens = amount(input + output_tokens(output))
 local held_nano = amount(input_nano + output * unit_nano)
 
-local function hold(scope, ...)
+local function hold(scope)
   local prefix, since = scope.prefix, scope.inflight > 0 and scope.since or int(now)
   redis.call('HSET', scope.key,
     prefix .. 'inflight', int(scope.inflight + 1), prefix .. 'since', since,
     prefix .. 'last', int(now),
     prefix .. 'tokens.H', int(num(scope.tokens) + held_tokens),
     prefix .. 'nano_usd.H', int(num(scope.nano_usd) + held_nano),
-    prefix .. 'calls.H', int(num(scope.calls) + 1), ...)
+    prefix .. 'calls.H', int(num(scope.calls) + 1))
 end
 
-for _, scope in ipairs(scopes) do
-  if not scope.is_phase then
-    hold(scope)
-  end
-end
 if phase_scope then
   local another_is_active = task.phase ~= '' and task.phase ~= phase
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
   if execution == 0 or (another_is_active and idle) then
     execution = execution + 1
-    redis.call('HSET', KEYS[5], 'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
+    redis.call('HSET', KEYS[5], phase .. '.exec', int(execution),
+      'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
   end
-  hold(phase_scope, phase .. '.exec', int(execution), 'phase', phase)
+  if task.phase ~= phase then
+    redis.call('HSET', KEYS[5], 'phase', phase)
+  end
+end
+for _, scope in ipairs(scopes) do
+  hold(scope)
 end
 redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[5], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),

@@ -111,7 +111,9 @@ local function post_everywhere(first, phase, execution, now, open, held, used)
     local _, _, waited = post(KEYS[first], phase .. '.', now, open, held, used)
     local record = 'x.' .. phase .. '.' .. execution .. '.'
     redis.call('HINCRBY', KEYS[first], record .. 'tokens', int(used.tokens))
-    redis.call('HINCRBY', KEYS[first], record .. 'latency_ms', int(waited))
+    if waited > 0 then
+      redis.call('HINCRBY', KEYS[first], record .. 'latency_ms', int(waited))
+    end
     redis.call('HSET', KEYS[first], record .. 'ended', int(now), phase .. '.last', int(now))
   end
   if used.tokens < 0 or used.nano_usd < 0 or used.calls < 0 then

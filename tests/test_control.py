@@ -1,0 +1,73 @@
+"""What supervisor and worker tell each other arrives as it was sent."""
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from gateway.control import Message, Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.phases import Complexity, WorkPhase
+from gateway.core.policy import Effect, Match, Mode, ReserveKind, StopLossPolicy
+from gateway.core.prices import ModelPrice, PriceTable
+from tests.e2e.in_process import rules
+
+POLICY = StopLossPolicy(
+    "p",
+    Mode.ENFORCE,
+    Match(complexity=frozenset({Complexity.LARGE})),
+    Effect.FLAG,
+    None,
+    ReserveKind.WORST_CASE,
+)
+PRICES = PriceTable({"m": ModelPrice(1, 2, 3, 4, 5)})
+RULES = rules(POLICY, prices=PRICES, budgets_source="file")
+PLANE = DataPlane(
+    "unix:///s",
+    upstreams={"openai": UpstreamSettings("https://a.example", "openai", forward_tags=True)},
+    enforcement_disabled=True,
+)
+MESSAGES: list[Message] = [
+    Start(PLANE, RULES),
+    UseRules(replace(RULES, budgets_source="defaults")),
+    Ready(42),
+    Telemetry([("tollgate_calls_total", ("allow", "", "é"), 3)], 7),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+async def test_a_message_arrives_whole(message: Message) -> None:
+    """Enums, decimals, sets and all."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(frame(message))
+    assert await receive(reader) == message
+
+
+async def test_messages_arrive_in_order_however_they_are_cut() -> None:
+    """The length in front says where one ends."""
+    reader = asyncio.StreamReader()
+    data = b"".join(map(frame, MESSAGES))
+    receiving = asyncio.ensure_future(_receive(reader, len(MESSAGES)))
+    for place in range(0, len(data), 1_000):
+        reader.feed_data(data[place : place + 1_000])
+        await asyncio.sleep(0)
+    assert await receiving == MESSAGES
+
+
+async def _receive(reader: asyncio.StreamReader, count: int) -> list[Message]:
+    return [await receive(reader) for _ in range(count)]
+
+
+async def test_the_end_is_an_error() -> None:
+    """Also in the middle of a message."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(frame(Ready(1))[:-1])
+    reader.feed_eof()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await receive(reader)
+
+
+def test_thresholds_stay_exact() -> None:
+    """They are decimals on both sides."""
+    assert RULES.budgets.stop_loss.cumulative_token_threshold == Decimal("1.2")

@@ -1,0 +1,285 @@
+"""The relay between a provider that pushes and a client that may be slow, or gone."""
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.core.errors import UpstreamError
+from gateway.core.headers import Headers
+from gateway.ports import Answer, Flow
+from gateway.relay import Relay
+
+JSON = [(b"Content-Type", b"application/json")]
+SSE = [(b"content-type", b"Text/Event-Stream; charset=utf-8")]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+ANSWER = json.dumps({"choices": [{"message": {"content": "hi"}}], "usage": USAGE}).encode()
+TEXT_EVENT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
+USAGE_EVENT = b"data: " + json.dumps({"choices": [], "usage": USAGE}).encode() + b"\n\n"
+DONE = b"data: [DONE]\n\n"
+BROKEN = UpstreamError("upstream_broken", "gone", sent=True)
+
+
+class Client:
+    """ports.Downstream that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+        self.flow: Flow | None = None
+        self.is_open = True
+
+    def start(self, status: int, headers: Headers, budget_lines: str, length: int | None) -> None:
+        self.heard.append(("start", status, headers, budget_lines, length))
+
+    def write(self, data: bytes) -> None:
+        self.heard.append(("write", data))
+
+    def finish(self) -> None:
+        self.heard.append(("finish",))
+
+    def send(self, answer: Answer, budget_lines: str) -> None:
+        raise AssertionError("a relay has no answer of its own")
+
+    def abort(self) -> None:
+        self.heard.append(("abort",))
+
+    def attach(self, flow: Flow) -> None:
+        self.flow = flow
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(
+            entry[1] for entry in self.heard if entry[0] == "write" and isinstance(entry[1], bytes)
+        )
+
+    @property
+    def kinds(self) -> list[object]:
+        return [entry[0] for entry in self.heard]
+
+
+class Provider:
+    """ports.Exchange that writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def send(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> None:
+        self.asked.append("send")
+
+    def pause(self) -> None:
+        self.asked.append("pause")
+
+    def resume(self) -> None:
+        self.asked.append("resume")
+
+    def cancel(self) -> None:
+        self.asked.append("cancel")
+
+
+class Line:
+    """A relay with its two ends."""
+
+    def __init__(
+        self,
+        *,
+        metered: bool = True,
+        stream: bool = False,
+        hide_usage: bool = False,
+        drain_s: float = 30,
+    ) -> None:
+        self.client, self.provider = Client(), Provider()
+        self.relay = Relay(
+            self.client,
+            lambda: 7.0,
+            metered=metered,
+            stream=stream,
+            hide_usage=hide_usage,
+            head_lines="x-budget: 1\r\n",
+            drain_s=drain_s,
+        )
+
+    def follow(self) -> None:
+        self.relay.sent = True
+        self.relay.follow(self.provider)
+
+
+async def test_a_json_answer() -> None:
+    """Head, body, end go on as they come; the usage is read at the end."""
+    line = Line()
+    line.follow()
+    assert line.client.flow is line.relay
+    line.relay.on_head(200, [*JSON, (b"Connection", b"x-odd"), (b"X-Odd", b"1")], len(ANSWER))
+    assert line.client.heard == [("start", 200, JSON, "x-budget: 1\r\n", len(ANSWER))]
+    assert (line.relay.first_byte_at, line.relay.answered) == (7.0, True)
+    line.relay.on_body(ANSWER[:10])
+    line.relay.on_body(ANSWER[10:])
+    assert not line.relay.done.done()
+    line.relay.on_end()
+    assert line.client.body == ANSWER
+    assert line.client.kinds[-1] == "finish"
+    assert (line.relay.complete, line.relay.done.done()) == (True, True)
+    usage = line.relay.seen.reported_usage()
+    assert usage is not None
+    assert usage.total == 5
+
+
+@pytest.mark.parametrize("hide", [True, False])
+async def test_a_stream(hide: bool) -> None:
+    """The usage event is left out only where nobody asked; then the length is not known."""
+    line = Line(stream=True, hide_usage=hide)
+    line.follow()
+    body = TEXT_EVENT + USAGE_EVENT + DONE
+    line.relay.on_head(200, SSE, len(body))
+    assert line.client.heard[0][-1] == (None if hide else len(body))
+    line.relay.on_body(body)
+    line.relay.on_end()
+    assert line.client.body == (TEXT_EVENT + DONE if hide else body)
+    assert line.relay.is_stream
+    assert line.relay.seen.reported_usage() is not None
+
+
+async def test_an_unfinished_event_is_passed_at_the_end() -> None:
+    """What was held back to be read is never lost, whether the answer is whole or broken."""
+    for is_whole in (True, False):
+        line = Line(stream=True, hide_usage=True)
+        line.follow()
+        line.relay.on_head(200, SSE, None)
+        line.relay.on_body(TEXT_EVENT + b'data: {"cho')
+        assert line.client.body == TEXT_EVENT
+        if is_whole:
+            line.relay.on_end()
+        else:
+            line.relay.on_broken(BROKEN)
+        assert line.client.body == TEXT_EVENT + b'data: {"cho'
+        assert line.client.kinds[-1] == ("finish" if is_whole else "abort")
+
+
+async def test_a_stream_that_is_answered_with_json() -> None:
+    """An error, mostly: the head decides how the body is read."""
+    line = Line(stream=True, hide_usage=True)
+    line.follow()
+    line.relay.on_head(400, JSON, 20)
+    assert line.client.heard[0][-1] == 20
+    assert not line.relay.is_stream
+    line.relay.on_body(b'{"error":{"code":1}}')
+    line.relay.on_end()
+    assert line.relay.seen.error_seen
+
+
+async def test_what_is_not_metered_is_not_read() -> None:
+    """Not even if it looks like an answer."""
+    line = Line(metered=False)
+    line.follow()
+    line.relay.on_head(200, [], None)
+    assert not line.relay.is_stream
+    line.relay.on_body(ANSWER)
+    line.relay.on_end()
+    assert line.client.body == ANSWER
+    assert line.relay.seen.usage is None
+
+
+async def test_broken_before_the_head() -> None:
+    """The client has heard nothing yet: it can still be told."""
+    line = Line()
+    line.follow()
+    line.relay.on_broken(BROKEN)
+    assert line.client.heard == []
+    assert (line.relay.error, line.relay.complete) == (BROKEN, False)
+    assert line.relay.done.done()
+
+
+async def test_a_slow_client_slows_the_provider() -> None:
+    """And lets it go on."""
+    line = Line()
+    line.relay.client_is_slow()  # before there is a provider
+    line.relay.client_caught_up()
+    line.follow()
+    line.relay.client_is_slow()
+    line.relay.client_caught_up()
+    assert line.provider.asked == ["pause", "resume"]
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+async def test_a_client_that_leaves_a_stream_stops_it(has_head: bool) -> None:
+    """Nobody bills more after that."""
+    line = Line(stream=True, hide_usage=True)
+    line.follow()
+    if has_head:
+        line.relay.on_head(200, SSE, None)
+        line.relay.on_body(TEXT_EVENT)
+    line.relay.client_left()
+    assert line.provider.asked == ["cancel"]
+    assert line.relay.done.done()
+    assert line.relay.client_left_early
+    assert line.relay.seen.chars == (2 if has_head else 0)
+    line.relay.client_left()  # a second time changes nothing
+    assert line.provider.asked == ["cancel"]
+
+
+async def test_a_client_that_leaves_a_json_call_does_not_stop_it() -> None:
+    """It is billed in full: it is read to its end, though nobody gets it."""
+    line = Line()
+    line.follow()
+    line.relay.client_is_slow()
+    line.relay.client_left()
+    assert line.provider.asked == ["pause", "resume"]
+    assert not line.relay.done.done()
+    line.relay.on_head(200, JSON, len(ANSWER))
+    line.relay.on_body(ANSWER)
+    line.relay.on_end()
+    assert line.client.heard == []
+    assert line.relay.done.done()
+    assert line.relay.seen.reported_usage() is not None
+
+
+async def test_reading_on_has_an_end() -> None:
+    """A provider that does not finish in time is given up."""
+    line = Line(drain_s=0.01)
+    line.follow()
+    line.relay.client_left()
+    await asyncio.wait_for(line.relay.done, 30)
+    assert line.provider.asked == ["resume", "cancel"]
+    assert not line.relay.complete
+
+
+async def test_reading_on_until_it_breaks() -> None:
+    """Then that was all; the deadline has no effect any more."""
+    line = Line(drain_s=0.01)
+    line.follow()
+    line.relay.on_head(200, JSON, None)
+    line.relay.client_left()
+    line.relay.on_broken(BROKEN)
+    await asyncio.sleep(0.05)
+    assert line.provider.asked == ["resume"]
+    assert line.client.kinds == ["start"]
+
+
+async def test_a_client_that_leaves_what_is_passed_through() -> None:
+    """Nobody needs the rest."""
+    line = Line(metered=False)
+    line.follow()
+    line.relay.on_head(200, [], None)
+    line.relay.client_left()
+    assert line.provider.asked == ["cancel"]
+
+
+async def test_a_client_that_leaves_before_anything_was_sent() -> None:
+    """There is no provider to tell; the lifecycle sees it."""
+    line = Line()
+    line.relay.client_left()
+    assert not line.relay.done.done()
+    line.relay.give_up_unsent()
+    assert line.relay.done.done()
+    assert (line.relay.client_left_early, line.relay.sent) == (True, False)
+
+
+async def test_an_answer_that_ends_is_over() -> None:
+    """A client that leaves afterwards changes nothing."""
+    line = Line()
+    line.follow()
+    line.relay.on_head(200, JSON, 2)
+    line.relay.on_body(b"{}")
+    line.relay.on_end()
+    line.relay.client_left()
+    assert line.provider.asked == []
+    assert not line.relay.client_left_early
