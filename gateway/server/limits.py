@@ -126,7 +126,7 @@ class BodyRoom:
             reader.go_on()
 
     def _is_stuck(self) -> bool:
-        return not self._carried and self._exempt is None
+        return self.is_full and not self._carried and self._exempt is None
 
 
 class Guest(Protocol):

@@ -4,6 +4,7 @@ Lines are collected and written together a little later, so that a call does not
 terminal; a `critical` or `error` line takes the collected ones with it at once.
 """
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
@@ -49,7 +50,7 @@ class EventLog:
             self._lines.append(f"{moment[11:23]} {level:<8} {name} {rest}\n".encode())
         else:
             line = {"time": moment, "level": level, "event": name, "from": self._source, **fields}
-            self._lines.append(msgspec.json.encode(line, enc_hook=str) + b"\n")
+            self._lines.append(_as_json(line) + b"\n")
         if rank >= _AT_ONCE or len(self._lines) >= _MOST_COLLECTED:
             self.flush()
 
@@ -59,6 +60,13 @@ class EventLog:
             lines, self._lines = self._lines, []
             self._sink.write(b"".join(lines))
             self._sink.flush()
+
+
+def _as_json(line: dict[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(line, enc_hook=str)
+    except UnicodeEncodeError:  # half a surrogate pair: a path that is no UTF-8, for one
+        return json.dumps(line, default=str).encode()
 
 
 def _on_one_line(value: object) -> str:

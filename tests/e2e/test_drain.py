@@ -10,7 +10,8 @@ import pytest
 
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.conftest import StartGateway
-from tests.e2e.running_gateway import Gateway, until
+from tests.e2e.running_gateway import PATIENCE_S, Gateway, until
+from tests.store.valkey_server import is_alive
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
@@ -49,6 +50,15 @@ async def refused(gateway: Gateway) -> None:
             await asyncio.sleep(0.02)
 
 
+async def exit_code(gateway: Gateway) -> int:
+    """Wait for the end without another signal; no process is left."""
+    children = gateway.children()
+    async with asyncio.timeout(PATIENCE_S):
+        await gateway.process.wait()
+    await until(lambda: not any(map(is_alive, children)), "the end of all children")
+    return await gateway.stop(check=False)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_open_streams_finish(
     workers: int, start_gateway: StartGateway, provider: FakeProvider, task: str
@@ -68,7 +78,7 @@ async def test_open_streams_finish(
     for text in texts:
         assert text.endswith("data: [DONE]\n\n")
         assert text.count('"delta"') >= TOKENS
-    assert await gateway.stop() == 0
+    assert await exit_code(gateway) == 0
     assert gateway.log_events("worker_died") == []
 
 
@@ -104,7 +114,7 @@ async def test_an_idle_connection_is_served_once_more(
     assert "connection: close" in head
     assert await reader.read() == b""
     writer.close()
-    assert await gateway.stop() == 0
+    assert await exit_code(gateway) == 0
 
 
 async def test_a_second_signal_forces(
@@ -120,4 +130,4 @@ async def test_a_second_signal_forces(
         gateway.process.send_signal(signal.SIGTERM)
         with pytest.raises(httpx.HTTPError):
             await cut
-    assert await gateway.stop(check=False) == 1
+    assert await exit_code(gateway) == 1

