@@ -98,7 +98,8 @@ class Lifecycle:
                 else:
                     relay = await self._forward(trace, call, plan, downstream)
                     await relay.done
-                    await self._settle(trace, call, plan, relay, downstream)
+                    self._close(trace, relay, downstream)
+                    await self._settle(trace, call, plan, relay, planner)
         except CallError as error:
             self._answer(trace, error.code, error.message, downstream)
         except Exception as error:  # a call's life ends here: say so, cut what is open, go on
@@ -143,7 +144,7 @@ class Lifecycle:
         No receipt means that the store failed and the policy lets calls pass.
         """
         store, tenant = self._doors.store, self._plane.tenant
-        facts = store.facts_of(tenant, call.task) or await self._first_facts(call)
+        facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
         estimate = planner.estimate(call)
         for _ in range(_MOST_PLANS):
             plan = trace.plan = planner.plan(call, chat, facts, estimate)
@@ -162,7 +163,7 @@ class Lifecycle:
                 estimate = exact_input(await count_input(call, self._doors.tokenizer))
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
 
-    async def _first_facts(self, call: Call) -> TaskFacts:
+    async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
         """Return what a task is taken for that this worker has not seen: what its tags say."""
         tags = call.tags
         parents: tuple[str, ...] = ()
@@ -172,7 +173,7 @@ class Lifecycle:
             tags.complexity or Complexity.MEDIUM,
             tags.importance or ImportanceTier.MEDIUM,
             parents,
-            EQUAL_WEIGHTS if call.is_untagged else self._planner.rules.budgets.token_weights,
+            EQUAL_WEIGHTS if call.is_untagged else planner.rules.budgets.token_weights,
         )
 
     async def _chain_of(self, parent: str) -> tuple[str, ...]:
@@ -291,16 +292,15 @@ class Lifecycle:
     # 8 settle -----------------------------------------------------------------------------------
 
     async def _settle(
-        self, trace: Trace, call: Call, plan: Plan, relay: Relay, downstream: Downstream
+        self, trace: Trace, call: Call, plan: Plan, relay: Relay, planner: Planner
     ) -> None:
         """Replace the hold by what was used, exactly once, whatever happened."""
-        self._close(trace, relay, downstream)
         if not relay.sent:
             return  # to be released
         receipt = trace.receipt
         charge = trace.charge = await account(call, plan, receipt, relay, self._doors.tokenizer)
         usage = charge.usage
-        price = self._planner.price_of(call, relay.seen.model) or plan.price
+        price = planner.price_of(call, relay.seen.model) or plan.price
         trace.tokens = usage.budget_tokens(plan.reserve.facts.weights)
         trace.nano_usd = price.cost_nano_usd(usage) if price else None
         settlement = Settlement(

@@ -71,6 +71,7 @@ class DataServer:
 
     def _sweep_out(self) -> None:
         """Hold all connections to their deadlines."""
+        self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep_out)
         now, shared, event = self._clock(), self._shared, self._recorder.event
         for guest in list(shared.guests):
             guest.check_deadlines(now)
@@ -80,7 +81,6 @@ class DataServer:
         if shared.connections_refused:
             event("connections_refused", "warning", number=shared.connections_refused)
             shared.connections_refused = 0
-        self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep_out)
 
     async def drain(self) -> None:
         """Accept no more, let open calls finish within `drain_ms`, then cut the rest."""

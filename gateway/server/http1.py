@@ -354,7 +354,10 @@ class ClientConnection(asyncio.Protocol):
         self._lingers = True
         self._since = self._clock()
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client has reset the connection, and we have not read that yet
+                self._transport.abort()
 
     def close(self) -> None:
         """Close after what is written has gone out."""

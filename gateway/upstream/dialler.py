@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from gateway.core.configuration import UpstreamSettings
 from gateway.upstream.addresses import Found, Resolve, SocketAddress, allowed, resolver
+from gateway.upstream.http1 import UpstreamConnection
 from gateway.upstream.origin import Origin, parse_origin
 from gateway.upstream.proxy import Proxy, connect_answer, connect_request, parse_proxy
 
 _READ_BYTES = 4_096
 
 _T = TypeVar("_T")
-_Attempt = Callable[[socket.AddressFamily, SocketAddress, asyncio.Timeout], Awaitable[_T]]
+_Attempt = Callable[[socket.AddressFamily, SocketAddress], Awaitable[_T]]
 
 
 class Dialler:
@@ -45,26 +46,26 @@ class Dialler:
         self.origin = origin
 
     async def connect(
-        self, protocol: asyncio.Protocol, tls: ssl.SSLContext | None, timeout_s: float
+        self, connection: UpstreamConnection, tls: ssl.SSLContext | None, timeout_s: float
     ) -> None:
-        """Open a connection for `protocol`.
+        """Open `connection`.
 
         Raises OSError, UnicodeError or BlockedAddressError if that fails; TimeoutError after
         `timeout_s`, which all addresses share.
         """
         async with asyncio.timeout(timeout_s):
-            if self._proxy is None or tls is None:
-                direct = partial(self._direct, protocol, tls, timeout_s)
-                await self._first_of_all(direct, timeout_s)
+            if tls is None:
+                await self._first_of_all(partial(self._plain, connection), timeout_s)
                 return
             sock = await self._first_of_all(self._socket, timeout_s)
             try:
-                await self._tunnel(sock, self._proxy)
+                if self._proxy is not None:
+                    await self._tunnel(sock, self._proxy)
             except BaseException:
                 sock.close()
                 raise
             await self._loop.create_connection(
-                lambda: protocol,
+                lambda: connection,
                 sock=sock,
                 ssl=tls,
                 server_hostname=self._host,
@@ -78,40 +79,27 @@ class Dialler:
         failures: list[tuple[str, OSError]] = []
         for number, (family, address) in enumerate(found):
             # An address that does not answer must leave time for those behind it.
-            share = asyncio.timeout((deadline - self._loop.time()) / (len(found) - number))
+            share_s = (deadline - self._loop.time()) / (len(found) - number)
             try:
-                async with share:
-                    return await attempt(family, address, share)
+                async with asyncio.timeout(share_s):
+                    return await attempt(family, address)
             except OSError as error:
-                if share.when() is None:  # it did answer
-                    raise
                 failures.append((address[0], error))
         if len(failures) == 1:
             raise failures[0][1]
         tried = [f"{address}: {str(error) or 'no answer'}" for address, error in failures]
         raise OSError("; ".join(tried) or "its name has no address")
 
-    async def _direct(
+    async def _plain(
         self,
-        protocol: asyncio.Protocol,
-        tls: ssl.SSLContext | None,
-        timeout_s: float,
+        connection: UpstreamConnection,
         family: socket.AddressFamily,
         address: SocketAddress,
-        share: asyncio.Timeout,
     ) -> None:
-        def answered() -> asyncio.Protocol:
-            share.reschedule(None)
-            return protocol
-
-        await self._loop.create_connection(
-            answered,
-            *address[:2],
-            family=family,
-            ssl=tls,
-            server_hostname=self._host if tls else None,
-            ssl_handshake_timeout=timeout_s if tls else None,
-        )
+        if connection.was_opened:  # in the moment in which its time was up
+            raise TimeoutError
+        # Not through a socket of ours: what comes at once would be read before we are back.
+        await self._loop.create_connection(lambda: connection, *address[:2], family=family)
 
     async def _addresses(self) -> list[Found]:
         """Return where to connect. Through a proxy the name is the proxy's to resolve."""
@@ -123,9 +111,7 @@ class Dialler:
         found = list(await self._resolve(host, port))
         return found if self._any_address else list(allowed(host, found))
 
-    async def _socket(
-        self, family: socket.AddressFamily, address: SocketAddress, _share: asyncio.Timeout
-    ) -> socket.socket:
+    async def _socket(self, family: socket.AddressFamily, address: SocketAddress) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)

@@ -98,6 +98,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._usable and not self._transport.is_closing()
 
     @property
+    def was_opened(self) -> bool:
+        """Return whether there has been a transport."""
+        return self._opened
+
+    @property
     def keep_alive_s(self) -> int | None:
         """How long the provider says that it keeps an idle connection."""
         return self._reader.keep_alive_s

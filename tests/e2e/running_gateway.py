@@ -197,6 +197,11 @@ class Gateway:
         await self.ended()
         return children
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the supervisor is gone."""
+        return self.process.returncode is not None
+
     async def ended(self) -> int:
         """Wait for the end; return the exit code."""
         process = self.process

@@ -450,10 +450,10 @@ async def test_no_caller_waits_longer_than_the_timeout(start_valkey: StartValkey
 async def test_those_who_asked_later_wait_their_own_time(start_valkey: StartValkey) -> None:
     """A timeout is each command's own."""
     server = start_valkey()
-    async with connected(server.url, timeout_ms=80) as connection:
+    async with connected(server.url, timeout_ms=400) as connection:
         server.freeze()
         first = connection.send("ECHO", "a")
-        await asyncio.sleep(0.04)
+        await asyncio.sleep(0.3)
         second = connection.send("ECHO", "b")
         with pytest.raises(StoreError):
             await first

@@ -1,0 +1,238 @@
+"""The parent process from outside: how it starts, what it will not do, how it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from loadtest.fake_provider import FakeProvider
+from tests.e2e.running_gateway import Gateway, until
+from tests.server.client import Client
+from tests.store.valkey_server import ValkeyServer
+
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
+
+
+@pytest_asyncio.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as provider:
+        yield provider
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def request(task: str, *lines: str) -> bytes:
+    head = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: t",
+        f"X-Task-Id: {task}",
+        *lines,
+        f"Content-Length: {len(BODY)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + BODY
+
+
+# Start --------------------------------------------------------------------------------------------
+
+
+async def fails_to_start(gateway: Gateway, code: int = 1) -> str:
+    """Return what a gateway says that ends at its start."""
+    await gateway.launch()
+    assert await gateway.ended() == code
+    assert "Traceback" not in gateway.log_text
+    return gateway.log_text
+
+
+async def test_a_port_that_is_taken(tmp_path: Path, provider: FakeProvider) -> None:
+    """It is named, with the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = ("--port", str(port))
+        said = await fails_to_start(
+            Gateway(tmp_path / "state", provider.base_url, arguments=arguments)
+        )
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "--port" in said
+
+
+@pytest.mark.parametrize("section", ["SERVER", "ADMIN"])
+async def test_it_does_not_bind_beyond_loopback_by_accident(
+    tmp_path: Path, provider: FakeProvider, section: str
+) -> None:
+    """Without keys whoever reaches it could spend."""
+    environment = {f"TOLLGATE_{section}__HOST": "0.0.0.0"}  # noqa: S104 - it must be refused
+    said = await fails_to_start(Gateway(tmp_path / "state", provider.base_url, **environment))
+    assert "not a loopback address" in said
+    assert "unsafe_bind" in said
+
+
+async def test_the_admin_token(tmp_path: Path, provider: FakeProvider) -> None:
+    """Generated once, for its owner alone; shown once; a token from the settings is never shown."""
+    for start in (1, 2):
+        async with Gateway(tmp_path / "state", provider.base_url) as gateway:
+            file = tmp_path / "state" / "admin-token"
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert (gateway.token in gateway.banner) is (start == 1)
+            assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
+    own = {"TOLLGATE_ADMIN__TOKEN": "a-token-of-ones-own"}
+    async with Gateway(tmp_path / "other", provider.base_url, **own) as gateway:
+        assert "a-token-of-ones-own" not in gateway.banner
+        assert not (tmp_path / "other" / "admin-token").exists()
+        assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 401
+        gateway.token = "a-token-of-ones-own"
+        assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
+
+
+async def test_a_store_of_ones_own(tmp_path: Path, provider: FakeProvider, valkey: str) -> None:
+    """Then no store is started."""
+    settings = {"TOLLGATE_REDIS__URL": valkey}
+    async with Gateway(tmp_path / "state", provider.base_url, **settings) as gateway:
+        assert not any("valkey-server" in command for command in gateway.children().values())
+        assert (await gateway.ready())["store_connected"] is True
+        assert "redis.url" in gateway.banner
+        async with Client(port_of(gateway.url)) as client:
+            assert (await client.ask(request("supervised"))).status == 200
+
+
+async def test_a_store_that_comes_later(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider
+) -> None:
+    """The gateway starts, says that it is not ready, and connects when it can."""
+    server = ValkeyServer(tmp_path_factory.mktemp("late"))
+    settings = {"TOLLGATE_REDIS__URL": server.url}
+    async with Gateway(tmp_path / "state", provider.base_url, **settings) as gateway:
+        answer = await gateway.admin("GET", "/readyz")
+        assert (answer.status_code, answer.json()["store_connected"]) == (503, False)
+        server.start()
+        try:
+            async with asyncio.timeout(60):
+                while (await gateway.admin("GET", "/readyz")).status_code != 200:
+                    await asyncio.sleep(0.05)
+        finally:
+            server.kill()
+
+
+async def test_text_for_people(tmp_path: Path, provider: FakeProvider) -> None:
+    """`--log-format text` is what `make run` asks for."""
+    arguments = ("--log-format", "text")
+    async with Gateway(tmp_path / "state", provider.base_url, arguments=arguments) as gateway:
+        async with Client(port_of(gateway.url)) as client:
+            await client.ask(request("people"))
+        await until(lambda: " call " in gateway.log_text, "the log line")
+        assert "task=people" in gateway.log_text
+        assert not gateway.log_text.startswith("{")
+
+
+async def test_a_worker_that_cannot_start(tmp_path: Path, provider: FakeProvider) -> None:
+    """It is tried again, with a growing pause; the gateway can still be stopped."""
+    settings = {"TOLLGATE_UPSTREAMS__OPENAI__CA_FILE": str(tmp_path / "none.pem")}
+    gateway = Gateway(
+        tmp_path / "state", provider.base_url.replace("http:", "https:"), **settings
+    )
+    await gateway.launch()
+    await until(
+        lambda: len(gateway.log_events("worker_died")) >= 2 or gateway.has_ended, "two attempts"
+    )
+    if not gateway.has_ended:
+        assert "ca_file" in gateway.log_text
+        gateway.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(60):
+        await gateway.ended()
+
+
+# The end ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_stops_when_it_is_told_to(
+    tmp_path: Path, provider: FakeProvider, number: signal.Signals
+) -> None:
+    """With code 0; no process is left, and the addresses are free."""
+    gateway = Gateway(tmp_path / "state", provider.base_url, workers=2)
+    await gateway.start()
+    children = gateway.children()
+    assert len(children) == 3
+    port = port_of(gateway.url)
+    gateway.process.send_signal(number)
+    assert await gateway.ended() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_open_calls_are_finished_first(tmp_path: Path, provider: FakeProvider) -> None:
+    """A client in mid-stream gets every byte; the call is settled before the store stops."""
+    state_dir = tmp_path / "state"
+    gateway = Gateway(state_dir, provider.base_url)
+    await gateway.start()
+    async with Client(port_of(gateway.url)) as client, Client(port_of(gateway.url)) as idle:
+        await idle.ask(request("idle"))
+        paced = ("X-Fake-Chunk-Delay-Ms: 50", "X-Fake-Completion-Tokens: 30")
+        client.send(request("draining", *paced, "X-Fake-Prompt-Tokens: 11"))
+        await provider.until(lambda: len(provider.journal) == 2, 30)
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await idle.rest() == b""
+        reply = await client.reply()
+        assert reply.complete
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+        assert await gateway.ended() == 0
+    async with Gateway(state_dir, provider.base_url) as again:
+        fields = again.task("draining")
+        assert (fields["tokens.S"], fields["calls.S"], fields["inflight"]) == ("41", "1", "0")
+
+
+async def test_draining_has_an_end(tmp_path: Path, provider: FakeProvider) -> None:
+    """After `drain_ms` an open call is cut, and settled by what was seen."""
+    state_dir = tmp_path / "state"
+    gateway = Gateway(state_dir, provider.base_url, TOLLGATE_LIMITS__DRAIN_MS="300")
+    await gateway.start()
+    async with Client(port_of(gateway.url)) as client:
+        client.send(request("cut", "X-Fake-Fault: hang:10"))
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.reader.readuntil(b'"content":" reads"')
+        assert await gateway.stop() == 0
+        await client.rest()
+    async with Gateway(state_dir, provider.base_url) as again:
+        fields = await again.settled("cut", 1)
+        assert fields["estimated.calls"] == "1"
+        assert "expired.calls" not in fields
+
+
+async def test_a_second_signal_forces(tmp_path: Path, provider: FakeProvider) -> None:
+    """Whoever presses Ctrl-C twice does not want to wait for the drain."""
+    gateway = Gateway(tmp_path / "state", provider.base_url, TOLLGATE_LIMITS__DRAIN_MS="600000")
+    await gateway.start()
+    children = gateway.children()
+    async with Client(port_of(gateway.url)) as client:
+        client.send(request("forced", "X-Fake-Fault: hang:10"))
+        await client.reader.readuntil(b"\r\n\r\n")
+        gateway.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.5)
+        assert not gateway.has_ended
+        gateway.process.send_signal(signal.SIGINT)
+        await gateway.ended()
+        await client.rest()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+async def test_told_to_stop_while_it_starts(tmp_path: Path, provider: FakeProvider) -> None:
+    """Whatever it was doing, it ends, and leaves nothing behind."""
+    for delay_s in (0.2, 0.4, 0.6, 0.8, 1.0, 1.4):
+        gateway = Gateway(tmp_path / f"state-{delay_s}", provider.base_url, workers=2)
+        await gateway.launch()
+        await asyncio.sleep(delay_s)
+        children = gateway.children()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await gateway.ended() in (0, -signal.SIGTERM)
+        await until(
+            lambda pids=tuple(children): not any(os.path.exists(f"/proc/{pid}") for pid in pids),
+            "the end of all children",
+        )
