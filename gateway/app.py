@@ -51,6 +51,7 @@ _BACKLOG = 1_024
 _HANDSHAKE_S = 10.0
 _LINGER_S = 1.0  # for a request that was on its way when the drain began
 _LOOK_S = 0.02
+_LAST_TURNS = 3
 _GC_THRESHOLD = 20_000  # a call leaves few cycles behind; the default of 700 looks every few calls
 
 
@@ -149,6 +150,8 @@ class Front(DataServer):
 
     async def drain(self) -> None:
         """Accept no more, let open calls finish within `drain_s`, then cut the rest."""
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)  # those who wait in the queue would be reset with it
         if self._server is not None:
             self._server.close()
         clock, idle_since = asyncio.get_running_loop().time, dict[ClientConnection, float]()

@@ -119,9 +119,12 @@ class Supervisor:
         self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
-        await asyncio.gather(*(worker.was_ready.wait() for worker in self._workers))
-        text = banner(settings, rules, data.getsockname(), admin.getsockname(), token)
-        print(text, flush=True)
+        for worker in self._workers:
+            if not self._stopping.is_set():
+                await worker.was_ready.wait()
+        if not self._stopping.is_set():
+            text = banner(settings, rules, data.getsockname(), admin.getsockname(), token)
+            print(text, flush=True)
 
     def _process(
         self, plane: DataPlane, tls: TlsFiles | None, listener: socket.socket
@@ -145,6 +148,8 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
         self._stopping.set()
+        for worker in self._workers:
+            worker.was_ready.set()  # nobody waits any longer for one that cannot start
 
     def _first_rules(self, *, strict: bool) -> Rules:
         rules, findings = load_rules(self._settings, self._recorder.event)

@@ -1,7 +1,6 @@
 """The parent process from outside: how it starts, what it will not do, how it ends."""
 
 import asyncio
-import os
 import signal
 import socket
 import stat
@@ -14,7 +13,7 @@ import pytest_asyncio
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.running_gateway import Gateway, until
 from tests.server.client import Client
-from tests.store.valkey_server import ValkeyServer
+from tests.store.valkey_server import ValkeyServer, is_alive
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
 
@@ -45,8 +44,8 @@ def request(task: str, *lines: str) -> bytes:
 
 async def fails_to_start(gateway: Gateway, code: int = 1) -> str:
     """Return what a gateway says that ends at its start."""
-    await gateway.launch()
-    assert await gateway.ended() == code
+    async with gateway.launched():
+        assert await gateway.ended() == code
     assert "Traceback" not in gateway.log_text
     return gateway.log_text
 
@@ -86,6 +85,7 @@ async def test_the_admin_token(tmp_path: Path, provider: FakeProvider) -> None:
     async with Gateway(tmp_path / "other", provider.base_url, **own) as gateway:
         assert "a-token-of-ones-own" not in gateway.banner
         assert not (tmp_path / "other" / "admin-token").exists()
+        gateway.token = "another"
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 401
         gateway.token = "a-token-of-ones-own"
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
@@ -133,19 +133,13 @@ async def test_text_for_people(tmp_path: Path, provider: FakeProvider) -> None:
 
 async def test_a_worker_that_cannot_start(tmp_path: Path, provider: FakeProvider) -> None:
     """It is tried again, with a growing pause; the gateway can still be stopped."""
+    https = provider.base_url.replace("http:", "https:")
     settings = {"TOLLGATE_UPSTREAMS__OPENAI__CA_FILE": str(tmp_path / "none.pem")}
-    gateway = Gateway(
-        tmp_path / "state", provider.base_url.replace("http:", "https:"), **settings
-    )
-    await gateway.launch()
-    await until(
-        lambda: len(gateway.log_events("worker_died")) >= 2 or gateway.has_ended, "two attempts"
-    )
-    if not gateway.has_ended:
+    async with Gateway(tmp_path / "state", https, **settings).launched() as gateway:
+        await until(lambda: len(gateway.log_events("worker_died")) >= 2, "two attempts")
         assert "ca_file" in gateway.log_text
         gateway.process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(60):
-        await gateway.ended()
+        assert await gateway.ended() == 0
 
 
 # The end ------------------------------------------------------------------------------------------
@@ -156,14 +150,13 @@ async def test_it_stops_when_it_is_told_to(
     tmp_path: Path, provider: FakeProvider, number: signal.Signals
 ) -> None:
     """With code 0; no process is left, and the addresses are free."""
-    gateway = Gateway(tmp_path / "state", provider.base_url, workers=2)
-    await gateway.start()
-    children = gateway.children()
-    assert len(children) == 3
-    port = port_of(gateway.url)
-    gateway.process.send_signal(number)
-    assert await gateway.ended() == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    async with Gateway(tmp_path / "state", provider.base_url, workers=2) as gateway:
+        children = gateway.children()
+        assert len(children) == 3
+        port = port_of(gateway.url)
+        gateway.process.send_signal(number)
+        assert await gateway.ended() == 0
+    assert not any(map(is_alive, children))
     with socket.create_server(("127.0.0.1", port)):
         pass
 
@@ -171,9 +164,11 @@ async def test_it_stops_when_it_is_told_to(
 async def test_open_calls_are_finished_first(tmp_path: Path, provider: FakeProvider) -> None:
     """A client in mid-stream gets every byte; the call is settled before the store stops."""
     state_dir = tmp_path / "state"
-    gateway = Gateway(state_dir, provider.base_url)
-    await gateway.start()
-    async with Client(port_of(gateway.url)) as client, Client(port_of(gateway.url)) as idle:
+    async with (
+        Gateway(state_dir, provider.base_url) as gateway,
+        Client(port_of(gateway.url)) as client,
+        Client(port_of(gateway.url)) as idle,
+    ):
         await idle.ask(request("idle"))
         paced = ("X-Fake-Chunk-Delay-Ms: 50", "X-Fake-Completion-Tokens: 30")
         client.send(request("draining", *paced, "X-Fake-Prompt-Tokens: 11"))
@@ -191,12 +186,12 @@ async def test_open_calls_are_finished_first(tmp_path: Path, provider: FakeProvi
 
 async def test_draining_has_an_end(tmp_path: Path, provider: FakeProvider) -> None:
     """After `drain_ms` an open call is cut, and settled by what was seen."""
-    state_dir = tmp_path / "state"
-    gateway = Gateway(state_dir, provider.base_url, TOLLGATE_LIMITS__DRAIN_MS="300")
-    await gateway.start()
-    async with Client(port_of(gateway.url)) as client:
+    state_dir, short = tmp_path / "state", {"TOLLGATE_LIMITS__DRAIN_MS": "300"}
+    async with (
+        Gateway(state_dir, provider.base_url, **short) as gateway,
+        Client(port_of(gateway.url)) as client,
+    ):
         client.send(request("cut", "X-Fake-Fault: hang:10"))
-        await client.reader.readuntil(b"\r\n\r\n")
         await client.reader.readuntil(b'"content":" reads"')
         assert await gateway.stop() == 0
         await client.rest()
@@ -208,10 +203,12 @@ async def test_draining_has_an_end(tmp_path: Path, provider: FakeProvider) -> No
 
 async def test_a_second_signal_forces(tmp_path: Path, provider: FakeProvider) -> None:
     """Whoever presses Ctrl-C twice does not want to wait for the drain."""
-    gateway = Gateway(tmp_path / "state", provider.base_url, TOLLGATE_LIMITS__DRAIN_MS="600000")
-    await gateway.start()
-    children = gateway.children()
-    async with Client(port_of(gateway.url)) as client:
+    patient = {"TOLLGATE_LIMITS__DRAIN_MS": "600000"}
+    async with (
+        Gateway(tmp_path / "state", provider.base_url, **patient) as gateway,
+        Client(port_of(gateway.url)) as client,
+    ):
+        children = gateway.children()
         client.send(request("forced", "X-Fake-Fault: hang:10"))
         await client.reader.readuntil(b"\r\n\r\n")
         gateway.process.send_signal(signal.SIGINT)
@@ -220,19 +217,17 @@ async def test_a_second_signal_forces(tmp_path: Path, provider: FakeProvider) ->
         gateway.process.send_signal(signal.SIGINT)
         await gateway.ended()
         await client.rest()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    await until(lambda: not any(map(is_alive, children)), "the end of all children")
 
 
-async def test_told_to_stop_while_it_starts(tmp_path: Path, provider: FakeProvider) -> None:
+@pytest.mark.parametrize("delay_s", [0.3, 0.6, 1.0, 1.4])
+async def test_told_to_stop_while_it_starts(
+    tmp_path: Path, provider: FakeProvider, delay_s: float
+) -> None:
     """Whatever it was doing, it ends, and leaves nothing behind."""
-    for delay_s in (0.2, 0.4, 0.6, 0.8, 1.0, 1.4):
-        gateway = Gateway(tmp_path / f"state-{delay_s}", provider.base_url, workers=2)
-        await gateway.launch()
+    async with Gateway(tmp_path / "state", provider.base_url, workers=2).launched() as gateway:
         await asyncio.sleep(delay_s)
         children = gateway.children()
         gateway.process.send_signal(signal.SIGTERM)
         assert await gateway.ended() in (0, -signal.SIGTERM)
-        await until(
-            lambda pids=tuple(children): not any(os.path.exists(f"/proc/{pid}") for pid in pids),
-            "the end of all children",
-        )
+    await until(lambda: not any(map(is_alive, children)), "the end of all children")

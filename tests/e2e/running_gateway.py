@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -115,8 +116,28 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
+        if self._process is None:
+            return
+        try:
             await self.stop(check=error is None)
+        except TimeoutError:
+            raise AssertionError(f"it does not end:\n{self.log_text}") from error
+        finally:
+            await self.end()
+
+    @asynccontextmanager
+    async def launched(self) -> AsyncIterator["Gateway"]:
+        """Start the process and wait for nothing; whatever happens, it ends."""
+        await self.launch()
+        try:
+            yield self
+        finally:
+            await self.end()
+
+    async def end(self) -> None:
+        """End the process, if there still is one, without any notice."""
+        if self._process is not None:
+            await self.kill()
 
     async def launch(self) -> None:
         """Start the process; do not wait for anything."""
@@ -138,7 +159,7 @@ class Gateway:
         try:
             self.banner = await until(self._whole_banner, "the banner")
         except AssertionError as error:
-            await self.kill()
+            await self.end()
             raise AssertionError(f"{error}\n{self.log_text}") from None
         self.url, self.admin_url = (
             found[1]

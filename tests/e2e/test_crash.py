@@ -228,8 +228,8 @@ async def test_a_second_gateway_on_the_same_state(
     state_dir = tmp_path / "state"
     gateway = await start_gateway(state_dir=state_dir)
     second = Gateway(tmp_path / "second", provider.base_url, TOLLGATE_STATE_DIR=str(state_dir))
-    await second.launch()
-    assert await second.ended() == 1
+    async with second.launched():
+        assert await second.ended() == 1
     assert "another gateway uses the data" in second.log_text
     assert (await gateway.ready())["status"] == "ready"
 

@@ -249,8 +249,8 @@ async def test_invalid_budgets_with_strict(files: Files, provider: FakeProvider)
     gateway = Gateway(
         files.folder / "state", provider.base_url, arguments=("--strict",), **files.settings
     )
-    await gateway.launch()
-    assert await gateway.ended() == 2
+    async with gateway.launched():
+        assert await gateway.ended() == 2
     assert "MONITOR" in gateway.log_text
 
 

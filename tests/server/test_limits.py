@@ -90,11 +90,12 @@ async def test_a_body_that_comes_too_slowly() -> None:
         slow.send(sized(5_000) + b"a" * 4_000)
         steady.send(sized(1_500))
         dripping = asyncio.ensure_future(drip(slow, b"a" * 100, 0.1))
+        refusal = asyncio.ensure_future(slow.reply())
         for _ in range(15):
             steady.send(b"a" * 100)
             await asyncio.sleep(0.2)
         assert (await steady.reply()).body == b"a" * 1_500
-        reply = await slow.reply()
+        reply = await refusal
         assert (reply.status, reply.code) == (408, "request_timeout")
         assert server.server.body_bytes_in_flight == 0
         dripping.cancel()

@@ -98,3 +98,16 @@ async def test_a_store_that_is_away_is_tried_again(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert notes.events[0] == ("reaper_failed", {"level": "warning", "reason": "unreachable"})
+
+
+async def test_a_store_that_lost_its_data_is_told_of(agent: Agent, look: Look) -> None:
+    """Once, and as loudly as can be: every total began anew."""
+    notes = Notes()
+    reaper = Reaper(agent.store, (agent.tenant,), notes, 1)
+    for _ in range(2):
+        await reaper.look_for_losses()
+    assert notes.events == []
+    look.client.delete(look.keys.epoch)
+    for _ in range(2):
+        await reaper.look_for_losses()
+    assert [name for name, _ in notes.events] == ["store_lost_data"]

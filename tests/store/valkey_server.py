@@ -37,11 +37,13 @@ def is_alive(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on now; a cluster node needs the one 10,000 above."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port + 10_000 < 2**16:
+            return port
 
 
 class ValkeyServer:
@@ -85,6 +87,8 @@ class ValkeyServer:
         wait_until(self._serves, "the server")
 
     def _serves(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise AssertionError((self._folder / "log").read_text())
         try:
             with self.client() as client:
                 client.ping()

@@ -13,7 +13,15 @@ from gateway.core.errors import InvalidConfigError, UpstreamError
 from gateway.settings import data_plane, load_settings
 from gateway.upstream.pool import Pool
 from gateway.upstream.proxy import environment_proxy, is_exempt, parse_proxy
-from tests.upstream.scripted import HELLO, HELLO_EVENTS, Notes, Peer, answers, provider
+from tests.upstream.scripted import (
+    HELLO,
+    HELLO_EVENTS,
+    Notes,
+    Peer,
+    Script,
+    answers,
+    provider,
+)
 
 MakePool = Callable[..., Pool]
 
@@ -100,7 +108,9 @@ def test_an_upstream_may_say_otherwise(setting: str, used: str, tmp_path: Path) 
     assert plane.upstreams["openai"].proxy_url == used
 
 
-def tunnel(refusal: bytes = b"", greeting: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n"):  # type: ignore[no-untyped-def]
+def tunnel(
+    refusal: bytes = b"", greeting: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n"
+) -> Script:
     """Take one CONNECT, refuse it or carry bytes both ways to where the test says."""
 
     async def play(peer: Peer) -> None:
