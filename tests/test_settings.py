@@ -231,7 +231,8 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
     )
     assert faults(file) == [
         "FILE:2: server.prot: unknown key. Remedy: did you mean 'port'? "
-        "known here: host, port, workers, unsafe_bind.",
+        "known here: host, port, workers, unsafe_bind, "
+        "tls_cert_file, tls_key_file.",
         "FILE:3: server.port: must be a valid integer, not '8080'. "
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
@@ -427,7 +428,7 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
     plane = data_plane(load_settings(file, {}), "u")
     default = data_plane(Settings(), "other")
     same = {f.name for f in fields(DataPlane) if getattr(plane, f.name) == getattr(default, f.name)}
-    assert same == {"tenant"}
+    assert same == {"tenant", "journal_dir"}
     assert plane.upstreams["openai"] == UpstreamSettings(
         "https://api.openai.com", "azure", False, True, "ca.pem", 1, 2, 3, 4
     )
