@@ -1,6 +1,7 @@
 """A worker: what it tells its supervisor, and how it ends."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -168,10 +169,13 @@ class Supervised:
 
 @pytest_asyncio.fixture
 async def supervised() -> AsyncIterator[Supervised]:
+    thresholds = gc.get_threshold()
     channel = Supervised()
     await channel.open()
     yield channel
     await channel.close()
+    gc.unfreeze()  # a worker tunes the collector for its own process
+    gc.set_threshold(*thresholds)
     channel.listener.close()
     channel.theirs.close()
 

@@ -17,6 +17,7 @@ from gateway.core.headers import Headers
 from gateway.ports import Answer, Clock, Request
 from gateway.server.answer import ClientAnswer
 from gateway.server.framing import (
+    FRAMING_NAME_LENGTHS,
     FRAMING_NAMES,
     framing_problem,
     head_without_upgrade,
@@ -183,9 +184,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._headers.append((name, value))
         self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
-        lower = name.lower()
-        if lower in FRAMING_NAMES:
-            self._framing.append((lower, value))
+        if len(name) in FRAMING_NAME_LENGTHS and name.lower() in FRAMING_NAMES:
+            self._framing.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Check the head before the body is read."""

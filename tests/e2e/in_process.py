@@ -183,23 +183,25 @@ async def worker_serving(
     store_url: str, upstream_url: str, tenant: str, in_force: Rules | None = None, **plane: Any
 ) -> AsyncIterator[InProcess]:
     """Run a worker; it is drained at the end."""
-    listener = listening()
-    port = listener.getsockname()[1]
     ours, theirs = socket.socketpair()
     reader, our_writer = await asyncio.open_connection(sock=ours)
     _, writer = await asyncio.open_connection(sock=theirs)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {"journal_dir": str(Path(folder, "journal")), **plane}
-        settings_of_worker = data_plane(store_url, upstream_url, tenant, **settings)
-        worker = Worker(settings_of_worker, in_force or rules(), writer)
-        try:
-            await worker.start(listener)
-            yield InProcess(worker, port, reader)
-        finally:
-            await worker.stop()
-            for end in (writer, our_writer):
-                end.close()
-                await end.wait_closed()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {"journal_dir": str(Path(folder, "journal")), **plane}
+            settings_of_worker = data_plane(store_url, upstream_url, tenant, **settings)
+            worker = Worker(settings_of_worker, in_force or rules(), writer)
+            listener = listening()
+            port = listener.getsockname()[1]
+            try:
+                await worker.start(listener)
+                yield InProcess(worker, port, reader)
+            finally:
+                await worker.stop()
+    finally:
+        for end in (writer, our_writer):
+            end.close()
+            await end.wait_closed()
 
 
 def is_ready(message: Message) -> bool:

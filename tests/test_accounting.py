@@ -1,0 +1,152 @@
+"""What a call is charged, by what is known of its answer."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, count_input
+from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.errors import UpstreamError
+from gateway.core.estimate import InputEstimate, LearnedOutput
+from gateway.core.identity import identify
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.usage import NO_USAGE, Usage, UsageSource
+from gateway.planner import Call, Plan, Planner, read_call
+from gateway.ports import Request, TaskFacts
+from gateway.relay import Relay
+from tests.e2e.in_process import rules
+from tests.test_relay import ANSWER, JSON, SSE, TEXT_EVENT, USAGE_EVENT, Line
+
+WORDS = {"model": "m", "messages": [{"role": "user", "content": "one two three"}]}
+FACTS = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM)
+NO_USAGE_EVENT = b'data: {"choices":[{"delta":{"content":" bye"}}]}\n\n'
+ERROR = b'{"error":{"message":"no"}}'
+
+
+class Words:
+    """ports.Tokenizer that counts words."""
+
+    async def count(self, model: str, texts: Sequence[str]) -> int:
+        assert model == "m"
+        return sum(len(text.split()) for text in texts)
+
+
+def call_of(**fields: object) -> tuple[Call, Plan]:
+    body = json.dumps(WORDS | fields).encode()
+    request = Request(b"POST", b"/v1/chat/completions", [(b"X-Task-Id", b"T")], body, 0.0)
+    call = read_call("c1", request, *identify(request.target, request.headers))
+    plane = DataPlane("unix:///s", upstreams={"openai": UpstreamSettings("https://a.example")})
+    planner = Planner(plane, rules(), LearnedOutput())
+    assert call.chat is not None
+    return call, planner.plan(call, call.chat, FACTS, InputEstimate(1, 20, 30))
+
+
+async def charge(relay: Relay, **fields: object) -> Charge:
+    call, plan = call_of(**fields)
+    return await account(call, plan, None, relay, Words())
+
+
+def answered(headers: list[tuple[bytes, bytes]], *pieces: bytes, status: int = 200) -> Line:
+    """Return a line whose answer has begun."""
+    line = Line(stream=headers is SSE)
+    line.follow()
+    line.relay.on_head(status, headers, None)
+    for piece in pieces:
+        line.relay.on_body(piece)
+    return line
+
+
+def estimated(input_total: int, output_total: int, *, whole: bool = False) -> Charge:
+    usage = Usage(input_total=input_total, output_total=output_total)
+    return Charge(usage, UsageSource.ESTIMATED, lacked_usage=whole)
+
+
+INPUT = 3 + 3 + 3 + 1  # three words, a role, what a message and the answer's start cost
+
+
+async def test_what_the_provider_says_counts() -> None:
+    """In JSON, in a stream, and in a stream that was cut after it said so."""
+    said = Charge(Usage(input_total=3, output_total=2), UsageSource.PROVIDER)
+    line = answered(JSON, ANSWER)
+    line.relay.on_end()
+    assert await charge(line.relay) == said
+    line = answered(SSE, TEXT_EVENT, USAGE_EVENT)
+    line.relay.on_broken(UpstreamError("upstream_broken", "", sent=True))
+    assert await charge(line.relay, stream=True) == said
+
+
+async def test_a_whole_answer_without_usage_is_counted() -> None:
+    """And it is told that it lacked it."""
+    line = answered(SSE, TEXT_EVENT, NO_USAGE_EVENT)
+    line.relay.on_end()
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 2, whole=True)
+    line = answered(JSON, b'{"choices":[{"message":{"content":"one two"}}]}')
+    line.relay.on_end()
+    assert await charge(line.relay) == estimated(INPUT, 2, whole=True)
+    assert "estimated tokens" in MISSING_USAGE_WARNING
+
+
+async def test_a_cut_stream_is_charged_what_was_seen() -> None:
+    """Whoever cut it; that is not a lack of usage."""
+    line = answered(SSE, TEXT_EVENT)
+    line.relay.client_left()
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 1)
+    line = answered(SSE, TEXT_EVENT)
+    line.relay.on_broken(UpstreamError("upstream_broken", "", sent=True))
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 1)
+    line = Line(stream=True)
+    line.follow()
+    line.relay.client_left()
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 0)
+
+
+async def test_a_json_answer_that_never_came_whole_is_charged_its_hold() -> None:
+    """It may be billed in full."""
+    hold = estimated(20, 100)
+    line = answered(JSON, b'{"cho')
+    line.relay.on_broken(UpstreamError("upstream_broken", "", sent=True))
+    assert await charge(line.relay, max_tokens=100) == hold
+    line = Line()
+    line.follow()
+    line.relay.on_broken(UpstreamError("upstream_timeout", "", sent=True))
+    assert await charge(line.relay, max_tokens=100) == hold
+    line = Line(stream=True)
+    line.follow()
+    line.relay.on_broken(UpstreamError("upstream_timeout", "", sent=True))
+    assert await charge(line.relay, max_tokens=100, stream=True) == hold
+    line = Line(drain_s=0)
+    line.follow()
+    line.relay.client_left()
+    await asyncio.wait_for(line.relay.done, 30)
+    assert await charge(line.relay, max_tokens=100) == hold
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 529])
+async def test_an_error_costs_nothing(status: int) -> None:
+    """Nor does one in a 200, nor a request that never left."""
+    nothing = Charge(NO_USAGE, UsageSource.NONE)
+    line = answered(JSON, ERROR, status=status)
+    line.relay.on_end()
+    assert await charge(line.relay) == nothing
+    line = answered(JSON, ERROR)
+    line.relay.on_end()
+    assert await charge(line.relay) == nothing
+    line = Line()
+    line.follow()
+    line.relay.on_broken(UpstreamError("upstream_unreachable", "", sent=False))
+    assert await charge(line.relay) == nothing
+
+
+async def test_an_error_after_text_is_charged_for_the_text() -> None:
+    """It was generated."""
+    line = answered(SSE, TEXT_EVENT, b"data: " + ERROR + b"\n\n")
+    line.relay.on_end()
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 1, whole=True)
+
+
+async def test_input_is_counted_with_what_messages_cost() -> None:
+    """Beside their text."""
+    call, _ = call_of()
+    assert await count_input(call, Words()) == INPUT
