@@ -94,7 +94,10 @@ async def test_it_says_that_it_is_ready_and_what_it_counted(
 
 async def test_other_rules(valkey: str, provider: FakeProvider, tenant: str) -> None:
     """They hold from the next call on."""
-    async with worker_serving(valkey, provider.base_url, tenant) as worker, worker.client() as client:
+    async with (
+        worker_serving(valkey, provider.base_url, tenant) as worker,
+        worker.client() as client,
+    ):
         assert (await client.ask(CALL)).headers["x-tollgate-policy"] == "policyhash"
         other = rules(ENFORCING)
         worker.worker.use_rules(replace(other, policies=replace(other.policies, policy_hash="x")))

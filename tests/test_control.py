@@ -8,7 +8,7 @@ import pytest
 
 from gateway.control import Message, Ready, Start, Telemetry, UseRules, frame, receive
 from gateway.core.configuration import DataPlane, UpstreamSettings
-from gateway.core.phases import Complexity, WorkPhase
+from gateway.core.phases import Complexity
 from gateway.core.policy import Effect, Match, Mode, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
 from tests.e2e.in_process import rules

@@ -300,7 +300,9 @@ async def test_rules_change_between_calls(open_bench: OpenBench) -> None:
         while not serving.lifecycle.open_calls:
             await asyncio.sleep(0.002)
         newer = rules(ENFORCING)
-        serving.lifecycle.use_rules(replace(newer, policies=replace(newer.policies, policy_hash="new")))
+        serving.lifecycle.use_rules(
+            replace(newer, policies=replace(newer.policies, policy_hash="new"))
+        )
         assert (await client.reply()).headers["x-tollgate-policy"] == "policyhash"
         assert (await ask(serving, chat())).headers["x-tollgate-policy"] == "new"
 

@@ -142,7 +142,7 @@ def test_an_edited_object_differs_in_its_edits_only(body: bytes, edits: dict[byt
 
 
 def lenient(data: bytes) -> Any:
-    """Return JSON with objects as pairs; what is no UTF-8 inside a text is the provider's matter."""
+    """Return JSON, objects as pairs; a text that is no UTF-8 is the provider's matter."""
     return json.loads(data.decode("utf-8", "replace"), object_pairs_hook=list)
 
 

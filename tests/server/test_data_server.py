@@ -35,7 +35,10 @@ async def test_a_client_that_does_not_finish_its_head(start: bytes) -> None:
 
 async def test_a_client_that_waits_for_its_answer_may_wait() -> None:
     """Models think before they write."""
-    async with serving(idle_timeout_ms=20, header_timeout_ms=20) as server, server.client() as client:
+    async with (
+        serving(idle_timeout_ms=20, header_timeout_ms=20) as server,
+        server.client() as client,
+    ):
         server.calls.act = open_call
         client.send(GET)
         answer = await server.calls.number(1)

@@ -72,9 +72,7 @@ def test_a_call_is_counted() -> None:
     """Once in each metric that speaks of it; tokens by bucket, none twice."""
     told = Told()
     told.recorder.call(RECORD)
-    assert told.counted(names.CALLS) == {
-        ("flag", "", "openai_chat", "openai", "2xx", "PLAN"): 1
-    }
+    assert told.counted(names.CALLS) == {("flag", "", "openai_chat", "openai", "2xx", "PLAN"): 1}
     assert told.counted(names.TOKENS) == {
         ("input", "provider", "PLAN"): 60,
         ("cached_read", "provider", "PLAN"): 30,

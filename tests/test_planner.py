@@ -1,0 +1,229 @@
+"""From a request to the one reserve that is made for it."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway import planner as planner_module
+from gateway.core.budget import Dimension, TokenWeights
+from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
+from gateway.core.errors import BadCall
+from gateway.core.estimate import InputEstimate, LearnedOutput
+from gateway.core.identity import identify
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
+from gateway.core.prices import ModelPrice, PriceTable
+from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call
+from gateway.ports import Request, TaskFacts
+from tests.e2e.in_process import ENFORCING, OBSERVING, rules
+
+CHAT = b"/v1/chat/completions"
+FACTS = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM)
+BOUNDS = InputEstimate(low=10, expected=100, high=400)
+PRICE = ModelPrice(
+    input=2_000_000_000,
+    output=8_000_000_000,
+    cached_read=200_000_000,
+    cache_write=2_500_000_000,
+    max_output_tokens=16_384,
+    max_input_tokens=128_000,
+)
+
+
+def call_of(
+    *tags: tuple[bytes, bytes], target: bytes = CHAT, method: bytes = b"POST", **fields: Any
+) -> Call:
+    body = json.dumps({"model": "m", "messages": [], **fields}).encode()
+    request = Request(method, target, list(tags), body, 0.0)
+    return read_call("c1", request, *identify(target, request.headers))
+
+
+def planner_of(in_force: Rules, *, disabled: bool = False) -> Planner:
+    upstream = UpstreamSettings("https://a.example", "openai")
+    plane = DataPlane("unix:///s", upstreams={"openai": upstream}, enforcement_disabled=disabled)
+    return Planner(plane, in_force, LearnedOutput())
+
+
+def plan_of(in_force: Rules, call: Call | None = None, facts: TaskFacts = FACTS) -> Plan:
+    call = call or call_of((b"X-Task-Id", b"T"), (b"X-Task-Phase", b"PLAN"))
+    assert call.chat is not None
+    return planner_of(in_force).plan(call, call.chat, facts, BOUNDS)
+
+
+# Read ---------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_metered_is_read() -> None:
+    """Another route, or another method on the same, passes as it is."""
+    assert call_of().chat is not None
+    assert call_of(target=b"/v1/embeddings").chat is None
+    assert call_of(method=b"GET").chat is None
+    odd = Request(b"POST", b"/v1/files", [(b"Content-Encoding", b"gzip")], b"\x1f\x8b", 0.0)
+    assert read_call("c1", odd, *identify(odd.target, odd.headers)).chat is None
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"br, gzip"])
+def test_an_encoded_body_cannot_be_budgeted(encoding: bytes) -> None:
+    """The client is told to send it plain."""
+    with pytest.raises(BadCall) as error:
+        call_of((b"content-encoding", encoding))
+    assert error.value.code == "unsupported_encoding"
+    assert call_of((b"Content-Encoding", b"Identity")).chat is not None
+
+
+def test_who_names_no_task_is_in_the_bucket() -> None:
+    """Its phase counts for nothing but what is learnt of its output."""
+    call = call_of((b"X-Task-Phase", b"PLAN"))
+    assert (call.task, call.is_untagged, call.phase_tag) == (UNTAGGED_TASK, True, "PLAN")
+    call = call_of((b"X-Task-Id", b"T"))
+    assert (call.task, call.is_untagged, call.phase_tag) == ("T", False, "-")
+
+
+# Modes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_kill_switches_turn_enforcing_into_observing(mode: Mode) -> None:
+    """The environment's and the file's; they never turn anything on."""
+    in_force = rules(StopLossPolicy(mode=mode))
+    softened = Mode.OBSERVE if mode is Mode.ENFORCE else mode
+    stop_loss = replace(in_force.budgets.stop_loss, enabled=False)
+    switched_off = replace(in_force, budgets=replace(in_force.budgets, stop_loss=stop_loss))
+    policy = in_force.policies.stop_loss[0]
+    assert planner_of(in_force).mode_of(policy) is mode
+    assert planner_of(in_force, disabled=True).mode_of(policy) is softened
+    assert planner_of(switched_off).mode_of(policy) is softened
+    assert planner_of(in_force).enforces_tags is (mode is Mode.ENFORCE)
+    assert not planner_of(switched_off).enforces_tags
+
+
+def test_tags_are_enforced_where_any_policy_enforces() -> None:
+    """Which policy a call falls under is known only by its tags."""
+    policies = PolicySet((OBSERVING, ENFORCING), "h")
+    assert planner_of(replace(rules(), policies=policies)).enforces_tags
+    assert not planner_of(replace(rules(), policies=PolicySet(()))).enforces_tags
+
+
+def test_the_policy_is_that_of_the_tasks_tiers() -> None:
+    """Not of the call's tags; without a match nothing is compared."""
+    large = StopLossPolicy("large", Mode.ENFORCE, Match(complexity=frozenset({Complexity.LARGE})))
+    in_force = replace(rules(), policies=PolicySet((large,), "h"))
+    plan = plan_of(in_force, facts=replace_facts(complexity=Complexity.LARGE))
+    assert (plan.policy.name, plan.mode) == ("large", Mode.ENFORCE)
+    plan = plan_of(in_force)
+    assert (plan.policy.name, plan.mode) == ("none", Mode.OFF)
+    assert plan.reserve.effects.task == {}
+
+
+def replace_facts(**fields: Any) -> TaskFacts:
+    known = {
+        "complexity": FACTS.complexity,
+        "importance": FACTS.importance,
+        "parents": FACTS.parents,
+        "weights": FACTS.weights,
+    }
+    return TaskFacts(**{**known, **fields})
+
+
+def test_effects_follow_the_mode() -> None:
+    """Observing turns refuse into flag."""
+    for policy, effect in ((ENFORCING, Effect.REFUSE), (OBSERVING, Effect.FLAG)):
+        plan = plan_of(rules(policy))
+        assert plan.reserve.effects.task[Dimension.TOKENS] is effect
+
+
+# What is held -------------------------------------------------------------------------------------
+
+
+def test_what_is_likely() -> None:
+    """Expected input, and the output that is usual: 2,048 while nothing is known."""
+    plan = plan_of(rules(ENFORCING))
+    need = plan.reserve.need
+    assert (need.input_low, need.input_high, need.output, need.output_min) == (100, 100, 2_048, 0)
+    assert (plan.price, need.input_nano_usd, need.unit_nano_usd) == (None, 0, 0)
+    assert plan.ceiling == 128_000
+
+
+def test_what_a_price_adds() -> None:
+    """Its money, at the dearest rate, and the model's own ceiling."""
+    plan = plan_of(rules(ENFORCING, prices=PriceTable({"m": PRICE})))
+    need = plan.reserve.need
+    assert plan.price == PRICE
+    assert need.input_nano_usd == 100 * 2_500
+    assert need.unit_nano_usd == 8_000
+    assert plan.ceiling == 16_384
+
+
+def test_the_worst_case() -> None:
+    """The input's bounds, and everything that may come out."""
+    policy = replace(ENFORCING, reserve=ReserveKind.WORST_CASE)
+    call = call_of((b"X-Task-Id", b"T"), max_tokens=3_000, n=2)
+    plan = plan_of(rules(policy, prices=PriceTable({"m": PRICE})), call)
+    need = plan.reserve.need
+    assert (need.input_low, need.input_high) == (10, 400)
+    assert (need.output, need.output_min) == (6_000, 1_024)
+    assert need.input_nano_usd == 400 * 2_500
+    assert plan.reserve.kind is ReserveKind.WORST_CASE
+
+
+def test_the_worst_case_is_for_those_who_enforce() -> None:
+    """Who only observes holds what is likely."""
+    policy = replace(OBSERVING, reserve=ReserveKind.WORST_CASE)
+    assert plan_of(rules(policy)).reserve.kind is ReserveKind.EXPECTED
+
+
+@pytest.mark.parametrize("kind", [ReserveKind.EXPECTED, ReserveKind.WORST_CASE])
+def test_weights_count_rounded_away_from_nothing(kind: ReserveKind) -> None:
+    """A token that counts half counts up where it is held, down where it bounds from below."""
+    weights = TokenWeights(input=505, cached_read=105, cache_write=1_255, output=2_000)
+    policy = replace(ENFORCING, reserve=kind)
+    need = plan_of(rules(policy), facts=replace_facts(weights=weights)).reserve.need
+    assert need.output_weight == 2_000
+    if kind is ReserveKind.EXPECTED:
+        assert (need.input_low, need.input_high) == (51, 51)
+    else:
+        assert (need.input_low, need.input_high) == (1, 502)
+
+
+def test_an_untagged_call_is_never_compared() -> None:
+    """No limits, no phase, no effects."""
+    plan = plan_of(rules(ENFORCING), call_of((b"X-Task-Phase", b"PLAN")))
+    reserve = plan.reserve
+    assert (plan.mode, reserve.limits, reserve.phase) == (Mode.OFF, None, None)
+    assert reserve.effects.task == reserve.effects.phase == {}
+
+
+def test_a_tasks_plan() -> None:
+    """With the limits of its tiers, computed once."""
+    planner = planner_of(rules(ENFORCING))
+    call = call_of((b"X-Task-Id", b"T"), (b"X-Task-Phase", b"PLAN"))
+    assert call.chat is not None
+    first, second = (planner.plan(call, call.chat, FACTS, BOUNDS).reserve for _ in range(2))
+    assert first.limits is second.limits
+    assert first.limits is not None
+    assert first.limits.budgets[WorkPhase.PLAN].token_limit == 2_400
+    assert (first.call_id, first.task, first.phase) == ("c1", "T", WorkPhase.PLAN)
+    assert first.enforce_from is WorkPhase.VERIFY
+
+
+def test_images_may_use_the_models_whole_context() -> None:
+    """What they are billed, no body length bounds."""
+    part = {"type": "image_url", "image_url": {"url": "https://a.example/i.png"}}
+    call = call_of(messages=[{"role": "user", "content": [part]}])
+    assert planner_of(rules(prices=PriceTable({"m": PRICE}))).estimate(call).high == 128_000
+    assert planner_of(rules()).estimate(call_of(target=b"/v1/x")).high >= 1
+
+
+def test_prices_are_looked_up_once_but_not_remembered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients choose the names."""
+    monkeypatch.setattr(planner_module, "_MOST_PRICES", 2)
+    planner = planner_of(rules(prices=PriceTable({"m": PRICE})))
+    call = call_of()
+    for name in ("m", "a", "b", "c", "m"):
+        assert planner.price_of(call, name) == (PRICE if name == "m" else None)
+    elsewhere = call_of(target=b"/u/nobody/v1/chat/completions")
+    assert planner.price_of(elsewhere, "m") == PRICE
