@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import redis
 
 from gateway.app import TaskGroup, new_call_ids, run_worker
 from gateway.control import Message, Ready, Start, Telemetry, UseRules, frame, receive
@@ -105,21 +106,23 @@ async def test_other_rules(valkey: str, provider: FakeProvider, tenant: str) -> 
 
 
 async def test_heartbeats_keep_a_long_call(
-    valkey: str, provider: FakeProvider, tenant: str, redis_client: object
+    valkey: str, provider: FakeProvider, tenant: str, redis_client: redis.Redis
 ) -> None:
     """A call may last longer than a lease."""
     short = {"lease_ms": 1_000, "heartbeat_ms": 50}
-    async with worker_serving(valkey, provider.base_url, tenant, **short) as worker:
-        async with worker.client() as client:
-            client.send(CALL.replace(b"Host: t", b"Host: t\r\nX-Fake-Ttfb-Ms: 500"))
-            leases = f"tg:{{{tenant}}}:leases"
-            (first,) = await until(lambda: _ends(redis_client, leases), "a lease")
-            await until(lambda: _ends(redis_client, leases) > [first], "a later end")
-            assert (await client.reply()).status == 200
+    async with (
+        worker_serving(valkey, provider.base_url, tenant, **short) as worker,
+        worker.client() as client,
+    ):
+        client.send(CALL.replace(b"Host: t", b"Host: t\r\nX-Fake-Ttfb-Ms: 500"))
+        leases = f"tg:{{{tenant}}}:leases"
+        (first,) = await until(lambda: _ends(redis_client, leases), "a lease")
+        await until(lambda: _ends(redis_client, leases) > [first], "a later end")
+        assert (await client.reply()).status == 200
 
 
-def _ends(client: object, leases: str) -> list[float]:
-    return [end for _, end in client.zrange(leases, 0, -1, withscores=True)]  # type: ignore[attr-defined]
+def _ends(client: redis.Redis, leases: str) -> list[float]:
+    return [end for _, end in client.zrange(leases, 0, -1, withscores=True)]
 
 
 async def test_heartbeats_go_on_when_the_store_is_back(
@@ -127,10 +130,12 @@ async def test_heartbeats_go_on_when_the_store_is_back(
 ) -> None:
     """A store that cannot be reached is told, and no reason to stop."""
     nowhere = "unix:///nowhere/at/all"
-    async with worker_serving(nowhere, provider.base_url, tenant, heartbeat_ms=20) as worker:
-        async with worker.client() as client:
-            client.send(CALL.replace(b"Host: t", b"Host: t\r\nX-Fake-Ttfb-Ms: 500"))
-            assert (await client.reply()).headers["x-tollgate-store"] == "unavailable"
+    async with (
+        worker_serving(nowhere, provider.base_url, tenant, heartbeat_ms=20) as worker,
+        worker.client() as client,
+    ):
+        client.send(CALL.replace(b"Host: t", b"Host: t\r\nX-Fake-Ttfb-Ms: 500"))
+        assert (await client.reply()).headers["x-tollgate-store"] == "unavailable"
     assert "heartbeat_failed" in capfd.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Parts of a worker in this process, on real sockets and a real store: what a test may look into."""
+"""Parts of a worker in this process, on real sockets and a real store."""
 
 import asyncio
 import socket

@@ -2,11 +2,14 @@
 
 import json
 import random
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import trustme
 
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.conftest import StartGateway
@@ -365,13 +368,40 @@ async def test_a_provider_that_is_silent(
     await gateway.settled(task, 1)
 
 
+@pytest.mark.parametrize("is_trusted", [True, False], ids=["trusted", "not trusted"])
+async def test_a_provider_behind_tls(
+    start_gateway: StartGateway, tmp_path: Path, task: str, is_trusted: bool
+) -> None:
+    """Its certificate is checked against the authorities that are configured."""
+    authority, other = trustme.CA(), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    file = tmp_path / "ca.pem"
+    (authority if is_trusted else other).cert_pem.write_to_path(str(file))
+    async with FakeProvider(ssl=context) as provider:
+        gateway = await start_gateway(
+            provider_url=provider.base_url, TOLLGATE_UPSTREAMS__OPENAI__CA_FILE=str(file)
+        )
+        replies = [await ask(gateway.url, raw_chat(task, stream=True)) for _ in range(3)]
+        if is_trusted:
+            assert [reply.status for reply in replies] == [200] * 3
+            assert all(reply.body.endswith(b"[DONE]\n\n") for reply in replies)
+            fields = await gateway.settled(task, 3)
+            assert near(fields, provider, tolerance=0)
+            assert provider.connections_accepted == 1
+        else:
+            assert {reply.code for reply in replies} == {"upstream_unreachable"}
+            assert "certificate" in replies[0].json["error"]["message"]
+            assert not provider.requests
+
+
 # Answers without usage ----------------------------------------------------------------------------
 
 
 def near(fields: dict[str, str], provider: FakeProvider, tolerance: float = 0.05) -> bool:
     truth = provider.totals()
     real = truth.prompt_tokens + truth.completion_tokens
-    return abs(int(fields["tokens.S"]) - real) <= max(1.0, tolerance * real)
+    return abs(int(fields["tokens.S"]) - real) <= tolerance * real
 
 
 MUCH = [{"role": "user", "content": "Tell me about the weather in Paris. " * 40}]

@@ -199,6 +199,22 @@ async def test_many_calls_at_once_add_up(
     assert_exact(await gateway.settled(task, 100), provider)
 
 
+async def test_time_is_counted_once_however_many_calls_are_open(
+    gateway: Gateway, provider: FakeProvider, task: str, through: Clients
+) -> None:
+    """A task's latency is the time in which it had a call open, not the sum over its calls."""
+    headers = {"X-Task-Id": task, "X-Task-Phase": "PLAN", "X-Fake-Ttfb-Ms": "1000"}
+
+    async def ask() -> None:
+        await through.asynchronous.chat.completions.create(**PLAIN, extra_headers=headers)
+
+    for number in (10, 20):
+        await asyncio.gather(*(ask() for _ in range(10)))
+        fields = await gateway.settled(task, number)
+        assert number * 100 <= int(fields["latency_ms.S"]) < number * 1_000
+        assert fields["PLAN.latency_ms.S"] == fields["latency_ms.S"]
+
+
 # Bytes --------------------------------------------------------------------------------------------
 
 

@@ -142,17 +142,20 @@ BAD_REQUESTS = {
     "two hosts": b"GET / HTTP/1.1\r\nHost: t\r\nHost: t\r\n\r\n",
     "length and coding": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n"
+    b"Content-Length: 3\r\n\r\nabc",
     "length list": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3, 3\r\n\r\nabc",
     "signed length": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: +3\r\n\r\nabc",
     "negative length": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: -3\r\n\r\nabc",
-    "gzip, chunked": b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "gzip, chunked": b"POST / HTTP/1.1\r\nHost: t\r\n"
+    b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "xchunked": b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked, identity": b"POST / HTTP/1.1\r\nHost: t\r\n"
     b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "two codings": b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "HTTP/1.0 chunked": b"POST / HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.0 chunked": b"POST / HTTP/1.0\r\nHost: t\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n\r\n",
     "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: t\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -95,7 +95,7 @@ def test_a_call_without_a_price_or_usage() -> None:
     assert told.counted(names.UNPRICED) == {(): 1}
     assert told.counted(names.COST) == {}
     assert list(told.counted(names.TOKENS)) == [("output", "provider", "PLAN")]
-    assert list(told.counted(names.CALLS))[0][4] == "none"
+    assert next(iter(told.counted(names.CALLS)))[4] == "none"
     told = Told()
     told.recorder.call(changed(source="none", client_left=False, would_refuse=False, breaches=()))
     assert told.counted(names.USAGE_SOURCE) == {}
