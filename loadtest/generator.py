@@ -175,8 +175,9 @@ class Generator:
             begin = time.monotonic() + _LEAD_S
             self._send_again_until = begin + seconds
             for index in range(concurrency):
-                await ticker.until(begin + stagger_s * index / concurrency)
-                self._start(Sample(time.monotonic()))
+                moment = begin + stagger_s * index / concurrency
+                await ticker.until(moment)
+                self._start(Sample(moment))
             await ticker.until(self._send_again_until)
             await self._finish(begin)
         return run

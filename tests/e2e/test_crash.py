@@ -221,27 +221,25 @@ async def test_totals_survive_a_restart(
     await settled_call(again, task, calls=2)
 
 
-async def test_a_second_gateway_on_the_same_state(
-    start_gateway: StartGateway, tmp_path: Path, provider: FakeProvider
+async def test_with_the_settings_that_are_shipped(
+    start_gateway: StartGateway, tmp_path: Path, provider: FakeProvider, task: str
 ) -> None:
-    """It does not start, and says what to do; the first goes on."""
+    """Within 30 seconds and one sweep the call of a dead worker is charged.
+
+    Meanwhile a second gateway on the same state does not start, and says what to do.
+    """
     state_dir = tmp_path / "state"
     gateway = await start_gateway(state_dir=state_dir)
-    second = Gateway(tmp_path / "second", provider.base_url, TOLLGATE_STATE_DIR=str(state_dir))
-    async with second.launched():
-        assert await second.ended() == 1
-    assert "another gateway uses the data" in second.log_text
-    assert (await gateway.ready())["status"] == "ready"
-
-
-async def test_with_the_settings_that_are_shipped(start_gateway: StartGateway, task: str) -> None:
-    """Within 30 seconds and one sweep the call of a dead worker is charged."""
-    gateway = await start_gateway()
     loop = asyncio.get_running_loop()
     async with mid_stream(gateway, task):
         held, *_ = gateway.held(task)
         (worker,) = gateway.worker_pids()
         os.kill(worker, signal.SIGKILL)
         died_at = loop.time()
+        second = Gateway(tmp_path / "second", provider.base_url, TOLLGATE_STATE_DIR=str(state_dir))
+        async with second.launched():
+            assert await second.ended() == 1
+        assert "another gateway uses the data" in second.log_text
         await charged(gateway, task, held)
-    assert loop.time() - died_at < 30 + 5 + 5  # lease, sweep, and what a busy machine takes
+    assert loop.time() - died_at < 30 + 5 + 10  # lease, sweep, and what a busy machine takes
+    assert (await gateway.ready())["status"] == "ready"

@@ -49,14 +49,14 @@ async def test_open_loop_starts_whatever_became_of_those_before() -> None:
     """A stalled answer delays nobody else, and its wait counts from the intended start."""
 
     def slow_at_first(received: Received) -> Script | None:
-        return Script(prompt_tokens=5, ttfb_ms=300) if received.number == 1 else None
+        return Script(prompt_tokens=5, ttfb_ms=800) if received.number == 1 else None
 
     async with serving() as (generator, provider):
         provider.script(slow_at_first)
         run = await generator.open_loop(constant(100, 0.1))
         first, *others = run.latencies_s()
-        assert first >= 0.3
-        assert max(others) < 0.3
+        assert first >= 0.8
+        assert max(others) < 0.8
         assert provider.connections_accepted >= 2
         assert run.offered_per_s == pytest.approx(111, rel=0.01)  # 10 starts within 90 ms
 
@@ -79,20 +79,20 @@ async def test_a_server_that_stalls_makes_all_intended_starts_late() -> None:
 
 async def test_an_answer_that_does_not_come_counts_with_the_timeout() -> None:
     """A hanging request is a problem, and no better than the timeout in the latencies."""
-    async with serving(chat({"x-fake-fault": "hang"}), chat(), timeout_s=0.2) as (generator, _):
+    async with serving(chat({"x-fake-fault": "hang"}), chat(), timeout_s=0.5) as (generator, _):
         run = await generator.open_loop([0.0, 0.05])
         assert run.problems() == ["timeout"]
-        assert run.latencies_s()[0] == 0.2
-        assert run.latencies_s()[1] < 0.2
+        assert run.latencies_s()[0] == 0.5
+        assert run.latencies_s()[1] < 0.5
 
 
 async def test_a_late_answer_counts_with_the_timeout() -> None:
     """An answer after the timeout is a problem, even if others are waited for anyway."""
-    late = chat({"x-fake-ttfb-ms": "150"})
-    async with serving(late, chat(), timeout_s=0.1) as (generator, _):
-        run = await generator.open_loop([0.0, 0.2])
+    late = chat({"x-fake-ttfb-ms": "600"})
+    async with serving(late, chat(), timeout_s=0.4) as (generator, _):
+        run = await generator.open_loop([0.0, 0.8])
         assert run.problems() == ["timeout"]
-        assert run.latencies_s()[0] == 0.1
+        assert run.latencies_s()[0] == 0.4
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,10 @@ async def test_time_to_first_chunk_and_gaps() -> None:
         (first,) = run.first_bytes_s()
         (whole,) = run.latencies_s()
         assert 0.03 <= first < whole
-        assert whole - first >= 0.05
-        assert len(run.gaps_s) == 5  # six tokens; what is before and after them comes with one
-        assert min(run.gaps_s) > 0.005
+        assert whole >= 0.08
+        # Six tokens, in as many reads at most: what is before and after them comes with one.
+        assert 1 <= len(run.gaps_s) <= 5
+        assert 0 < sum(run.gaps_s) <= whole - first + 0.001
 
 
 async def test_a_staggered_start_spreads_the_streams() -> None:
@@ -183,8 +184,8 @@ async def test_a_staggered_start_spreads_the_streams() -> None:
     async with serving() as (generator, _):
         run = await generator.closed_loop(4, 0, stagger_s=0.08)
         starts = [sample.intended_at for sample in run.samples]
-        assert len(starts) == 4
-        assert starts[-1] - starts[0] >= 0.06
+        assert [start - starts[0] for start in starts] == pytest.approx([0, 0.02, 0.04, 0.06])
+        assert min(run.lags_s()) >= 0
 
 
 def test_constant_schedule() -> None:
