@@ -3,10 +3,12 @@
 import os
 import platform
 import resource
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 _TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
+_PACE_TURNS = 1_000_000
 _PARENT, _UTIME, _STIME = 1, 11, 12  # in /proc/PID/stat, counted from behind the name
 
 
@@ -49,6 +51,14 @@ def own_cpu_s() -> float:
     """CPU time of this process and of all its descendants that have ended."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def pace_ns() -> float:
+    """CPU time of one turn of a fixed loop: how fast the machine is now, whoever slows it down."""
+    total, began = 0, time.process_time_ns()
+    for turn in range(_PACE_TURNS):
+        total += turn
+    return (time.process_time_ns() - began) / _PACE_TURNS
 
 
 def pin(pid: int, cores: Iterable[int]) -> None:

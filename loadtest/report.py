@@ -21,7 +21,7 @@ from typing import TypeVar
 import msgspec
 import uvloop
 
-from loadtest.linux import busy_s, machine, own_cpu_s
+from loadtest.linux import busy_s, machine, own_cpu_s, pace_ns
 from loadtest.measurements import (
     LARGE_BYTES,
     Figures,
@@ -40,6 +40,7 @@ _QUICK = Scale(seconds=1.0, slices=1, rounds=5)
 _FEWEST_ROUNDS = 5
 _BUSY_LOAD = 0.5
 _BUSY_SHARE = 0.1
+_UNSTEADY = 1.2
 _ERRORS_SHOWN = 10
 _MB = 1024 * 1024
 _SCRIPT = ("--script", '{"prompt_tokens": 250, "completion_tokens": 20}')
@@ -70,45 +71,23 @@ class Ledger:
         self.calls += bench.served.calls
 
 
-async def measure(scale: Scale, folder: Path, ledger: Ledger) -> Figures:
-    """Measure everything; each set-up has programs and a state of its own."""
-    end_on_sigterm()
-    rng = SystemRandom()
-    async with station(folder, _SETTINGS, *_SCRIPT) as bench:
-        _say(f"pinned   {bench.pin()}")
-        problems = await _announced("warm-up", warm_up(bench))
-        plain = await _announced("closed loop", closed(bench, scale))
-        opened = await _announced("open loop", open_loop(bench, scale, rng))
-        streamed = await _announced("streams", streams(bench, scale, rng))
-        large = await _announced("large prompts", closed(bench, scale, LARGE_BYTES))
-        peak_rss_mb = bench.peak_rss_bytes / _MB
-        await ledger.check(bench)
-    async with station(folder, _SETTINGS, "--tls", *_SCRIPT) as bench:
-        bench.pin()
-        problems += await warm_up(bench)
-        tls = await _announced("provider on TLS", closed(bench, scale))
-        await ledger.check(bench)
-    async with station(folder, _ENFORCING, *_SCRIPT) as bench:
-        bench.pin()
-        refused = await _announced("refusals", refusals(bench, scale))
-        await ledger.check(bench)
-    return Figures(plain, opened, streamed, large, tls, refused, peak_rss_mb, problems)
-
-
-async def _announced(what: str, measuring: Awaitable[T]) -> T:
-    """Await a measurement; who watches is told which one."""
-    if sys.stderr.isatty():
-        print(f"         {what} ...", file=sys.stderr, flush=True)
-    return await measuring
-
-
 class Conditions:
     """How quiet the machine was: on a busy one every figure is too high."""
 
     def __init__(self) -> None:
         self.load_before = os.getloadavg()[0]
+        self.paces_ns = [pace_ns()]
         self._began = time.monotonic()
         self._others_before_s = busy_s() - own_cpu_s()
+
+    def note_pace(self) -> None:
+        """Note how fast the machine is now: shared hosts change without showing any load."""
+        self.paces_ns.append(pace_ns())
+
+    @property
+    def is_steady(self) -> bool:
+        """Return whether the machine was about as fast at any time."""
+        return max(self.paces_ns) < _UNSTEADY * min(self.paces_ns)
 
     @property
     def seconds(self) -> float:
@@ -121,6 +100,41 @@ class Conditions:
         return max(0.0, busy_s() - own_cpu_s() - self._others_before_s) / self.seconds
 
 
+async def measure(scale: Scale, folder: Path, ledger: Ledger, conditions: Conditions) -> Figures:
+    """Measure everything; each set-up has programs and a state of its own."""
+    end_on_sigterm()
+    rng = SystemRandom()
+    async with station(folder, _SETTINGS, *_SCRIPT) as bench:
+        _say(f"pinned   {bench.pin()}")
+        problems = await _announced("warm-up", warm_up(bench))
+        plain = await _announced("closed loop", closed(bench, scale))
+        opened = await _announced("open loop", open_loop(bench, scale, rng))
+        streamed = await _announced("streams", streams(bench, scale, rng))
+        large = await _announced("large prompts", closed(bench, scale, LARGE_BYTES))
+        peak_rss_mb = bench.peak_rss_bytes / _MB
+        await ledger.check(bench)
+    conditions.note_pace()
+    async with station(folder, _SETTINGS, "--tls", *_SCRIPT) as bench:
+        bench.pin()
+        problems += await warm_up(bench)
+        tls = await _announced("provider on TLS", closed(bench, scale))
+        await ledger.check(bench)
+    conditions.note_pace()
+    async with station(folder, _ENFORCING, *_SCRIPT) as bench:
+        bench.pin()
+        refused = await _announced("refusals", refusals(bench, scale))
+        await ledger.check(bench)
+    conditions.note_pace()
+    return Figures(plain, opened, streamed, large, tls, refused, peak_rss_mb, problems)
+
+
+async def _announced(what: str, measuring: Awaitable[T]) -> T:
+    """Await a measurement; who watches is told which one."""
+    if sys.stderr.isatty():
+        print(f"         {what} ...", file=sys.stderr, flush=True)
+    return await measuring
+
+
 def main() -> int:
     """Measure, print, and return the exit code."""
     options = _options()
@@ -131,7 +145,7 @@ def main() -> int:
     _introduce(conditions)
     try:
         with tempfile.TemporaryDirectory(prefix="tollgate-load-") as folder:
-            figures = uvloop.run(measure(scale, Path(folder), ledger))
+            figures = uvloop.run(measure(scale, Path(folder), ledger, conditions))
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -142,13 +156,16 @@ def main() -> int:
     _say(table(figures))
     _conclude(errors, ledger)
     _say(f"took {conditions.seconds:.0f} s; other processes used {others_share:.0%} of one core")
-    if others_share > _BUSY_SHARE:
-        _say("WARNING  the machine was not quiet: all figures are too high")
+    paces = ", ".join(f"{pace:.0f}" for pace in conditions.paces_ns)
+    _say(f"ns for a turn of a fixed loop, at the start and after each set-up: {paces}")
+    if others_share > _BUSY_SHARE or not conditions.is_steady:
+        _say("WARNING  the machine was not quiet, or not steady: figures are too high")
     if options.json:
         content = {
             "machine": machine(),
             "load_before": conditions.load_before,
             "others_share": others_share,
+            "paces_ns": conditions.paces_ns,
             "figures": figures,
             "errors": errors,
         }

@@ -21,6 +21,7 @@ from loadtest.linux import (
     machine,
     own_cores,
     own_cpu_s,
+    pace_ns,
     peak_rss_bytes,
     pin,
 )
@@ -126,6 +127,7 @@ def test_cpu_time_grows_with_work() -> None:
     assert 1_000_000 < peak_rss_bytes(os.getpid()) < 1 << 40
     assert own_cpu_s() - own >= 0.08
     assert busy_s() - machines >= 0.04  # counted in ticks, and not as exactly
+    assert 1 < pace_ns() < 10_000
     assert "Python 3." in machine()
 
 
