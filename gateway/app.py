@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from gateway.control import Ready, Start, Telemetry, TlsFiles, UseRules, frame, receive
+from gateway.control import Ready, Start, Telemetry, TlsFiles, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import StoreError, TollgateError
 from gateway.lifecycle import Doors, Lifecycle
@@ -231,8 +231,9 @@ class Worker:
         self._calls.spawn(self._lifecycle.carry(request, downstream))
 
     def use_rules(self, rules: Rules) -> None:
-        """Use other rules from the next call on."""
+        """Use other rules from the next call on, and say so."""
         self._lifecycle.use_rules(rules)
+        self._writer.write(frame(UsesRules()))
 
     async def start(self, listener: socket.socket) -> None:
         """Accept calls; a store that is not there yet is connected to later."""

@@ -30,6 +30,10 @@ class UseRules(msgspec.Struct, tag=True):
     rules: Rules
 
 
+class UsesRules(msgspec.Struct, tag=True):
+    """From a worker: the rules of the oldest `UseRules` not answered yet are in use."""
+
+
 class Ready(msgspec.Struct, tag=True):
     """From a worker: it accepts calls."""
 
@@ -43,7 +47,7 @@ class Telemetry(msgspec.Struct, tag=True):
     open_calls: int
 
 
-Message = Start | UseRules | Ready | Telemetry
+Message = Start | UseRules | UsesRules | Ready | Telemetry
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

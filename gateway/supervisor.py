@@ -47,9 +47,12 @@ _WATCH_S = 1.0
 _FLUSH_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _KILL_AFTER_S = 8.0  # more than a worker takes behind its drain to settle and close
+_APPLY_S = 5.0
 _MOST_ROLLS = 2
 _TOKEN_BYTES = 32
 _STORE_TIMEOUT_MS = 5_000  # of the reaper and the admin plane: nobody's call waits for them
+
+_Signature = tuple[tuple[str, int, int], ...]  # of each watched file: path, change in ns, bytes
 
 
 def serve(settings: Settings, *, strict: bool) -> int:
@@ -90,6 +93,8 @@ class Supervisor:
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
+        self._one_reload = asyncio.Lock()
+        self._files_read: _Signature = ()
         self._listeners: list[socket.socket] = []
         self._rules: Rules | None = None
         self._started_at = asyncio.get_running_loop().time()
@@ -263,6 +268,11 @@ class Supervisor:
 
     async def reload(self, cause: str) -> None:
         """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
+        async with self._one_reload:
+            await self._reload(cause)
+
+    async def _reload(self, cause: str) -> None:
+        self._files_read = self._file_signature()
         rules, findings = await asyncio.to_thread(load_rules, self._settings, running=self._rules)
         errors = errors_among(findings)
         for error in errors:
@@ -271,8 +281,9 @@ class Supervisor:
             self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
             return
         self._rules = rules
-        for worker in self._workers:
-            worker.use_rules(rules)
+        with suppress(TimeoutError):  # one that hangs is no reason to hold up the next reload
+            async with asyncio.timeout(_APPLY_S):
+                await asyncio.gather(*(worker.use_rules(rules) for worker in self._workers))
         self._recorder.event(
             "reloaded",
             cause=cause,
@@ -308,15 +319,13 @@ class Supervisor:
         self._recorder.event("workers_replaced", workers=len(self._workers))
 
     async def _watch_files(self) -> None:
-        seen = self._file_signature()
+        self._files_read = self._file_signature()
         while True:
             await asyncio.sleep(_WATCH_S)
-            now = self._file_signature()
-            if now != seen:
-                seen = now
+            if self._file_signature() != self._files_read:
                 await self.reload("file change")
 
-    def _file_signature(self) -> tuple[tuple[str, int, int], ...]:
+    def _file_signature(self) -> _Signature:
         settings = self._settings
         files = [settings.budgets.file, settings.prices.file]
         files += sorted(settings.policies.dir.glob("*.yaml"))

@@ -7,12 +7,13 @@ those that drain. All accept from the same listener, so its queue is never witho
 import asyncio
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 from gateway.child import dies_with_parent
-from gateway.control import Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import Rules
 from gateway.telemetry.counters import Counters
 
@@ -31,6 +32,7 @@ class WorkerProcess:
         self._counters = counters
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._unanswered: deque[asyncio.Event] = deque()
         self._told_to_stop = False
 
     async def run(self) -> None:
@@ -41,6 +43,8 @@ class WorkerProcess:
             self.ready.clear()
             self.open_calls = 0
             self._process = self._writer = None
+            while self._unanswered:
+                self._unanswered.popleft().set()
             self.ended.set()
             self.ready_or_ended.set()
 
@@ -71,15 +75,20 @@ class WorkerProcess:
             if isinstance(message, Ready):
                 self.ready.set()
                 self.ready_or_ended.set()
+            elif isinstance(message, UsesRules):
+                self._unanswered.popleft().set()
             elif isinstance(message, Telemetry):
                 self._counters.merge(message.counted)
                 self.open_calls = message.open_calls
 
-    def use_rules(self, rules: Rules) -> None:
-        """Tell the worker to use other rules; one that is just starting gets them at its start."""
+    async def use_rules(self, rules: Rules) -> None:
+        """Return when the worker uses other rules; one just starting gets them at its start."""
         self._start.rules = rules
         if self._writer is not None:
+            answered = asyncio.Event()
+            self._unanswered.append(answered)
             self._writer.write(frame(UseRules(rules)))
+            await answered.wait()
 
     async def stop(self, wait_s: float) -> None:
         """Let the worker drain; kill it if that takes too long."""
@@ -171,10 +180,9 @@ class WorkerPlace:
         predecessor, self._serving = self._serving, successor
         return predecessor
 
-    def use_rules(self, rules: Rules) -> None:
-        """Tell all processes to use other rules."""
-        for process in self._alive:
-            process.use_rules(rules)
+    async def use_rules(self, rules: Rules) -> None:
+        """Return when all processes use other rules, or have ended."""
+        await asyncio.gather(*(process.use_rules(rules) for process in self._alive))
 
     async def stop(self, wait_s: float) -> None:
         """Let all processes drain."""

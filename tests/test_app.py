@@ -15,7 +15,7 @@ import pytest_asyncio
 import redis
 
 from gateway.app import TaskGroup, new_call_ids, run_worker
-from gateway.control import Message, Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.control import Message, Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.errors import InvalidConfigError
 from gateway.telemetry import names
 from loadtest.fake_provider import FakeProvider
@@ -103,6 +103,9 @@ async def test_other_rules(valkey: str, provider: FakeProvider, tenant: str) -> 
         other = rules(ENFORCING)
         worker.worker.use_rules(replace(other, policies=replace(other.policies, policy_hash="x")))
         assert (await client.ask(CALL)).headers["x-tollgate-policy"] == "x"
+        assert isinstance(
+            await worker.told(lambda message: isinstance(message, UsesRules)), UsesRules
+        )
 
 
 async def test_heartbeats_keep_a_long_call(
@@ -227,10 +230,9 @@ async def test_a_worker_ends_with_its_supervisor(
     await supervised.hears(Ready)
     other = rules(ENFORCING)
     supervised.tell(UseRules(replace(other, policies=replace(other.policies, policy_hash="y"))))
+    await supervised.hears(UsesRules)
     async with Client(supervised.port) as client:
-        async with asyncio.timeout(PATIENCE_S):
-            while (await client.ask(CALL)).headers["x-tollgate-policy"] != "y":
-                await asyncio.sleep(0.01)
+        assert (await client.ask(CALL)).headers["x-tollgate-policy"] == "y"
     supervised.writer.write_eof()
     await asyncio.wait_for(running, PATIENCE_S)
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.control import Message, Ready, Start, Telemetry, UseRules, frame, receive
+from gateway.control import Message, Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.phases import Complexity
 from gateway.core.policy import Effect, Match, Mode, ReserveKind, StopLossPolicy
@@ -30,6 +30,7 @@ PLANE = DataPlane(
 )
 MESSAGES: list[Message] = [
     Start(PLANE, RULES),
+    UsesRules(),
     UseRules(replace(RULES, budgets_source="defaults")),
     Ready(42),
     Telemetry([("tollgate_calls_total", ("allow", "", "é"), 3)], 7),

@@ -131,14 +131,25 @@ async def test_other_rules(shop: Shop) -> None:
     newer = rules(ENFORCING)
     newer = replace(newer, policies=replace(newer.policies, policy_hash="newer"))
     process = shop.run()
-    process.use_rules(newer)
+    await process.use_rules(newer)
     await within_patience(process.ready)
     assert await shop.policy() == "newer"
     newest = replace(newer, policies=replace(newer.policies, policy_hash="newest"))
-    process.use_rules(newest)
     async with asyncio.timeout(PATIENCE_S):
-        while await shop.policy() != "newest":
-            await asyncio.sleep(0.01)
+        await process.use_rules(newest)
+    assert await shop.policy() == "newest"
+
+
+async def test_other_rules_for_a_process_that_hangs_and_ends(shop: Shop) -> None:
+    """Nobody waits for it any longer than it lives."""
+    process = shop.run()
+    await within_patience(process.ready)
+    os.kill(pid_of(process), signal.SIGSTOP)
+    telling = asyncio.ensure_future(process.use_rules(rules(ENFORCING)))
+    _, pending = await asyncio.wait([telling], timeout=0.1)
+    assert pending
+    process.kill()
+    await asyncio.wait_for(telling, PATIENCE_S)
 
 
 async def test_a_process_that_does_not_end(shop: Shop) -> None:
@@ -223,10 +234,11 @@ async def test_a_place_passes_on_to_all_its_processes(shop: Shop) -> None:
     """Rules, and the end."""
     async with place_in(shop) as (place, ended):
         newer = rules(ENFORCING)
-        place.use_rules(replace(newer, policies=replace(newer.policies, policy_hash="newer")))
         async with asyncio.timeout(PATIENCE_S):
-            while await shop.policy() != "newer":
-                await asyncio.sleep(0.01)
+            await place.use_rules(
+                replace(newer, policies=replace(newer.policies, policy_hash="newer"))
+            )
+        assert await shop.policy() == "newer"
         place.kill()
         await ended()
         assert place.exit_code == -signal.SIGKILL

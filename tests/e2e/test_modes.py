@@ -117,9 +117,22 @@ def files(tmp_path: Path) -> Files:
 
 
 async def reloads(gateway: Gateway, count: int, event: str = "reloaded") -> None:
-    """Wait for the supervisor to have told its workers, and for those to have heard."""
+    """Wait for so many reloads; one is over when all workers have said that they use the rules."""
     await until(lambda: len(gateway.log_events(event)) >= count, event)
-    await asyncio.sleep(0.2)
+
+
+async def reloaded(gateway: Gateway, *, original: bool, config_hash: str) -> None:
+    """Wait for budgets that are, or are not, those of this hash; a signal and the watch of the files may both notice a change."""
+    await until(
+        lambda: (
+            [
+                (event["config_hash"] == config_hash) is original
+                for event in gateway.log_events("reloaded")
+            ][-1:]
+            == [True]
+        ),
+        "reloaded",
+    )
 
 
 @pytest.mark.parametrize("by_signal", [True, False], ids=["SIGHUP", "file change"])
@@ -128,19 +141,21 @@ async def test_switching_the_stop_loss_off_frees_a_tripped_task(
 ) -> None:
     """`stop_loss.enabled: false` holds from the next call on, also for running tasks."""
     gateway = await start_gateway(workers=2, **files.settings)
+    before = (await gateway.ready())["config_hash"]
     await tripped(gateway, task)
     files.change("enabled: true ", "enabled: false ")
     if by_signal:
         gateway.process.send_signal(signal.SIGHUP)
-    await reloads(gateway, 1)
+    await reloaded(gateway, original=False, config_hash=before)
     for _ in range(4):
         answer = await call(gateway, task, phase="VERIFY")
         assert (answer.status_code, answer.headers["x-tollgate-decision"]) == (200, "flag")
     files.change("enabled: false ", "enabled: true ")
     if by_signal:
         gateway.process.send_signal(signal.SIGHUP)
-    await reloads(gateway, 2)
-    assert (await call(gateway, task, phase="VERIFY")).status_code == 400
+    await reloaded(gateway, original=True, config_hash=before)
+    for _ in range(4):
+        assert (await call(gateway, task, phase="VERIFY")).status_code == 400
     causes = {event["cause"] for event in gateway.log_events("reloaded")}
     assert ("SIGHUP" if by_signal else "file change") in causes
 
