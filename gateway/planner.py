@@ -18,6 +18,7 @@ from gateway.core.estimate import (
     least_output,
     output_ceiling,
 )
+from gateway.core.headers import rule_of
 from gateway.core.identity import Dialect, Route, Tags
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
@@ -45,7 +46,7 @@ class Call(Struct, frozen=True):
     @property
     def phase_tag(self) -> str:
         """Return the phase that the call names, or `-`: what its output is learnt by."""
-        return self.tags.phase.value if self.tags.phase else "-"
+        return self.tags.phase or "-"
 
     @property
     def is_untagged(self) -> bool:
@@ -71,7 +72,7 @@ def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
     if route.dialect is Dialect.UNMETERED or request.method != b"POST":
         return Call(call_id, request, tags, route, None)
     for name, value in request.headers:
-        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+        if rule_of(name).lower == b"content-encoding" and value.lower() != b"identity":
             raise BadCall(
                 "unsupported_encoding",
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",

@@ -44,7 +44,7 @@ class Trace:
         """Return the phase that the call counts for: its own, or the task's current one."""
         phase = self.receipt.phase if self.receipt else self.tags.phase
         if phase is not None:
-            return phase.value
+            return phase
         unknown = any("hase" in invalid.source for invalid in self.tags.invalid)
         return UNKNOWN if unknown else "-"
 
@@ -53,7 +53,7 @@ def head_lines(trace: Trace) -> str:
     """Return the header lines that every answer carries, each ended by CRLF."""
     lines = (
         f"x-tollgate-call-id: {trace.call_id}\r\n"
-        f"x-tollgate-decision: {trace.outcome.value}\r\n"
+        f"x-tollgate-decision: {trace.outcome}\r\n"
         f"x-tollgate-task: {trace.tags.task or '-'}\r\n"
         f"x-tollgate-phase: {trace.phase_name}\r\n"
         f"x-tollgate-policy: {trace.policy_hash}\r\n"
@@ -86,21 +86,21 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         tenant=tenant,
         task=trace.tags.task or "-",
         phase=trace.phase_name,
-        complexity=facts.complexity.value if facts else "-",
-        importance=facts.importance.value if facts else "-",
+        complexity=facts.complexity if facts else "-",
+        importance=facts.importance if facts else "-",
         method=trace.request.method.decode("latin-1"),
         path=_path_label(trace),
         upstream=trace.route.upstream if trace.route else "-",
-        dialect=trace.route.dialect.value if trace.route else "-",
+        dialect=trace.route.dialect if trace.route else "-",
         model=call.chat.model if call and call.chat else "-",
         stream=relay is not None and relay.is_stream,
         status=trace.status,
-        outcome=trace.outcome.value,
+        outcome=trace.outcome,
         code=trace.code,
         would_refuse=trace.decision is not None and trace.decision.would_refuse,
         breaches=trace.decision.breaches if trace.decision else (),
         usage=trace.charge.usage,
-        source=trace.charge.source.value,
+        source=trace.charge.source,
         tokens=trace.tokens,
         nano_usd=trace.nano_usd,
         held_tokens=_held_tokens(trace),

@@ -12,15 +12,15 @@ Rules, in the order in which they are asked:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from msgspec import Struct
 
 from gateway.core.budget import Dimension
 from gateway.core.policy import Effect, ReserveKind
+from gateway.core.vocabulary import Vocabulary
 
 
-class ScopeKind(Enum):
+class ScopeKind(Vocabulary):
     """What a balance belongs to."""
 
     TASK = "task"
@@ -111,7 +111,7 @@ class Need(Struct, frozen=True, gc=False):
         return -(-output * self.output_weight // 1000)
 
 
-class Verdict(Enum):
+class Verdict(Vocabulary):
     """The answer of admission. Values are the words of the store's reply."""
 
     HELD = "held"

@@ -11,9 +11,9 @@ A *line* is a limit times a threshold, rounded down: what a settled total may no
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from enum import Enum
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.vocabulary import Vocabulary
 
 # Nothing is ever rounded before the final ceiling or floor: products of decimals are finite.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -21,15 +21,13 @@ _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 NANO_USD_PER_USD = 1_000_000_000
 
 
-class Dimension(Enum):
+class Dimension(Vocabulary):
     """What is counted. The value is the word used in the store, the API and the logs."""
 
     TOKENS = "tokens"
     LATENCY_MS = "latency_ms"
     NANO_USD = "nano_usd"
     CALLS = "calls"
-
-    __hash__ = object.__hash__  # members are single objects; Enum's own hash is Python code
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +313,7 @@ def phase_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
     return lines
 
 
-class BreachStatus(Enum):
+class BreachStatus(Vocabulary):
     """How far a total stands against its limit (TRK-2, G-3)."""
 
     WITHIN = "within"

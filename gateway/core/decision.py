@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 
 from msgspec import Struct
@@ -11,9 +10,10 @@ from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, 
 from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
+from gateway.core.vocabulary import Vocabulary
 
 
-class Outcome(Enum):
+class Outcome(Vocabulary):
     """What becomes of a call; the value of the `x-tollgate-decision` header."""
 
     ALLOW = "allow"

@@ -4,7 +4,10 @@ Headers travel as lists of (name, value) byte pairs in the order and letter case
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from gateway.core.admission import Balance
 from gateway.core.budget import NANO_USD_PER_USD, breach_status, percent
@@ -47,18 +50,54 @@ _NEVER_TO_UPSTREAM = HOP_BY_HOP | {
     b"forwarded",
 }
 _NEVER_TO_UPSTREAM_PREFIX = b"x-forwarded-"
-_NONE: frozenset[bytes] = frozenset()
 _NEVER_TO_CLIENT = HOP_BY_HOP | {b"content-length", b"set-cookie"}
 _NEVER_TO_CLIENT_PREFIXES = (b"x-tollgate-", b"x-budget-")
+_MEANT_FOR_US = TAG_HEADERS | {b"baggage"}
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_NAMES_REMEMBERED = 2_048
+_LONGEST_REMEMBERED = 64
 
 
-def listed_in_connection(headers: Headers) -> frozenset[bytes]:
-    """Return the header names that `Connection` lists: they end at this hop."""
-    listed: frozenset[bytes] = _NONE
-    for header, value in headers:
-        if header.lower() == b"connection":
-            listed |= {name.strip().lower() for name in value.split(b",")}
-    return listed
+class NameRule(Struct, frozen=True):
+    """What becomes of headers by their name alone.
+
+    `passes_up`, `passes_down`: they go to the provider, to the client, unless `Connection` lists
+    them. `frames` marks those that say where a request ends or what connection it wants.
+    """
+
+    lower: bytes
+    passes_up: bool
+    passes_down: bool
+    frames: bool
+
+
+def rule_of(name: bytes) -> NameRule:
+    """Return the rule for a header name in any letter case."""
+    return _rule_of(name) if len(name) <= _LONGEST_REMEMBERED else _work_out_rule(name)
+
+
+def _work_out_rule(name: bytes) -> NameRule:
+    lower = name.lower()
+    up = lower not in _NEVER_TO_UPSTREAM and not lower.startswith(_NEVER_TO_UPSTREAM_PREFIX)
+    down = lower not in _NEVER_TO_CLIENT and not lower.startswith(_NEVER_TO_CLIENT_PREFIXES)
+    return NameRule(
+        lower,
+        up and lower not in _MEANT_FOR_US and lower != b"accept-encoding",
+        down,
+        lower in _FRAMING,
+    )
+
+
+_rule_of = lru_cache(_NAMES_REMEMBERED)(_work_out_rule)
+"""Clients use the same few names call after call; the cache is bounded, for they choose them."""
+
+
+def without_listed(headers: Headers, connection: list[bytes]) -> Headers:
+    """Return `headers` without those that values of `Connection` list: they end at this hop."""
+    listed = {name.strip().lower() for value in connection for name in value.split(b",")}
+    if listed <= HOP_BY_HOP:
+        return headers
+    return [header for header in headers if rule_of(header[0]).lower not in listed]
 
 
 def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> Headers:
@@ -66,35 +105,40 @@ def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> H
 
     A metered answer is asked for unencoded, so that the meter can read it.
     """
-    dropped = _NEVER_TO_UPSTREAM | listed_in_connection(headers)
-    if not forward_tags:
-        dropped |= TAG_HEADERS
-    if metered:
-        dropped |= {b"accept-encoding"}
-    kept = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower in dropped or lower.startswith(_NEVER_TO_UPSTREAM_PREFIX):
-            continue
-        if lower == b"baggage" and not forward_tags:
-            rest = without_task_members(value)
-            if rest:
-                kept.append((name, rest))
-            continue
-        kept.append((name, value))
+    kept, connection = [], []
+    for header in headers:
+        rule = rule_of(header[0])
+        if rule.passes_up:
+            kept.append(header)
+        elif rule.lower == b"connection":
+            connection.append(header[1])
+        elif rule.lower == b"accept-encoding":
+            kept += [] if metered else [header]
+        elif rule.lower in _MEANT_FOR_US:
+            kept += [header] if forward_tags else _without_tags(header, rule)
+    if connection:
+        kept = without_listed(kept, connection)
     if metered:
         kept.append((b"accept-encoding", b"identity"))
     return kept
 
 
+def _without_tags(header: tuple[bytes, bytes], rule: NameRule) -> Headers:
+    """Return what is left of a header that may tell of the task: baggage of others'."""
+    rest = without_task_members(header[1]) if rule.lower == b"baggage" else b""
+    return [(header[0], rest)] if rest else []
+
+
 def response_headers(headers: Headers) -> Headers:
     """Return what of a provider's headers goes to the client."""
-    dropped = _NEVER_TO_CLIENT | listed_in_connection(headers)
-    return [
-        (name, value)
-        for name, value in headers
-        if name.lower() not in dropped and not name.lower().startswith(_NEVER_TO_CLIENT_PREFIXES)
-    ]
+    kept, connection = [], []
+    for header in headers:
+        rule = rule_of(header[0])
+        if rule.passes_down:
+            kept.append(header)
+        elif rule.lower == b"connection":
+            connection.append(header[1])
+    return without_listed(kept, connection) if connection else kept
 
 
 def baggage_members(value: bytes) -> dict[str, str]:

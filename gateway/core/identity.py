@@ -5,15 +5,15 @@ case-insensitive; task ids are not. An id is validated before it is part of any 
 """
 
 import re
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
 from gateway.core.errors import BadCall
-from gateway.core.headers import Headers, baggage_members
+from gateway.core.headers import Headers, baggage_members, rule_of
 from gateway.core.phases import (
     Complexity,
     ImportanceTier,
@@ -21,19 +21,20 @@ from gateway.core.phases import (
     allowed_terms,
     parse_term,
 )
+from gateway.core.vocabulary import Vocabulary
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 UNKNOWN = "UNKNOWN"
 
 
-class Dialect(Enum):
+class Dialect(Vocabulary):
     """The wire format of a call. UNMETERED is relayed as it is and recorded as such."""
 
     OPENAI_CHAT = "openai_chat"
     UNMETERED = "unmetered"
 
 
-class ErrorShape(Enum):
+class ErrorShape(Vocabulary):
     """In whose format the gateway words its own answers."""
 
     OPENAI_ANTHROPIC = "openai_anthropic"
@@ -79,15 +80,16 @@ class Tags(Struct, frozen=True):
     invalid: tuple[InvalidTag, ...] = ()
 
 
-@dataclass(slots=True)
-class _RawTags:
-    """Texts by tag with where each came from; the first source keeps the place."""
+_RawTags = dict[str, tuple[str, str]]
+"""Texts by tag with where each came from; the first source keeps the place."""
 
-    found: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def offer(self, tag: str, text: str, source: str) -> None:
-        if text and tag not in self.found:
-            self.found[tag] = (text, source)
+class _Place(Struct, frozen=True):
+    """What a request target says: the route of calls with and without `anthropic-version`."""
+
+    tags: tuple[tuple[str, str, str], ...]  # tag, text, source
+    route: Route
+    anthropic: Route
 
 
 _HEADERS_READ = {
@@ -115,6 +117,8 @@ _VOCABULARIES: dict[str, Any] = {
 _NO_TAGS = Tags()
 _TAGS = ("task", "phase", "complexity", "importance", "parent", "grace")
 _CHAT_PATH = b"/chat/completions"
+_TARGETS_REMEMBERED = 1_024
+_LONGEST_REMEMBERED = 512  # bytes
 _NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _NEVER_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|//")  # once decoded
 _ENCODED_SLASH = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
@@ -127,12 +131,11 @@ def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
 
     Raises BadCall (`invalid_target`) for a request target that could mean another place upstream.
     """
-    path, mark, query = checked_target(target).partition(b"?")
-    raw = _RawTags()
-    path, upstream = _strip_prefixes(path, raw)
+    place = _place_of(target) if len(target) <= _LONGEST_REMEMBERED else _read_target(target)
+    raw = {tag: (text, source) for tag, text, source in place.tags}
     anthropic, baggage = False, []
     for name, value in headers:
-        read = _HEADERS_READ.get(name.lower())
+        read = _HEADERS_READ.get(rule_of(name).lower)
         if read is None:
             continue
         tag, source = read
@@ -141,12 +144,33 @@ def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
         elif tag == "anthropic-version":
             anthropic = True
         else:
-            raw.offer(tag, value.decode("latin-1").strip(), source)
+            _offer(raw, tag, value.decode("latin-1").strip(), source)
     if baggage:
         for member, text in baggage_members(b",".join(baggage)).items():
             if member in _BAGGAGE_TAGS:
-                raw.offer(_BAGGAGE_TAGS[member], text, f"baggage {member}")
-    return _understood(raw), _route(path, path + mark + query, upstream, anthropic)
+                _offer(raw, _BAGGAGE_TAGS[member], text, f"baggage {member}")
+    return _understood(raw), place.anthropic if anthropic else place.route
+
+
+def _offer(raw: _RawTags, tag: str, text: str, source: str) -> None:
+    if text and tag not in raw:
+        raw[tag] = text, source
+
+
+def _read_target(target: bytes) -> _Place:
+    path, mark, query = checked_target(target).partition(b"?")
+    raw = _RawTags()
+    path, upstream = _strip_prefixes(path, raw)
+    plain, rest = _plain_path(path), path + mark + query
+    return _Place(
+        tuple((tag, text, source) for tag, (text, source) in raw.items()),
+        _route(plain, rest, upstream, anthropic=False),
+        _route(plain, rest, upstream, anthropic=True),
+    )
+
+
+_place_of = lru_cache(_TARGETS_REMEMBERED)(_read_target)
+"""An agent calls the same few targets; the cache is bounded, for clients choose them."""
 
 
 def checked_target(target: bytes) -> bytes:
@@ -183,10 +207,10 @@ def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
     if path.startswith(b"/t/"):
         match path.split(b"/", 4):
             case [_, _, task, phase, rest]:
-                raw.offer("task", unquote_to_bytes(task).decode("latin-1"), "URL /t/<task>")
+                _offer(raw, "task", unquote_to_bytes(task).decode("latin-1"), "URL /t/<task>")
                 named = unquote_to_bytes(phase).decode("latin-1")
                 if named != "-":
-                    raw.offer("phase", named, "URL /t/<task>/<phase>")
+                    _offer(raw, "phase", named, "URL /t/<task>/<phase>")
                 path = b"/" + rest
             case _:
                 raise BadCall("invalid_target", "Expected /t/<task>/<phase or ->/<path>.")
@@ -202,13 +226,13 @@ def _strip_prefixes(path: bytes, raw: _RawTags) -> tuple[bytes, str]:
 
 def _understood(raw: _RawTags) -> Tags:
     """Return the tags as values; what cannot be understood is listed and counts as not said."""
-    if not raw.found:
+    if not raw:
         return _NO_TAGS
     said: dict[str, Any] = {}
     invalid: list[InvalidTag] = []
     for tag in _TAGS:
-        if tag in raw.found:
-            text, source = raw.found[tag]
+        if tag in raw:
+            text, source = raw[tag]
             said[tag], allowed = _value_of(tag, text)
             if said[tag] is None:
                 invalid.append(InvalidTag(source, text, allowed))
@@ -226,13 +250,17 @@ def _value_of(tag: str, text: str) -> tuple[Any, str]:
     return member, "" if member is not None else allowed_terms(vocabulary)
 
 
-def _route(path: bytes, target: bytes, upstream: str, anthropic: bool) -> Route:
-    """Return where the call goes by its path, `anthropic-version` and the named upstream.
+def _plain_path(path: bytes) -> bytes:
+    """Return a path as the most lenient server reads it.
 
-    Read as the most lenient server would: decoded, in any letter case, without path parameters.
+    Decoded, in any letter case, without path parameters.
     """
     plain = unquote_to_bytes(path) if b"%" in path else path
-    plain = _PATH_PARAMETERS.sub(b"", plain).lower().rstrip(b"/ ") + b"/"
+    return _PATH_PARAMETERS.sub(b"", plain).lower().rstrip(b"/ ") + b"/"
+
+
+def _route(plain: bytes, target: bytes, upstream: str, *, anthropic: bool) -> Route:
+    """Return where the call goes by its path, `anthropic-version` and the named upstream."""
     metered = plain.endswith(_CHAT_PATH + b"/")
     dialect = Dialect.OPENAI_CHAT if metered else Dialect.UNMETERED
     if plain.startswith(b"/v1beta/"):

@@ -7,7 +7,6 @@ run out, so that the end of an override needs no undoing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from enum import Enum
 
 from gateway.core.budget import (
     NANO_USD_PER_USD,
@@ -23,11 +22,12 @@ from gateway.core.budget import (
     task_lines,
 )
 from gateway.core.phases import WorkPhase
+from gateway.core.vocabulary import Vocabulary
 
 _NOTHING = Amounts()
 
 
-class OverrideKind(Enum):
+class OverrideKind(Vocabulary):
     """What an override does to a task."""
 
     GRANT = "grant"

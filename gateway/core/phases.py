@@ -4,11 +4,12 @@ Every list of phases or tiers elsewhere (configuration, headers, the store's fie
 these enums, so a phase cannot exist in one place and be missing in another.
 """
 
-from enum import Enum
 from typing import TypeVar
 
+from gateway.core.vocabulary import Vocabulary
 
-class WorkPhase(Enum):
+
+class WorkPhase(Vocabulary):
     """A named part of a task, in working order (the order decides `enforce_from`)."""
 
     STRATEGIZE = "STRATEGIZE"
@@ -27,7 +28,7 @@ class WorkPhase(Enum):
         return _ORDER[self]
 
 
-class Complexity(Enum):
+class Complexity(Vocabulary):
     """How large the work is; the tier that scales every limit."""
 
     TINY = "Tiny"
@@ -36,7 +37,7 @@ class Complexity(Enum):
     LARGE = "Large"
 
 
-class ImportanceTier(Enum):
+class ImportanceTier(Vocabulary):
     """How much is at stake; the second tier that scales every limit."""
 
     LOW = "low"
@@ -60,7 +61,7 @@ def allowed_terms(vocabulary: type[Term]) -> str:
     return ", ".join(str(member.value) for member in vocabulary)
 
 
-_BY_FOLDED_NAME: dict[type[Enum], dict[str, Enum]] = {
+_BY_FOLDED_NAME: dict[type[Vocabulary], dict[str, Vocabulary]] = {
     vocabulary: {str(member.value).casefold(): member for member in vocabulary}
     for vocabulary in (WorkPhase, Complexity, ImportanceTier)
 }

@@ -5,12 +5,12 @@ and says what happens when a line is crossed. A call takes one `PolicySet` and k
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.vocabulary import Vocabulary
 
 
-class Mode(Enum):
+class Mode(Vocabulary):
     """Whether a policy acts: not at all, by flagging only, or fully."""
 
     OFF = "off"
@@ -18,14 +18,14 @@ class Mode(Enum):
     ENFORCE = "enforce"
 
 
-class Effect(Enum):
+class Effect(Vocabulary):
     """What crossing a line does to a call."""
 
     FLAG = "flag"
     REFUSE = "refuse"
 
 
-class ReserveKind(Enum):
+class ReserveKind(Vocabulary):
     """What is held before a call, and whether it is compared (section 6 of the arithmetic)."""
 
     EXPECTED = "expected"
@@ -33,7 +33,7 @@ class ReserveKind(Enum):
     NONE = "none"
 
 
-class StoreFailure(Enum):
+class StoreFailure(Vocabulary):
     """What happens to a call when the budget store does not answer."""
 
     OPEN = "open"

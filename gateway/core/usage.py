@@ -3,14 +3,13 @@
 Inclusive means: cached reads, cache writes are part of `input_total`, reasoning of `output_total`.
 """
 
-from enum import Enum
-
 from msgspec import Struct
 
 from gateway.core.budget import TokenWeights
+from gateway.core.vocabulary import Vocabulary
 
 
-class UsageSource(Enum):
+class UsageSource(Vocabulary):
     """Where the counts come from."""
 
     PROVIDER = "provider"
@@ -35,7 +34,8 @@ class Usage(Struct, frozen=True, gc=False):
     @property
     def plain_input(self) -> int:
         """Return the input tokens that were neither read from nor written to a cache."""
-        return max(0, self.input_total - self.cached_read - self.cache_write)
+        left = self.input_total - self.cached_read - self.cache_write
+        return left if left > 0 else 0
 
     def budget_tokens(self, weights: TokenWeights) -> int:
         """Return what the call counts against a token budget."""

@@ -8,9 +8,6 @@ import re
 
 from gateway.core.headers import Headers
 
-FRAMING_NAMES = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
-FRAMING_NAME_LENGTHS = frozenset(map(len, FRAMING_NAMES))
-"""Tells most other headers apart without folding their case: it is asked for each one."""
 _TUNNELS = frozenset({b"CONNECT", b"TRACE", b"PRI"})
 _IGNORED_UPGRADES = (b"h2c", b"h2", b"tls/", b"http/")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,64}\])(?::[0-9]{0,5})?")

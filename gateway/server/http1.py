@@ -13,12 +13,10 @@ from collections.abc import Callable
 
 import httptools
 
-from gateway.core.headers import Headers
+from gateway.core.headers import Headers, rule_of
 from gateway.ports import Answer, Clock, Request
 from gateway.server.answer import ClientAnswer
 from gateway.server.framing import (
-    FRAMING_NAME_LENGTHS,
-    FRAMING_NAMES,
     framing_problem,
     head_without_upgrade,
     method_problem,
@@ -71,7 +69,6 @@ class ClientConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_stated = 0
-        self._head_bytes = 0
         self._unfinished_head_bytes = 0  # with a line that only the parser has seen so far
         self._in_head = False
         self._in_body = False
@@ -183,9 +180,6 @@ class ClientConnection(asyncio.Protocol):
         if self._in_body or self._refused:
             return
         self._headers.append((name, value))
-        self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
-        if len(name) in FRAMING_NAME_LENGTHS and name.lower() in FRAMING_NAMES:
-            self._framing.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Check the head before the body is read."""
@@ -194,7 +188,13 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         self._in_body = True
         limits = self._limits
-        if self._head_bytes + len(self._target) > limits.head_bytes:
+        head_bytes = len(self._target) + _HEADER_OVERHEAD * len(self._headers)
+        for name, value in self._headers:
+            head_bytes += len(name) + len(value)
+            rule = rule_of(name)
+            if rule.frames:
+                self._framing.append((rule.lower, value))
+        if head_bytes > limits.head_bytes:
             self._refuse_head()
         elif len(self._headers) > limits.headers:
             self._refuse("head_too_large", f"The head has more than {limits.headers} headers.")

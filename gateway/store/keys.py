@@ -74,8 +74,8 @@ def facts_text(facts: TaskFacts) -> str:
     w = facts.weights
     return "|".join(
         (
-            facts.complexity.value,
-            facts.importance.value,
+            facts.complexity,
+            facts.importance,
             ",".join(facts.parents),
             f"{w.input},{w.cached_read},{w.cache_write},{w.output}",
         )

@@ -30,7 +30,8 @@ _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
 _DIMENSIONS = tuple(Dimension)
-_PHASES = {phase.value: phase for phase in WorkPhase}
+_PHASES: dict[str, WorkPhase] = {phase: phase for phase in WorkPhase}
+_VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in Verdict}
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
 _HEAD, _SCOPE_HEAD, _PER_DIMENSION = 12, 4, 6
@@ -135,9 +136,9 @@ class RedisStore:
             self._lease_ms,
             _facts(plan),
             "",
-            plan.phase.value if plan.phase else "",
+            plan.phase or "",
             plan.enforce_from.order if plan.enforce_from else 0,
-            plan.kind.value,
+            plan.kind,
             self._effect_letters(plan.effects),
             need.input_low,
             need.input_high,
@@ -176,7 +177,7 @@ class RedisStore:
             self._tombstone_ms,
             _facts(plan),
             "",
-            settlement.phase.value if settlement.phase else "",
+            settlement.phase or "",
             settlement.tokens,
             settlement.nano_usd,
             1,
@@ -260,11 +261,11 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
         for at, raw in enumerate(raw_scopes[: len(names)])
     ]
     if phase is not None:
-        scopes.append(_phase_scope(phase.value, raw_scopes[-1]))
+        scopes.append(_phase_scope(phase, raw_scopes[-1]))
     task = raw_scopes[0]
     stopped_task = raw_scopes[place - 1] if 0 < place <= len(names) else task
     return Receipt(
-        verdict=Verdict(reply[0]),
+        verdict=_VERDICTS[reply[0]],
         now_ms=int(reply[1]),
         scopes=tuple(scopes),
         phase=phase,

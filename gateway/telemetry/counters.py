@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from gateway.telemetry.names import CALL_MS_BUCKETS, Metric
 
@@ -21,15 +22,14 @@ class Counters:
 
     def observe_ms(self, metric: Metric, labels: tuple[str, ...], value_ms: float) -> None:
         """Add to a histogram: its bucket (not cumulative), its sum and its count."""
-        place = bisect_left(CALL_MS_BUCKETS, value_ms)
-        bucket = str(CALL_MS_BUCKETS[place]) if place < len(CALL_MS_BUCKETS) else "+Inf"
+        names, values = _histogram_names(metric.name), self._values
         for name, amount in (
-            (f"{metric.name}:{bucket}", 1),
-            (f"{metric.name}:sum", round(value_ms)),
-            (f"{metric.name}:count", 1),
+            (names[bisect_left(CALL_MS_BUCKETS, value_ms)], 1),
+            (names[-2], round(value_ms)),
+            (names[-1], 1),
         ):
             key = (name, labels)
-            self._values[key] = self._values.get(key, 0) + amount
+            values[key] = values.get(key, 0) + amount
 
     def take(self) -> list[tuple[str, tuple[str, ...], int]]:
         """Return what was counted since the last time."""
@@ -47,3 +47,10 @@ class Counters:
         for (known, labels), amount in self._values.items():
             if known == name:
                 yield labels, amount
+
+
+@cache
+def _histogram_names(metric: str) -> tuple[str, ...]:
+    """Return the names of a histogram's buckets in order, then of its sum and its count."""
+    bounds = (*map(str, CALL_MS_BUCKETS), "+Inf", "sum", "count")
+    return tuple(f"{metric}:{bound}" for bound in bounds)

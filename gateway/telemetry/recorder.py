@@ -39,8 +39,8 @@ class CountingRecorder:
         if record.would_refuse:
             add(names.WOULD_REFUSE, (phase, record.complexity, record.importance))
         for breach in record.breaches:
-            add(names.BREACHES, (breach.scope.value, breach.dimension.value, phase))
-        if record.source != UsageSource.NONE.value:
+            add(names.BREACHES, (breach.scope, breach.dimension, phase))
+        if record.source != UsageSource.NONE:
             self._count_usage(record)
 
     def _count_usage(self, record: CallRecord) -> None:
