@@ -40,7 +40,7 @@ from gateway.ports import (
     Wording,
 )
 from gateway.relay import Relay
-from gateway.trace import Trace, head_lines, record_of
+from gateway.trace import Trace, head_lines, outcome_of, record_of
 
 Stored = TypeVar("Stored")
 
@@ -311,6 +311,7 @@ class Lifecycle:
             usage,
             charge.source,
             trace.decision is not None and trace.decision.would_refuse,
+            outcome_of(trace, self._doors.clock()),
         )
         settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
         if charge.source is UsageSource.PROVIDER and call.chat is not None:
@@ -326,7 +327,8 @@ class Lifecycle:
         refused = trace.decision is not None and trace.decision.refuses
         if plan is None or refused or (relay is not None and relay.sent):
             return
-        await self._until_stored(lambda: self._doors.store.release(plan.reserve))
+        outcome = outcome_of(trace, self._doors.clock())
+        await self._until_stored(lambda: self._doors.store.release(plan.reserve, outcome))
 
     async def _until_stored(self, act: Callable[[], Awaitable[Stored]]) -> Stored:
         """Repeat an idempotent act until the store has done it."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
+from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import effects_of
 from gateway.core.dialects.openai_chat import ChatRequest, read_request
@@ -142,8 +143,30 @@ class Planner:
             need=_worst_need(estimate, ceiling, price, facts)
             if kind is ReserveKind.WORST_CASE
             else _likely_need(estimate, expected, price, facts),
+            about=self._about(call, chat, facts, policy, mode),
         )
         return Plan(reserve, policy, mode, price, ceiling)
+
+    def _about(
+        self, call: Call, chat: ChatRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
+    ) -> CallAbout:
+        """Return what the ledger is told of a call."""
+        route = call.route
+        return CallAbout(
+            model=chat.model[:MOST_TEXT],
+            upstream=route.upstream,
+            dialect=route.dialect.value,
+            method=call.request.method.decode("latin-1"),
+            path=path_label(route.target),
+            stream=chat.stream,
+            complexity=facts.complexity.value,
+            importance=facts.importance.value,
+            tags=_said(call.tags),
+            policy=policy.name,
+            mode=mode.value,
+            policy_hash=self.rules.policies.policy_hash,
+            config_hash=self.rules.budgets.config_hash,
+        )
 
     def _limits_of(self, facts: TaskFacts) -> TaskLimits:
         key = facts.complexity, facts.importance
@@ -152,6 +175,25 @@ class Planner:
             profile = TaskProfile(facts.complexity, facts.importance)
             limits = self._limits[key] = task_limits(self.rules.budgets, profile)
         return limits
+
+
+def path_label(target: bytes) -> str:
+    """Return a target's path without its query, which may hold a key."""
+    return target.partition(b"?")[0][:MOST_TEXT].decode("latin-1")
+
+
+def _said(tags: Tags) -> dict[str, str]:
+    """Return the tags that a call named and that were understood, but for the task."""
+    said = {}
+    if tags.phase is not None:
+        said["phase"] = tags.phase.value
+    if tags.complexity is not None:
+        said["complexity"] = tags.complexity.value
+    if tags.importance is not None:
+        said["importance"] = tags.importance.value
+    if tags.parent is not None:
+        said["parent"] = tags.parent
+    return said
 
 
 def _likely_need(

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from gateway.core.admission import Effects, Need
 from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
+from gateway.core.call_facts import NO_ABOUT, NO_OUTCOME, CallAbout, CallOutcome
 from gateway.core.decision import Breach, Receipt
 from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.headers import Headers
@@ -142,7 +143,10 @@ class TaskFacts:
 
 
 class ReservePlan(Struct, frozen=True):
-    """One reserve: for whom, what to compare, what to hold. `limits` is used by the first call."""
+    """One reserve: for whom, what to compare, what to hold. `limits` is used by the first call.
+
+    `about` is what the ledger is told of the call, if it is refused or whatever becomes of it.
+    """
 
     call_id: str
     tenant: str
@@ -154,12 +158,14 @@ class ReservePlan(Struct, frozen=True):
     kind: ReserveKind
     effects: Effects
     need: Need
+    about: CallAbout = NO_ABOUT
 
 
 class Settlement(Struct, frozen=True):
     """What a call really used, with enough of its plan to charge it if its reserve never arrived.
 
-    `tokens` are budget tokens (weighted); `usage` keeps the raw counts.
+    `tokens` are budget tokens (weighted); `usage` keeps the raw counts, `outcome` what the ledger
+    is told.
     """
 
     plan: ReservePlan
@@ -169,6 +175,7 @@ class Settlement(Struct, frozen=True):
     usage: Usage
     source: UsageSource
     would_refuse: bool = False
+    outcome: CallOutcome = NO_OUTCOME
 
 
 class Settled(Struct, frozen=True, gc=False):
@@ -205,7 +212,7 @@ class BudgetStore(Protocol):
     async def settle(self, settlement: Settlement) -> Settled:
         """Replace the hold by what was used; idempotent by call id."""
 
-    async def release(self, plan: ReservePlan) -> None:
+    async def release(self, plan: ReservePlan, outcome: CallOutcome = NO_OUTCOME) -> None:
         """Give the hold back: nothing was sent to the provider."""
 
     async def heartbeat(

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 from gateway.accounting import Charge
-from gateway.core.admission import Balance, ScopeKind, Verdict
+from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
+from gateway.core.call_facts import MOST_TEXT, CallOutcome, CrossedLine, Standing
 from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.headers import budget_header_lines
 from gateway.core.identity import UNKNOWN, Route, Tags
 from gateway.core.usage import NO_USAGE, UsageSource
-from gateway.planner import Call, Plan
+from gateway.planner import Call, Plan, path_label
 from gateway.ports import CallRecord, Request
 from gateway.relay import Relay
 
@@ -77,7 +78,7 @@ def _phase_balance(receipt: Receipt) -> Balance | None:
 
 
 def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
-    """Return what the ledger, the metrics and the log are told."""
+    """Return what the metrics and the log are told."""
     began, relay, call = trace.request.received_at, trace.relay, trace.call
     first = relay.first_byte_at if relay and relay.first_byte_at else now
     facts = trace.plan.reserve.facts if trace.plan else None
@@ -89,7 +90,7 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         complexity=facts.complexity if facts else "-",
         importance=facts.importance if facts else "-",
         method=trace.request.method.decode("latin-1"),
-        path=_path_label(trace),
+        path=path_label(trace.route.target if trace.route else trace.request.target),
         upstream=trace.route.upstream if trace.route else "-",
         dialect=trace.route.dialect if trace.route else "-",
         model=call.chat.model if call and call.chat else "-",
@@ -111,12 +112,57 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
     )
 
 
+def outcome_of(trace: Trace, now: float) -> CallOutcome:
+    """Return what the ledger is told of a call that was let through."""
+    began, relay, decision = trace.request.received_at, trace.relay, trace.decision
+    first = relay.first_byte_at if relay else 0.0
+    task, phase = _first_and_phase(trace.receipt)
+    return CallOutcome(
+        decision=trace.outcome.value,
+        code=trace.code,
+        status=trace.status,
+        would_refuse=decision is not None and decision.would_refuse,
+        usage=trace.charge.usage,
+        source=trace.charge.source.value,
+        priced=trace.nano_usd is not None,
+        model_served=relay.seen.model[:MOST_TEXT] if relay else "",
+        latency_ms=round((now - began) * 1000),
+        first_byte_ms=round((first - began) * 1000) if first else None,
+        client_left=relay is not None and relay.client_left_early,
+        breaches=_crossed(decision) if decision and decision.breaches else (),
+        task_tokens=_standing(task, Dimension.TOKENS),
+        task_latency=_standing(task, Dimension.LATENCY_MS),
+        task_cost=_standing(task, Dimension.NANO_USD),
+        phase_tokens=_standing(phase, Dimension.TOKENS),
+    )
+
+
+def _first_and_phase(receipt: Receipt | None) -> tuple[Scope | None, Scope | None]:
+    if receipt is None or not receipt.scopes:
+        return None, None
+    last = receipt.scopes[-1]
+    return receipt.scopes[0], last if last.kind is ScopeKind.PHASE else None
+
+
+def _standing(scope: Scope | None, dimension: Dimension) -> Standing | None:
+    balance = scope.balances.get(dimension) if scope else None
+    return Standing(balance.settled, balance.held, balance.line) if balance else None
+
+
+def _crossed(decision: Decision) -> tuple[CrossedLine, ...]:
+    return tuple(
+        CrossedLine(
+            breach.scope.value,
+            breach.name,
+            breach.dimension.value,
+            breach.used,
+            breach.allowed,
+            breach.line,
+        )
+        for breach in decision.breaches
+    )
+
+
 def _held_tokens(trace: Trace) -> int:
     receipt = trace.receipt
     return receipt.held_tokens if receipt and receipt.verdict is Verdict.HELD else 0
-
-
-def _path_label(trace: Trace) -> str:
-    """Return the path without its query, which may hold a key."""
-    target = trace.route.target if trace.route else trace.request.target
-    return target.partition(b"?")[0][:256].decode("latin-1")

@@ -8,6 +8,7 @@ the store is back, by whoever runs then.
 import asyncio
 from collections.abc import Sequence
 
+from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.ports import (
@@ -113,14 +114,14 @@ class GuardedStore:
         self._breaker.succeeded()
         return settled
 
-    async def release(self, plan: ReservePlan) -> None:
+    async def release(self, plan: ReservePlan, outcome: CallOutcome = NO_OUTCOME) -> None:
         """Release, or keep that in the journal; raises only if neither can be done."""
         try:
             self._breaker.enter()
-            await self._store.release(plan)
+            await self._store.release(plan, outcome)
         except StoreError as error:
             self._note_failure(error)
-            self._keep(ReleaseEntry(plan))
+            self._keep(ReleaseEntry(plan, outcome))
         else:
             self._breaker.succeeded()
 
@@ -177,7 +178,7 @@ class GuardedStore:
                 if isinstance(entry, SettleEntry):
                     await self._store.settle(entry.settlement)
                 else:
-                    await self._store.release(entry.plan)
+                    await self._store.release(entry.plan, entry.outcome)
             except StoreError as error:
                 if error.reason not in _REFUSED:
                     raise

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.ports import ReservePlan, Settlement
 
 _MOST_BYTES = 8 * 1024 * 1024
@@ -32,6 +33,7 @@ class ReleaseEntry(msgspec.Struct, tag="release"):
     """A hold that is still to be given back."""
 
     plan: ReservePlan
+    outcome: CallOutcome = NO_OUTCOME
 
 
 Entry = SettleEntry | ReleaseEntry

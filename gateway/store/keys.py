@@ -7,6 +7,10 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms
     tg:{T}:leases                   zset    call id -> end of its lease, ms
+    tg:{T}:sequence                 string  latest number of a reserve or settlement
+    tg:{T}:ledger                   stream  what happened and is not in SQL yet (`lua/shared.lua`)
+    tg:{T}:ledger:owner             string  id of the ledger that it is written to, with a TTL
+    tg:{T}:ledger:lost              string  entries that the cap took before SQL had them
     tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
     tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
@@ -53,6 +57,10 @@ class TenantKeys:
         self.epoch = self._prefix + "epoch"
         self.tasks = self._prefix + "tasks"
         self.leases = self._prefix + "leases"
+        self.sequence = self._prefix + "sequence"
+        self.ledger = self._prefix + "ledger"
+        self.ledger_owner = self._prefix + "ledger:owner"
+        self.ledger_lost = self._prefix + "ledger:lost"
 
     def task(self, task_id: str) -> str:
         """Return the hash of a task, or of a key's untagged calls (`-` and the key's id)."""

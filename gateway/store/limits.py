@@ -112,7 +112,14 @@ async def _put_in_force(
         "" if in_force.expires_ms is None else in_force.expires_ms,
         *limit_fields(in_force),
     ]
-    keys = [names.clock, names.task(task), names.overrides(task)]
+    keys = [
+        names.clock,
+        names.task(task),
+        names.overrides(task),
+        "",
+        names.sequence,
+        names.ledger,
+    ]
     reply = await connection.run(load_script("override"), keys, args)
     if reply[0] == "short":
         raise NotEnoughRoom(Dimension(reply[1]), int(reply[2]))

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
+from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.core.phases import WorkPhase
@@ -28,10 +29,13 @@ from gateway.store.scripts import load_script
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
+_BEFORE_TASK = 6  # keys of a script that come before the task's
+_MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
 _DIMENSIONS = tuple(Dimension)
 _PHASES: dict[str, WorkPhase] = {phase: phase for phase in WorkPhase}
 _VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in Verdict}
+_encode = msgspec.json.Encoder().encode
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
 _HEAD, _SCOPE_HEAD, _PER_DIMENSION = 12, 4, 6
@@ -124,6 +128,8 @@ class RedisStore:
             names.call(plan.call_id),
             names.leases,
             names.tasks,
+            names.sequence,
+            names.ledger,
             names.task(plan.task),
             *map(names.task, plan.facts.parents),
         ]
@@ -148,6 +154,8 @@ class RedisStore:
             need.unit_nano_usd,
             need.output_weight,
             self._phase_idle_close_ms,
+            plan.about.model[:_MOST_MODEL_TEXT],
+            _encode(plan.about),
         ]
 
     def _effect_letters(self, effects: Effects) -> str:
@@ -188,6 +196,8 @@ class RedisStore:
             usage.reasoning,
             int(settlement.source is UsageSource.ESTIMATED),
             int(settlement.would_refuse),
+            _encode(plan.about),
+            _encode(settlement.outcome),
         ]
         keys = self._plan_keys(plan)
         reply = await self.connection.run(self._settle, keys, args)
@@ -198,9 +208,15 @@ class RedisStore:
             return Settled(duplicate=True)
         return Settled(False, int(reply[1]), int(reply[2]), int(reply[3]) + int(reply[4]))
 
-    async def release(self, plan: ReservePlan) -> None:
+    async def release(self, plan: ReservePlan, outcome: CallOutcome = NO_OUTCOME) -> None:
         """See ports.BudgetStore."""
-        args = (plan.call_id, self.now_ms, self._tombstone_ms)
+        args = (
+            plan.call_id,
+            self.now_ms,
+            self._tombstone_ms,
+            _encode(plan.about),
+            _encode(outcome),
+        )
         await self.connection.run(self._release, self._plan_keys(plan), args)
 
     # Leases -------------------------------------------------------------------------------------
@@ -215,7 +231,7 @@ class RedisStore:
             keys: list[Argument] = [names.clock, names.leases]
             args: list[Argument] = [self.now_ms, self._lease_ms]
             for plan, tokens, nano_usd in open_calls[start : start + _MOST_CALLS_PER_HEARTBEAT]:
-                own = [names.call(plan.call_id), *self._plan_keys(plan)[4:]]
+                own = [names.call(plan.call_id), *self._plan_keys(plan)[_BEFORE_TASK:]]
                 keys += own
                 args += [plan.call_id, len(own), tokens, nano_usd]
             over += await self.connection.run(self._heartbeat, keys, args)
@@ -237,7 +253,10 @@ class RedisStore:
                 continue
             reply = await self.connection.run(
                 self._expire,
-                [names.clock, call, names.leases, names.tasks, task, *(parents or "").split()],
+                [
+                    *(names.clock, call, names.leases, names.tasks, names.sequence, names.ledger),
+                    *(task, *(parents or "").split()),
+                ],
                 [call_id, self.now_ms, self._tombstone_ms],
             )
             if reply[0] == "expired":

@@ -28,7 +28,8 @@ StartValkey = Callable[..., ValkeyServer]
 # All that the data plane and the reaper need of a server that has access lists.
 NEEDED = (
     "+evalsha +eval +script|load +auth +select +ping +time +get +set +del +exists +pexpire "
-    "+hget +hmget +hset +hdel +hincrby +hexists +zadd +zrem +zscore +zrangebyscore +lrange +rpush"
+    "+hget +hmget +hset +hdel +hincrby +hexists +zadd +zrem +zscore +zrangebyscore +lrange +rpush "
+    "+incr +xadd"
 )
 
 

@@ -1,6 +1,7 @@
 -- reserve v1: create the task if it is new, compare every budget, hold the amount or say why not.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 task  6.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
+--       8.. ancestors, nearest first
 -- ARGV  1 call id          2 now_ms, '' for the server's clock (tests give it)
 --       3 lease_ms         4 facts of the task that the plan was made with
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
@@ -12,6 +13,7 @@
 --      13 output tokens wanted          14 fewest worth admitting    15 nano-dollars of one
 --      16 weight of an output token, thousandths of a budget token
 --      17 idle_close_ms: an execution idle for so long ends when another phase is active
+--      18 model, cut short, kept with the hold   19 about: JSON for the ledger
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'facts', facts}    the snapshot has other facts: plan again
@@ -105,19 +107,19 @@ local function add_phase(key, phase)
   return scope
 end
 
-local task = read_task(KEYS[5])
+local task = read_task(KEYS[7])
 if not task.facts then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  create_task(KEYS[5], KEYS[4], now, ARGV[4], ARGV[5])
-  task = read_task(KEYS[5])
+  create_task(KEYS[7], KEYS[4], now, ARGV[4], ARGV[5])
+  task = read_task(KEYS[7])
 end
 if task.facts ~= ARGV[4] then
   return {'facts', task.facts}
 end
 add_task(task)
-for i = 6, #KEYS do
+for i = 8, #KEYS do
   add_task(read_task(KEYS[i]))
 end
 for place, scope in ipairs(scopes) do
@@ -132,12 +134,12 @@ local line = 'C'
 if phase ~= '' and ORDER[phase] < num(ARGV[7]) then
   line = 'R'
 end
-local phase_scope = phase ~= '' and add_phase(KEYS[5], phase) or nil
+local phase_scope = phase ~= '' and add_phase(KEYS[7], phase) or nil
 
 -- Compare --------------------------------------------------------------------------------------
 
 local function stop(code, scope, d)
-  return {code = code, scope = scope, place = scope.place, dimension = DIMENSIONS[d] or ''}
+  return {code = code, scope = scope, place = scope.place, d = d, dimension = DIMENSIONS[d] or ''}
 end
 
 local function exceeded(scope)
@@ -260,7 +262,7 @@ local function reply(held_tokens, held_nano, held_output)
 end
 
 if verdict == 'refused' or verdict == 'short' then
-  redis.call('HINCRBY', KEYS[5], 'refused', 1)
+  redis.call('HINCRBY', KEYS[7], 'refused', 1)
   local scope = stopped.scope
   local is_line = stopped.code == 'runaway_task' or stopped.code == 'task_budget_exceeded'
   if verdict == 'refused' and is_line and not scope.trip and not scope.is_phase then
@@ -270,7 +272,57 @@ if verdict == 'refused' or verdict == 'short' then
     scope.reply[4], tripped_now = episode, 1
   end
 end
+if verdict == 'count' then
+  return reply(0, 0, 0)
+end
+
+-- S, H and C of one balance of a scope, for the ledger; - where there is none.
+local function standing_words(scope, d)
+  local reply = scope and scope.reply or {}
+  local at = scope and scope.is_phase and 4 * d - 3 or 6 * d - 1
+  local C, S, H = reply[at + 2], reply[at + 4], reply[at + 5]
+  if scope and scope.is_phase then
+    C, S, H = reply[at + 1], reply[at + 2], reply[at + 3]
+  end
+  return (S or '-') .. ' ' .. (H or '-') .. ' ' .. (C or '-')
+end
+
+-- Why a call was refused: code, 1 if that tripped the task, episode, kind and name of the scope,
+-- dimension, S, L with grants, and the line.
+local function stop_words()
+  local scope, d = stopped.scope, stopped.d
+  local kind = scope.is_phase and 'phase' or scope.place == 1 and 'task' or 'parent'
+  local name = scope.is_phase and phase or string.match(scope.key, '[^:]*$')
+  local words = {stopped.code, tripped_now, scope.reply[4] or '0', kind, name}
+  if scope.is_phase then
+    words[3] = '0'
+  end
+  if d > 0 then
+    local at = scope.is_phase and 4 * d - 3 or 6 * d - 1
+    local L, G, S = scope.reply[at], scope.reply[at + 1], scope.reply[at + 4]
+    local C = stopped.code == 'runaway_task' and scope.reply[at + 3]
+      or scope.reply[line == 'C' and at + 2 or at + 3]
+    if scope.is_phase then
+      G, C, S = 0, scope.reply[at + 1], scope.reply[at + 2]
+    end
+    words[6], words[7] = DIMENSIONS[d], int(num(S))
+    words[8], words[9] = int(num(L) + num(G)), int(num(C))
+  end
+  return table.concat(words, ' ')
+end
+
+local function tell_of_refusal()
+  local nothing = {tokens = 0, nano_usd = 0}
+  redis.call('XADD', KEYS[STREAM], '*',
+    'e', call_words('refused', call_id, now, '0', {number = next_number(now)}, phase,
+      int(execution), nothing, nothing, '0'),
+    'a', ARGV[19], 's', stop_words(),
+    'b', table.concat({standing_words(task, 1), standing_words(task, 2), standing_words(task, 3),
+      standing_words(phase_scope, 1)}, ' '))
+end
+
 if verdict ~= 'held' then
+  tell_of_refusal()
   return reply(verdict == 'short' and amount(input + output_tokens(output_min)) or 0, 0, 0)
 end
 
@@ -292,18 +344,20 @@ if phase_scope then
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
   if execution == 0 or (another_is_active and idle) then
     execution = execution + 1
-    redis.call('HSET', KEYS[5], phase .. '.exec', int(execution),
+    redis.call('HSET', KEYS[7], phase .. '.exec', int(execution),
       'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
+    tell_of_execution(KEYS[7], now, phase, int(execution))
   end
   if task.phase ~= phase then
-    redis.call('HSET', KEYS[5], 'phase', phase)
+    redis.call('HSET', KEYS[7], 'phase', phase)
   end
 end
 for _, scope in ipairs(scopes) do
   hold(scope)
 end
-redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[5], 'phase', phase,
+redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[7], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
-  'parents', table.concat(KEYS, ' ', 6))
+  'number', next_number(now), 'model', ARGV[18],
+  'parents', table.concat(KEYS, ' ', 8))
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
 return reply(held_tokens, held_nano, output)

@@ -1,12 +1,14 @@
 -- settle v1: replace a call's hold by what it really used, once.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 task  6.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
+--       8.. ancestors, nearest first
 -- ARGV  1 call id   2 now_ms or ''   3 tombstone_ms   4 facts
 --       5 snapshot to create the task with if its reserve never arrived; '' = do not create
 --       6 phase of the plan, used if the call is unknown
 --       7 budget tokens   8 nano_usd   9 calls (1, or 0 if it never reached the provider)
 --      10..14 raw counts: input, cached read, cache write, output, reasoning
 --      15 1 if the counts are estimated   16 1 if the call would have been refused
+--      17 about, 18 outcome: JSON for the ledger
 --
 -- Returns {'absent'}    the task is unknown and no snapshot was given
 --         {'duplicate'} the call was settled or released before
@@ -22,7 +24,7 @@ if call.state == 'settled' or call.state == 'released' then
 end
 
 local function read_task()
-  return redis.call('HMGET', KEYS[5], 'facts', 'tokens.L', 'tokens.G')
+  return redis.call('HMGET', KEYS[7], 'facts', 'tokens.L', 'tokens.G')
 end
 
 local task = read_task()
@@ -30,7 +32,7 @@ if not task[1] then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  create_task(KEYS[5], KEYS[4], now, ARGV[4], ARGV[5])
+  create_task(KEYS[7], KEYS[4], now, ARGV[4], ARGV[5])
   task = read_task()
 end
 
@@ -43,24 +45,30 @@ if call.state == 'held' then
 elseif call.state == 'expired' then
   used = {tokens = tokens - call.tokens, nano_usd = nano_usd - call.nano_usd, calls = calls - 1}
 elseif ARGV[6] ~= '' then
-  phase, execution = ARGV[6], redis.call('HGET', KEYS[5], ARGV[6] .. '.exec')
+  phase, execution = ARGV[6], redis.call('HGET', KEYS[7], ARGV[6] .. '.exec')
   if not execution then
     execution = '1'
-    redis.call('HSET', KEYS[5], phase .. '.exec', execution)
+    redis.call('HSET', KEYS[7], phase .. '.exec', execution)
+    tell_of_execution(KEYS[7], now, phase, execution)
   end
 end
 
-local before, after = post_everywhere(5, phase, execution, now, call.state == 'held', held, used)
+local before, after, waits = post_everywhere(7, phase, execution, now, call.state == 'held', held, used)
 for i, name in ipairs({'input', 'cached_read', 'cache_write', 'output', 'reasoning'}) do
   if ARGV[9 + i] ~= '0' then
-    redis.call('HINCRBY', KEYS[5], 'raw.' .. name, int(amount(ARGV[9 + i])))
+    redis.call('HINCRBY', KEYS[7], 'raw.' .. name, int(amount(ARGV[9 + i])))
   end
 end
 for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
   if flag == '1' then
-    redis.call('HINCRBY', KEYS[5], name .. '.calls', 1)
-    redis.call('HINCRBY', KEYS[5], name .. '.tokens', int(tokens))
+    redis.call('HINCRBY', KEYS[7], name .. '.calls', 1)
+    redis.call('HINCRBY', KEYS[7], name .. '.tokens', int(tokens))
   end
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'settled', ARGV[3])
+local charged = {tokens = tokens, nano_usd = nano_usd}
+redis.call('XADD', KEYS[STREAM], '*',
+  'e', call_words('settled', ARGV[1], now, next_number(now), call, phase, execution, charged, call,
+    waits),
+  'a', ARGV[17], 'o', ARGV[18])
 return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}

@@ -40,6 +40,57 @@ local function clock(key, given)
   return now
 end
 
+-- The ledger's stream. What happened is told in the script that made it happen, one entry each:
+--
+--   e  words joined by spaces: kind, now_ms, the task's key behind the tenant's prefix, then by kind
+--        settled|expired|released|refused  call id, its number, that of its reserve (0 = none),
+--             phase or -, execution, tokens, nano_usd charged, tokens, nano_usd held, and the
+--             latency that it added, ms: task, ancestors, phase, joined by commas
+--        task       nothing more                    execution  phase, number, limits in force:
+--        override   its number                                 tokens, latency_ms, nano_usd or -
+--   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
+--   s  why it was refused, b  the balances then (reserve.lua)
+--   d  JSON: a task's fields, or the override
+--
+-- Entries are read by gateway/ledger/entries.py, and trimmed once SQL has them.
+
+-- Where both keys are among KEYS: the sequence, and the stream, whose name ends in 'ledger'.
+local SEQUENCE, STREAM = 5, 6
+
+-- The next of the tenant's sequence numbers, in the order of what they number. After a loss of data
+-- they go on from the clock, microseconds, so that none ever comes twice.
+local function next_number(now)
+  local number = redis.call('INCR', KEYS[SEQUENCE])
+  if number == 1 then
+    number = now * 1000
+    redis.call('SET', KEYS[SEQUENCE], int(number))
+  end
+  return int(number)
+end
+
+local function behind_prefix(key)
+  return string.sub(key, #KEYS[STREAM] - 5)
+end
+
+local function tell_of_task(kind, key, now, words, data)
+  redis.call('XADD', KEYS[STREAM], '*',
+    'e', kind .. ' ' .. int(now) .. ' ' .. behind_prefix(key) .. words, 'd', data)
+end
+
+local function tell_of_execution(key, now, phase, execution)
+  local is = redis.call('HMGET', key, phase .. '.tokens.L', phase .. '.latency_ms.L',
+    phase .. '.nano_usd.L')
+  tell_of_task('execution', key, now, ' ' .. phase .. ' ' .. execution .. ' ' ..
+    (is[1] or '-') .. ' ' .. (is[2] or '-') .. ' ' .. (is[3] or '-'), '')
+end
+
+-- The words of an entry about a call. `charged` and `held` have tokens and nano_usd.
+local function call_words(kind, call_id, now, number, call, phase, execution, charged, held, waits)
+  return table.concat({kind, int(now), behind_prefix(KEYS[7]), call_id, number, call.number,
+    phase == '' and '-' or phase, execution, int(charged.tokens), int(charged.nano_usd),
+    int(held.tokens), int(held.nano_usd), waits}, ' ')
+end
+
 -- Create a task from its snapshot, a JSON array of field, value, ...; index it unless it is the
 -- bucket of untagged calls.
 local function create_task(key, index, now, facts, snapshot)
@@ -47,6 +98,7 @@ local function create_task(key, index, now, facts, snapshot)
   if facts ~= 'untagged' then
     redis.call('ZADD', index, now, string.match(key, '[^:]*$'))
   end
+  tell_of_task('task', key, now, '', snapshot)
 end
 
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',
@@ -101,14 +153,18 @@ local function end_trip_if_freed(key, now)
 end
 
 -- Post to a task, its ancestors (KEYS from `first` on) and the phase execution that admitted it.
--- What was used is negative where an earlier charge is corrected; that may end a trip.
+-- What was used is negative where an earlier charge is corrected; that may end a trip. Returns the
+-- task's tokens before and after, and the latency added to task, ancestors and phase.
 local function post_everywhere(first, phase, execution, now, open, held, used)
-  local before, after = post(KEYS[first], '', now, open, held, used)
+  local before, after, task_waited = post(KEYS[first], '', now, open, held, used)
+  local waits = int(task_waited)
   for i = first + 1, #KEYS do
-    post(KEYS[i], '', now, open, held, used)
+    local _, _, waited = post(KEYS[i], '', now, open, held, used)
+    waits = waits .. ',' .. int(waited)
   end
   if phase ~= '' then
     local _, _, waited = post(KEYS[first], phase .. '.', now, open, held, used)
+    waits = waits .. ',' .. int(waited)
     local record = 'x.' .. phase .. '.' .. execution .. '.'
     redis.call('HINCRBY', KEYS[first], record .. 'tokens', int(used.tokens))
     if waited > 0 then
@@ -121,15 +177,16 @@ local function post_everywhere(first, phase, execution, now, open, held, used)
       end_trip_if_freed(KEYS[i], now)
     end
   end
-  return before, after
+  return before, after, waits
 end
 
 -- Read what a call holds, or has been charged if it expired.
 local function read_call(key)
-  local is = redis.call('HMGET', key, 'state', 'phase', 'exec', 'tokens', 'nano_usd')
+  local is = redis.call('HMGET', key, 'state', 'phase', 'exec', 'tokens', 'nano_usd', 'number',
+    'model')
   return {
     state = is[1] or 'unknown', phase = is[2] or '', exec = is[3] or '0',
-    tokens = num(is[4]), nano_usd = num(is[5]),
+    tokens = num(is[4]), nano_usd = num(is[5]), number = is[6] or '0', model = is[7] or '',
   }
 end
 
