@@ -19,7 +19,7 @@ from gateway.core.estimate import (
     least_output,
     output_ceiling,
 )
-from gateway.core.headers import rule_of
+from gateway.core.headers import RULES
 from gateway.core.identity import Dialect, Route, Tags
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
@@ -72,8 +72,8 @@ def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
     """
     if route.dialect is Dialect.UNMETERED or request.method != b"POST":
         return Call(call_id, request, tags, route, None)
-    for name, value in request.headers:
-        if rule_of(name).lower == b"content-encoding" and value.lower() != b"identity":
+    for value in [v for name, v in request.headers if RULES[name].lower == b"content-encoding"]:
+        if value.lower() != b"identity":
             raise BadCall(
                 "unsupported_encoding",
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",

@@ -5,7 +5,7 @@ in the same callback; there is no task, await or queue per chunk.
 import asyncio
 
 from gateway.core.errors import UpstreamError
-from gateway.core.headers import Headers, response_headers, rule_of
+from gateway.core.headers import RULES, Headers, response_headers
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.ports import Clock, Downstream, Exchange
 
@@ -152,6 +152,6 @@ class Relay:
 
 def _is_event_stream(headers: Headers) -> bool:
     for name, value in headers:
-        if rule_of(name).lower == b"content-type":
+        if RULES[name].lower == b"content-type":
             return value.lower().startswith(b"text/event-stream")
     return False

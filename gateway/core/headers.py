@@ -4,7 +4,6 @@ Headers travel as lists of (name, value) byte pairs in the order and letter case
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -53,6 +52,7 @@ _NEVER_TO_UPSTREAM_PREFIX = b"x-forwarded-"
 _NEVER_TO_CLIENT = HOP_BY_HOP | {b"content-length", b"set-cookie"}
 _NEVER_TO_CLIENT_PREFIXES = (b"x-tollgate-", b"x-budget-")
 _MEANT_FOR_US = TAG_HEADERS | {b"baggage"}
+_READ = _MEANT_FOR_US | {b"anthropic-version"}
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 _NAMES_REMEMBERED = 2_048
 _LONGEST_REMEMBERED = 64
@@ -62,42 +62,54 @@ class NameRule(Struct, frozen=True):
     """What becomes of headers by their name alone.
 
     `passes_up`, `passes_down`: they go to the provider, to the client, unless `Connection` lists
-    them. `frames` marks those that say where a request ends or what connection it wants.
+    them. `is_read` marks those that tell the gateway what a call is, `frames` those that say where
+    a request ends or what connection it wants.
     """
 
     lower: bytes
     passes_up: bool
     passes_down: bool
+    is_read: bool
     frames: bool
 
 
-def rule_of(name: bytes) -> NameRule:
-    """Return the rule for a header name in any letter case."""
-    return _rule_of(name) if len(name) <= _LONGEST_REMEMBERED else _work_out_rule(name)
+class _Rules(dict[bytes, NameRule]):
+    """The rule for each header name, in any letter case.
+
+    Clients use the same few names call after call, and each is looked up several times: what is
+    known costs no Python step. Bounded, for clients choose the names.
+    """
+
+    def __missing__(self, name: bytes) -> NameRule:
+        lower = name.lower()
+        up = lower not in _NEVER_TO_UPSTREAM and not lower.startswith(_NEVER_TO_UPSTREAM_PREFIX)
+        down = lower not in _NEVER_TO_CLIENT and not lower.startswith(_NEVER_TO_CLIENT_PREFIXES)
+        rule = NameRule(
+            lower,
+            passes_up=up and lower not in _MEANT_FOR_US and lower != b"accept-encoding",
+            passes_down=down,
+            is_read=lower in _READ,
+            frames=lower in _FRAMING,
+        )
+        if len(name) <= _LONGEST_REMEMBERED:
+            if len(self) >= _NAMES_REMEMBERED:
+                self.clear()
+            self[name] = rule
+        return rule
 
 
-def _work_out_rule(name: bytes) -> NameRule:
-    lower = name.lower()
-    up = lower not in _NEVER_TO_UPSTREAM and not lower.startswith(_NEVER_TO_UPSTREAM_PREFIX)
-    down = lower not in _NEVER_TO_CLIENT and not lower.startswith(_NEVER_TO_CLIENT_PREFIXES)
-    return NameRule(
-        lower,
-        up and lower not in _MEANT_FOR_US and lower != b"accept-encoding",
-        down,
-        lower in _FRAMING,
-    )
+RULES = _Rules()
 
 
-_rule_of = lru_cache(_NAMES_REMEMBERED)(_work_out_rule)
-"""Clients use the same few names call after call; the cache is bounded, for they choose them."""
-
-
-def without_listed(headers: Headers, connection: list[bytes]) -> Headers:
-    """Return `headers` without those that values of `Connection` list: they end at this hop."""
-    listed = {name.strip().lower() for value in connection for name in value.split(b",")}
+def _without_listed(kept: Headers, headers: Headers) -> Headers:
+    """Return `kept` without what `Connection` among `headers` lists: that ends at this hop."""
+    values = [value for name, value in headers if RULES[name].lower == b"connection"]
+    if not values:
+        return kept
+    listed = {name.strip().lower() for value in values for name in value.split(b",")}
     if listed <= HOP_BY_HOP:
-        return headers
-    return [header for header in headers if rule_of(header[0]).lower not in listed]
+        return kept
+    return [header for header in kept if RULES[header[0]].lower not in listed]
 
 
 def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> Headers:
@@ -105,40 +117,39 @@ def request_headers(headers: Headers, *, forward_tags: bool, metered: bool) -> H
 
     A metered answer is asked for unencoded, so that the meter can read it.
     """
-    kept, connection = [], []
-    for header in headers:
-        rule = rule_of(header[0])
-        if rule.passes_up:
-            kept.append(header)
-        elif rule.lower == b"connection":
-            connection.append(header[1])
-        elif rule.lower == b"accept-encoding":
-            kept += [] if metered else [header]
-        elif rule.lower in _MEANT_FOR_US:
-            kept += [header] if forward_tags else _without_tags(header, rule)
-    if connection:
-        kept = without_listed(kept, connection)
+    kept = [
+        passing
+        for header in headers
+        if (
+            passing := header
+            if RULES[header[0]].passes_up
+            else _if_wanted(header, forward_tags=forward_tags, metered=metered)
+        )
+    ]
     if metered:
         kept.append((b"accept-encoding", b"identity"))
-    return kept
+    return _without_listed(kept, headers)
 
 
-def _without_tags(header: tuple[bytes, bytes], rule: NameRule) -> Headers:
-    """Return what is left of a header that may tell of the task: baggage of others'."""
-    rest = without_task_members(header[1]) if rule.lower == b"baggage" else b""
-    return [(header[0], rest)] if rest else []
+def _if_wanted(
+    header: tuple[bytes, bytes], *, forward_tags: bool, metered: bool
+) -> tuple[bytes, bytes] | None:
+    """Return what goes on of a header that does not go on in every case."""
+    name, value = header
+    lower = RULES[name].lower
+    if lower == b"accept-encoding":
+        return None if metered else header
+    if lower not in _MEANT_FOR_US:
+        return None
+    if forward_tags:
+        return header
+    rest = without_task_members(value) if lower == b"baggage" else b""
+    return (name, rest) if rest else None
 
 
 def response_headers(headers: Headers) -> Headers:
     """Return what of a provider's headers goes to the client."""
-    kept, connection = [], []
-    for header in headers:
-        rule = rule_of(header[0])
-        if rule.passes_down:
-            kept.append(header)
-        elif rule.lower == b"connection":
-            connection.append(header[1])
-    return without_listed(kept, connection) if connection else kept
+    return _without_listed([header for header in headers if RULES[header[0]].passes_down], headers)
 
 
 def baggage_members(value: bytes) -> dict[str, str]:

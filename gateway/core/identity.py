@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from gateway.core.errors import BadCall
-from gateway.core.headers import Headers, baggage_members, rule_of
+from gateway.core.headers import RULES, Headers, baggage_members
 from gateway.core.phases import (
     Complexity,
     ImportanceTier,
@@ -134,11 +134,8 @@ def identify(target: bytes, headers: Headers) -> tuple[Tags, Route]:
     place = _place_of(target) if len(target) <= _LONGEST_REMEMBERED else _read_target(target)
     raw = {tag: (text, source) for tag, text, source in place.tags}
     anthropic, baggage = False, []
-    for name, value in headers:
-        read = _HEADERS_READ.get(rule_of(name).lower)
-        if read is None:
-            continue
-        tag, source = read
+    for name, value in [header for header in headers if RULES[header[0]].is_read]:
+        tag, source = _HEADERS_READ[RULES[name].lower]
         if tag == "baggage":
             baggage.append(value)
         elif tag == "anthropic-version":

@@ -37,11 +37,7 @@ class Observation:
 
         Later usage replaces earlier, for it is cumulative; one that falls is not believed.
         """
-        text = answer.text()
-        if text:
-            self.text.append(text)
-            self.chars += len(text)
-            self.outdated = True
+        self.note_text(answer)
         usage = openai_chat.usage_of(answer)
         if usage is not None and (self.usage is None or usage.total >= self.usage.total):
             self.usage = usage
@@ -50,6 +46,14 @@ class Observation:
             self.model = answer.model
         if answer.error is not None:
             self.error_seen = True
+
+    def note_text(self, answer: openai_chat.Answer) -> None:
+        """Take in the text of a JSON answer or one event."""
+        text = answer.text()
+        if text:
+            self.text.append(text)
+            self.chars += len(text)
+            self.outdated = True
 
     def reported_usage(self) -> Usage | None:
         """Return the provider's counts of the whole answer, as far as it came.
@@ -154,6 +158,9 @@ class StreamMeter:
             return False
         answer = openai_chat.read_answer(data)
         if answer is None:
+            return False
+        if self.seen.model and openai_chat.may_be_only_text(data):
+            self.seen.note_text(answer)
             return False
         self.seen.note(answer)
         return answer.usage is not None and openai_chat.is_usage_event_only(data)

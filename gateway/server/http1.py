@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import httptools
 
-from gateway.core.headers import Headers, rule_of
+from gateway.core.headers import RULES, Headers
 from gateway.ports import Answer, Clock, Request
 from gateway.server.answer import ClientAnswer
 from gateway.server.framing import (
@@ -188,15 +188,14 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         self._in_body = True
         limits = self._limits
-        head_bytes = len(self._target) + _HEADER_OVERHEAD * len(self._headers)
-        for name, value in self._headers:
-            head_bytes += len(name) + len(value)
-            rule = rule_of(name)
-            if rule.frames:
-                self._framing.append((rule.lower, value))
-        if head_bytes > limits.head_bytes:
+        headers = self._headers
+        head_bytes = sum([len(name) + len(value) + _HEADER_OVERHEAD for name, value in headers])
+        self._framing = [
+            (RULES[name].lower, value) for name, value in headers if RULES[name].frames
+        ]
+        if head_bytes + len(self._target) > limits.head_bytes:
             self._refuse_head()
-        elif len(self._headers) > limits.headers:
+        elif len(headers) > limits.headers:
             self._refuse("head_too_large", f"The head has more than {limits.headers} headers.")
         elif problem := self._head_problem():
             self._refuse("invalid_request", problem)

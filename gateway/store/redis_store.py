@@ -306,9 +306,9 @@ def _task_scope(kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool) 
     for at, dimension in enumerate(_DIMENSIONS):
         start = _SCOPE_HEAD + at * _PER_DIMENSION
         if raw[start] is not None:
-            limit, granted, cumulative, runaway, settled, held = (
-                int(value or 0) for value in raw[start : start + _PER_DIMENSION]
-            )
+            limit, granted, cumulative, runaway, settled, held = [
+                int(value) if value else 0 for value in raw[start : start + _PER_DIMENSION]
+            ]
             balances[dimension] = Balance(
                 limit,
                 granted,

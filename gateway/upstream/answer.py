@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httptools
 
 from gateway.core.errors import UpstreamError
-from gateway.core.headers import Headers, rule_of
+from gateway.core.headers import RULES, Headers
 
 MAX_HEAD_BYTES = 65_536
 """Of all heads of one answer together, interim ones included: nginx takes 4-8 KiB, Node 16 KiB."""
@@ -221,7 +221,7 @@ class AnswerReader:
         """Return what is said of the connection; repeated headers become one list."""
         stated: dict[bytes, bytes] = {}
         for name, value in self.headers:
-            lower = rule_of(name).lower
+            lower = RULES[name].lower
             if lower in _CONNECTION_HEADERS:
                 stated[lower] = stated[lower] + b", " + value if lower in stated else value
         return stated

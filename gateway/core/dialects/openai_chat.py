@@ -6,6 +6,7 @@ are subsets of the totals. Azure sends other events with empty `choices`; they a
 """
 
 import json
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,6 +155,16 @@ class _Text(msgspec.Struct):
     function_call: _Function | None = None
     tool_calls: list[_ToolCall] | None = None
 
+    def words(self) -> str:
+        """Return what was generated; most events of a stream hold one piece of content."""
+        # Servers that send both members of reasoning send the same in both.
+        reasoning, content = self.reasoning_content or self.reasoning, self.content
+        called = _called(self) if self.tool_calls or self.function_call else []
+        if type(content) is str and not (reasoning or self.refusal or called):
+            return content
+        parts = [content, reasoning, self.refusal, *called]
+        return "".join([_words(part) for part in parts if part])
+
 
 class _Choice(msgspec.Struct):
     delta: _Text | None = None
@@ -185,16 +196,8 @@ class Answer(msgspec.Struct):
 
     def text(self) -> str:
         """Return all generated text: content, reasoning, refusal, tool names and arguments."""
-        parts: list[object] = []
-        for choice in self.choices or ():
-            text = choice.delta or choice.message
-            if text is None:
-                continue
-            # Servers that send both members of reasoning send the same in both.
-            parts += [text.content, text.reasoning_content or text.reasoning, text.refusal]
-            if text.tool_calls or text.function_call:
-                parts += _called(text)
-        return "".join([_words(part) for part in parts if part])
+        texts = [choice.delta or choice.message for choice in self.choices or ()]
+        return "".join([text.words() for text in texts if text])
 
 
 def _called(text: _Text) -> list[object]:
@@ -219,6 +222,8 @@ def _words(value: object) -> str:
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
+# A usage that is there, an error, or a name spelt in a way that hides one of them.
+_MORE_THAN_TEXT = re.compile(rb'"usage"\s*+:\s*+[^n\s]|"error"|"[a-z]*\\u00[46-7]')
 _Member = TypeVar("_Member")
 
 
@@ -254,6 +259,11 @@ def _as(kind: type[_Member], value: object) -> _Member | None:
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, RecursionError):
         return None
+
+
+def may_be_only_text(data: bytes) -> bool:
+    """Return whether an event holds neither usage nor an error; False if that is not sure."""
+    return _MORE_THAN_TEXT.search(data) is None
 
 
 def usage_of(answer: Answer) -> Usage | None:
