@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from gateway.store.connection import StoreConnection
 
 _OLDEST = (7, 2)
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes
+_SHORT_FOLDERS = ("/tmp", "/run")  # noqa: S108 - what is made there is private and checked
 _LOCK_WAIT_S = 10.0
 _START_WAIT_S = 15.0
 _STOP_WAIT_S = 10.0
@@ -47,7 +49,9 @@ class EmbeddedStore:
         if len(path) <= _LONGEST_SOCKET_PATH:
             return path
         digest = sha256(path.encode()).hexdigest()[:16]
-        return str(Path(tempfile.gettempdir()) / f"tollgate-{os.getuid()}-{digest}" / "valkey.sock")
+        short = f"tollgate-{os.getuid()}-{digest}/valkey.sock"
+        places = [f"{folder}/{short}" for folder in (tempfile.gettempdir(), *_SHORT_FOLDERS)]
+        return next(place for place in places if len(place) <= _LONGEST_SOCKET_PATH)
 
     @property
     def url(self) -> str:
@@ -153,6 +157,9 @@ class EmbeddedStore:
     async def stop(self) -> None:
         """Stop the server; it writes its file to the end first."""
         await self._end()
+        if (elsewhere := Path(self.socket_path).parent) != self._folder:
+            with suppress(OSError):  # not ours, or not empty
+                elsewhere.rmdir()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
