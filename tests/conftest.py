@@ -2,6 +2,7 @@
 
 `valkey` is one server for the whole session; each test uses a `tenant` of its own, so nothing is
 ever flushed. `store` is what the gateway uses, `redis_client` an independent look at the keys.
+`--soak` makes acceptance cases as large as they were promised (`tests/soak.py`).
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -10,13 +11,32 @@ from itertools import count
 import pytest
 import pytest_asyncio
 import redis
+from hypothesis import settings
 
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.redis_store import RedisStore
+from tests import soak
 from tests.store.valkey_server import ValkeyServer
 
 _tenants = count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the one switch between short and full sizes."""
+    parser.addoption("--soak", action="store_true", help="run soak cases at their full size")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many random examples are tried, before any test is read."""
+    if config.getoption("--soak"):
+        settings.load_profile(soak.PROFILE)
+
+
+@pytest.fixture(scope="session")
+def sizes(pytestconfig: pytest.Config) -> soak.Sizes:
+    """How large acceptance cases are in this run."""
+    return soak.FULL if pytestconfig.getoption("--soak") else soak.SHORT
 
 
 @pytest.fixture(scope="session")
