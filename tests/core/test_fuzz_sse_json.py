@@ -1,29 +1,22 @@
-"""The readers of streams and bodies under random bytes: never raise, never lose or add a byte.
-
-`TOLLGATE_FUZZ_EXAMPLES` raises the number of examples.
-"""
+"""The readers of streams and bodies under random bytes: never raise, never lose or add a byte."""
 
 import json
-import os
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import member_spans, reject_duplicates, with_members
 from gateway.core.meter import StreamMeter
 from gateway.core.sse import EventSplitter, event_data
+from tests.soak import fuzz
 
-fuzz = settings(
-    max_examples=int(os.environ.get("TOLLGATE_FUZZ_EXAMPLES", "500")),
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+pytestmark = pytest.mark.soak
+
+EXAMPLES = 500
 
 USAGE = (
     b'{"id":"a","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,'
@@ -73,7 +66,7 @@ def metered(pieces: list[bytes], *, hide: bool) -> tuple[bytes, Any]:
     return passed, (seen.usage, seen.model, "".join(seen.text), seen.error_seen, seen.outdated)
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(data=STREAMS, places=CUTS)
 def test_events_are_the_same_however_they_are_cut(data: bytes, places: list[int]) -> None:
     """No byte is lost or added; none of the events can be read without an error of ours."""
@@ -87,7 +80,7 @@ def test_events_are_the_same_however_they_are_cut(data: bytes, places: list[int]
         event_data(event)
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(data=STREAMS, places=CUTS)
 def test_what_is_metered_is_the_same_however_it_is_cut(data: bytes, places: list[int]) -> None:
     """Open streams pass unchanged; hiding takes out whole events only, the same in every cut."""
@@ -132,7 +125,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return json.dumps(members, indent=indent, ensure_ascii=draw(st.booleans())).encode()
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(body=bodies(), edits=EDITS)
 def test_an_edited_object_differs_in_its_edits_only(body: bytes, edits: dict[bytes, bytes]) -> None:
     """The members are those of the body, with the edits over them."""
@@ -146,7 +139,7 @@ def lenient(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "replace"), object_pairs_hook=list)
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(body=bodies(), edits=EDITS, mutations=ODD_BYTES)
 def test_broken_bodies_are_refused_or_read_in_one_way(
     body: bytes, edits: dict[bytes, bytes], mutations: list[tuple[int, int, bytes]]

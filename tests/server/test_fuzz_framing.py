@@ -1,17 +1,13 @@
-"""The request parser under random bytes: never raises, never carries twice, agrees with h11.
-
-`TOLLGATE_FUZZ_EXAMPLES` raises the number of examples.
-"""
+"""The request parser under random bytes: never raises, never carries twice, agrees with h11."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import h11
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.configuration import DataPlane
@@ -20,16 +16,12 @@ from gateway.ports import Answer, Request
 from gateway.server.http1 import ClientAnswer, ClientConnection
 from gateway.server.limits import Shared
 from gateway.server.refusals import Refusals
+from tests.soak import fuzz
 
-EXAMPLES = int(os.environ.get("TOLLGATE_FUZZ_EXAMPLES", "600"))
+pytestmark = pytest.mark.soak
+
+EXAMPLES = 600
 PLANE = DataPlane("unix:///nowhere", max_head_bytes=4_096, max_headers=40, max_body_bytes=4_096)
-fuzz = settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 class StubTransport(asyncio.Transport):
@@ -239,7 +231,7 @@ def without_upgrade(seen: Seen) -> Seen:
     ]
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(data=mutated(), places=CUTS)
 def test_cuts_do_not_matter_and_h11_reads_the_same(data: bytes, places: list[int]) -> None:
     """Nothing raises; whatever the cuts, the same requests are carried, each once, as h11 reads it.
@@ -261,7 +253,7 @@ def test_cuts_do_not_matter_and_h11_reads_the_same(data: bytes, places: list[int
         assert len(ours) == len(theirs)
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(data=st.lists(requests(), min_size=1, max_size=4).map(b"".join), places=CUTS)
 def test_valid_requests_are_all_carried(data: bytes, places: list[int]) -> None:
     """What is valid is taken whole."""
@@ -273,7 +265,7 @@ def test_valid_requests_are_all_carried(data: bytes, places: list[int]) -> None:
     assert without_upgrade(as_h11_would_say(seen)) == without_upgrade(theirs)
 
 
-@fuzz
+@fuzz(EXAMPLES)
 @given(pieces=st.lists(st.binary(max_size=80), max_size=5))
 def test_any_bytes(pieces: list[bytes]) -> None:
     """Nothing raises, whatever comes."""
