@@ -5,6 +5,7 @@ import pytest
 from gateway.core.admission import Balance
 from gateway.core.headers import (
     HOP_BY_HOP,
+    RULES,
     TAG_HEADERS,
     Headers,
     baggage_members,
@@ -56,6 +57,25 @@ def test_headers_listed_in_connection_end_here_both_ways() -> None:
     ]
     assert sent(headers) == [(b"X-Four", b"4")]
     assert response_headers(headers) == [(b"X-Four", b"4")]
+
+
+def test_a_connection_that_lists_nothing_of_its_own() -> None:
+    """`Connection: keep-alive` takes nothing with it."""
+    headers = [(b"Connection", b"keep-alive"), (b"X-One", b"1")]
+    assert sent(headers) == response_headers(headers) == [(b"X-One", b"1")]
+
+
+def test_names_are_remembered_within_bounds() -> None:
+    """Clients choose names: a long one is not kept, and many do not pile up."""
+    long = b"X-Forwarded-" + b"a" * 60
+    assert not RULES[long].passes_up
+    assert RULES[long].passes_down
+    assert long not in RULES
+    for number in range(5_000):
+        assert RULES[b"x-%d" % number].passes_up
+    assert len(RULES) <= 2_048
+    assert RULES[b"X-Task-ID"].is_read
+    assert not RULES[b"Host"].passes_up
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,16 @@ def command_line(pid: int) -> str:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment without what would change a gateway, and with `extra`."""
+    """Return this process's environment without what would change a gateway, and with `extra`.
+
+    Nor is its coverage measured: here a gateway runs as its users run it. The tests beside the
+    modules measure that, `test_supervisor` for whole gateways.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.upper().startswith("TOLLGATE_") and name != "DISABLE_BUDGET_ENFORCEMENT"
+        if not name.upper().startswith(("TOLLGATE_", "COVERAGE_"))
+        and name != "DISABLE_BUDGET_ENFORCEMENT"
     }
     return inherited | dict(extra)
 
