@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from loadtest.fake_provider import FakeProvider
-from tests.e2e.running_gateway import Gateway, until
+from tests.e2e.running_gateway import MeasuredGateway as Gateway
+from tests.e2e.running_gateway import until
 from tests.server.client import Client
 from tests.store.valkey_server import ValkeyServer, is_alive
 

@@ -67,22 +67,23 @@ def command_line(pid: int) -> str:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment without what would change a gateway, and with `extra`.
-
-    Nor is its coverage measured: here a gateway runs as its users run it. The tests beside the
-    modules measure that, `test_supervisor` for whole gateways.
-    """
+    """Return this process's environment without what would change a gateway, and with `extra`."""
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.upper().startswith(("TOLLGATE_", "COVERAGE_"))
-        and name != "DISABLE_BUDGET_ENFORCEMENT"
+        if not name.upper().startswith("TOLLGATE_") and name != "DISABLE_BUDGET_ENFORCEMENT"
     }
     return inherited | dict(extra)
 
 
 class Gateway:
-    """One gateway under a state folder of its own. Use as an async context manager."""
+    """One gateway under a state folder of its own. Use as an async context manager.
+
+    Its coverage is not measured, so that it runs as its users run it, unless it is a
+    `MeasuredGateway`; tests beside the modules measure the rest.
+    """
+
+    is_measured = False
 
     def __init__(
         self,
@@ -152,11 +153,17 @@ class Gateway:
                 *("-m", "gateway", "serve", "--port", "0", "--admin-port", "0"),
                 *("--workers", str(self.workers), *self._arguments),
                 cwd=ROOT,
-                env=environment(self._environment),
+                env=self._child_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
             )
+
+    def _child_environment(self) -> dict[str, str]:
+        variables = environment(self._environment)
+        if not self.is_measured:
+            variables.pop("COVERAGE_PROCESS_CONFIG", None)
+        return variables
 
     async def start(self) -> None:
         """Start, and read the addresses from the banner."""
@@ -352,3 +359,9 @@ class Gateway:
         if calls is not None:
             assert int(fields.get("calls.S") or 0) == calls
         return fields
+
+
+class MeasuredGateway(Gateway):
+    """A gateway whose processes tell which of their lines ran."""
+
+    is_measured = True
