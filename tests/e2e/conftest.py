@@ -18,6 +18,15 @@ import uvloop
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.running_gateway import Gateway
 
+WORST_CASE = """\
+kind: stop_loss
+name: worst-case
+mode: enforce
+enforce_from: any
+reserve: worst_case
+"""
+LINE = 28_080  # tokens that a task may use by default: its cumulative line
+
 _tasks = count(1)
 
 StartGateway = Callable[..., Awaitable[Gateway]]
@@ -48,6 +57,15 @@ def provider(_one_provider: FakeProvider) -> FakeProvider:
 def task() -> str:
     """A task that no other test uses."""
     return f"T-{next(_tasks)}"
+
+
+@pytest.fixture
+def worst_case(tmp_path: Path) -> str:
+    """A policy folder in which holds are worst-case."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "worst-case.yaml").write_text(WORST_CASE)
+    return str(folder)
 
 
 async def _running(

@@ -4,26 +4,17 @@ import asyncio
 import json
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from loadtest.fake_provider import FakeProvider, Received, Script, Served
-from tests.e2e.conftest import StartGateway
+from tests.e2e.conftest import LINE, StartGateway
 from tests.e2e.running_gateway import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-WORST_CASE = """\
-kind: stop_loss
-name: worst-case
-mode: enforce
-enforce_from: any
-reserve: worst_case
-"""
-LINE = 28_080
 MESSAGES = [{"role": "user", "content": "Count to a thousand, please."}]
 # An agent sends more than it gets.
 LONG_MESSAGES = [{"role": "user", "content": " ".join(f"Say {n}, then go on." for n in range(12))}]
@@ -65,15 +56,6 @@ class Crowd:
             self.refused += 1
             assert answer.status_code == 400
             assert answer.json()["error"]["code"] == "task_budget_exceeded"
-
-
-@pytest.fixture
-def worst_case(tmp_path: Path) -> str:
-    """A policy folder in which holds are worst-case."""
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "worst-case.yaml").write_text(WORST_CASE)
-    return str(folder)
 
 
 async def test_five_hundred_calls_for_the_rest_of_a_budget(
