@@ -1,4 +1,4 @@
-"""What the supervisor and a worker tell each other, over a socket pair: framed JSON messages."""
+"""What the supervisor and its children tell each other over socket pairs: framed JSON messages."""
 
 import asyncio
 
@@ -47,7 +47,30 @@ class Telemetry(msgspec.Struct, tag=True):
     open_calls: int
 
 
-Message = Start | UseRules | UsesRules | Ready | Telemetry
+class LedgerPlan(msgspec.Struct, tag=True):
+    """To the ledger's writer, first of all: what to write where."""
+
+    store_url: str
+    ledger_url: str
+    tenants: tuple[str, ...]
+    refusal_status: int
+    rebuilds: bool
+    retention_days: int
+    size_alert_bytes: int
+    tombstone_ms: int
+    log_format: str
+    log_level: str
+
+
+class LedgerTelemetry(msgspec.Struct, tag=True):
+    """From the writer, every second: what it counted since the last time, and how it stands."""
+
+    counted: list[tuple[str, tuple[str, ...], int]]
+    writing: bool
+    size_bytes: int
+
+
+Message = Start | UseRules | UsesRules | Ready | Telemetry | LedgerPlan | LedgerTelemetry
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

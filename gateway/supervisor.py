@@ -23,14 +23,15 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
+from gateway.admin.parts import LedgerHealth
 from gateway.app import TaskGroup, build_admin, event_log, server_tls
 from gateway.banner import AdminToken, banner
-from gateway.control import Start, TlsFiles
+from gateway.control import LedgerPlan, Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
-from gateway.settings import Settings, data_plane
+from gateway.settings import Settings, data_plane, ledger_url
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
@@ -38,10 +39,12 @@ from gateway.store.examine import may_evict, refuse_cluster
 from gateway.store.keys import TenantKeys
 from gateway.store.reaper import Reaper
 from gateway.store.redis_store import RedisStore
+from gateway.store.stream_cap import StreamCap, StreamLag
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.recorder import CountingRecorder
 from gateway.upstream.proxy import environment_proxy
 from gateway.worker_process import WorkerPlace, WorkerProcess
+from gateway.writer_process import LedgerProcess
 
 _WATCH_S = 1.0
 _FLUSH_S = 0.1
@@ -90,6 +93,8 @@ class Supervisor:
         self._connection: StoreConnection | None = None
         self._admin: web.AppRunner | None = None
         self._workers: list[WorkerPlace] = []
+        self._ledger: LedgerProcess | None = None
+        self._lag = StreamLag()
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
@@ -122,6 +127,10 @@ class Supervisor:
             self._workers.append(worker)
             self._spawn(self._keep_alive(worker))
         self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
+        if settings.ledger.writer is not False:
+            self._ledger = LedgerProcess(ledger_plan(settings, plane), self._counters)
+            self._spawn(self._keep_ledger_alive(self._ledger))
+        self._spawn(self._watch_stream(store, plane))
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
         for worker in self._workers:
@@ -238,6 +247,17 @@ class Supervisor:
             open_calls=sum(worker.open_calls for worker in self._workers),
             uptime_s=asyncio.get_running_loop().time() - self._started_at,
             version=__version__,
+            ledger=self._ledger_health(),
+        )
+
+    def _ledger_health(self) -> LedgerHealth:
+        lag, ledger = self._lag, self._ledger
+        return LedgerHealth(
+            writing=ledger is not None and ledger.writing,
+            size_bytes=ledger.size_bytes if ledger else 0,
+            waiting=lag.waiting,
+            lag_ms=lag.lag_ms,
+            lost=lag.lost,
         )
 
     async def _keep_alive(self, worker: WorkerPlace) -> None:
@@ -265,6 +285,25 @@ class Supervisor:
             failures += 1
             with suppress(StoreError):
                 await embedded.restart()
+
+    async def _keep_ledger_alive(self, ledger: LedgerProcess) -> None:
+        loop, failures = asyncio.get_running_loop(), 0
+        while not self._stopping.is_set():
+            began = loop.time()
+            await ledger.run()
+            if self._stopping.is_set():
+                return
+            failures = 0 if loop.time() - began > _BACKOFF_S[-1] else failures + 1
+            self._recorder.event("ledger_writer_died", "error", code=ledger.exit_code)
+            await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+
+    async def _watch_stream(self, store: RedisStore, plane: DataPlane) -> None:
+        names, cap = store.keys(plane.tenant), self._settings.ledger.stream_cap
+        stream = StreamCap(store.connection, names, self._recorder, cap)
+        while True:
+            with suppress(StoreError):  # its own failure is told by others
+                self._lag = await stream.look()
+            await asyncio.sleep(_WATCH_S)
 
     async def reload(self, cause: str) -> None:
         """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
@@ -350,6 +389,8 @@ class Supervisor:
         await asyncio.gather(*(worker.stop(wait_s) for worker in self._workers))
         if self._admin is not None:
             await self._admin.cleanup()
+        if self._ledger is not None:
+            await self._ledger.stop(_KILL_AFTER_S)
         await self._loops.finish(0)
         if self._connection is not None:
             await self._connection.close()
@@ -366,6 +407,23 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     except OSError:
         return str(file), 0, 0
     return str(file), stat.st_mtime_ns, stat.st_size
+
+
+def ledger_plan(settings: Settings, plane: DataPlane) -> LedgerPlan:
+    """Return what the ledger's writer is told."""
+    ledger = settings.ledger
+    return LedgerPlan(
+        store_url=plane.store_url,
+        ledger_url=ledger_url(settings),
+        tenants=(plane.tenant,),
+        refusal_status=settings.refusal_status,
+        rebuilds=ledger.rebuild == "auto",
+        retention_days=ledger.retention_days,
+        size_alert_bytes=ledger.size_alert_bytes,
+        tombstone_ms=settings.store.tombstone_ms,
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+    )
 
 
 def check_bind(settings: Settings) -> None:

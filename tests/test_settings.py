@@ -16,6 +16,7 @@ from gateway.settings import (
     Settings,
     data_plane,
     environment_doubts,
+    ledger_url,
     load_settings,
 )
 from gateway.settings.loading import environment_names
@@ -124,7 +125,7 @@ def test_command_line_over_environment_over_file(
         ("TOLLGATE_POLICIES__MODE", "null", lambda s: s.policies.mode is None),
         ("TOLLGATE_POLICIES__MODE", "", lambda s: s.policies.mode is None),
         ("TOLLGATE_BUDGETS__FILE", "b.yaml", lambda s: str(s.budgets.file) == "b.yaml"),
-        ("TOLLGATE_REDIS__URL", "redis://r", lambda s: s.redis.url == "redis://r"),
+        ("TOLLGATE_REDIS__URL", "redis://[::1]", lambda s: s.redis.url == "redis://[::1]"),
         ("TOLLGATE_LEDGER__URL", "postgresql://l", lambda s: s.ledger.url == "postgresql://l"),
         ("TOLLGATE_ADMIN__TOKEN", "12345", lambda s: s.admin.token == "12345"),
         ("TOLLGATE_REFUSAL_STATUS", "402", lambda s: s.refusal_status == 402),
@@ -435,9 +436,35 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
 
 
 def test_the_store_s_timeout_depends_on_where_it_is() -> None:
-    remote = load_settings(None, {"redis": {"url": "redis://r"}})
+    remote = load_settings(None, {"redis": {"url": "redis://r"}, "ledger": {"writer": False}})
     assert data_plane(Settings(), "u").store_timeout_ms == 250
     assert data_plane(remote, "redis://r").store_timeout_ms == 50
+
+
+@pytest.mark.parametrize("redis", ["redis://r:6379", "rediss://10.0.0.5"])
+def test_gateways_that_share_a_store_must_share_the_ledger(redis: str) -> None:
+    """A SQLite file for each of them would be a ledger of nothing whole."""
+    with pytest.raises(InvalidConfigError) as error:
+        load_settings(None, {"redis": {"url": redis}})
+    (fault,) = error.value.faults
+    assert "ledger.writer: is needed" in fault
+    assert "ledger.url" in fault
+    for ledger in ({"writer": True}, {"writer": False}, {"url": "postgresql://l/l"}):
+        assert load_settings(None, {"redis": {"url": redis}, "ledger": ledger})
+
+
+@pytest.mark.parametrize(
+    "redis", ["", "unix:///run/valkey.sock", "redis://localhost", "redis://127.0.0.1:1"]
+)
+def test_a_store_of_this_machine_needs_no_word_about_the_writer(redis: str) -> None:
+    assert load_settings(None, {"redis": {"url": redis}}).ledger.writer is None
+
+
+def test_the_ledger_is_in_the_state_folder_unless_it_is_named() -> None:
+    settings = load_settings(None, {"state_dir": "/s"})
+    assert ledger_url(settings) == "sqlite:////s/ledger.db"
+    named = load_settings(None, {"ledger": {"url": "postgresql://l/l"}})
+    assert ledger_url(named) == "postgresql://l/l"
 
 
 def test_sections_are_the_ones_of_the_file() -> None:

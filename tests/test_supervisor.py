@@ -153,7 +153,7 @@ async def test_it_stops_when_it_is_told_to(
     """With code 0; no process is left, and the addresses are free."""
     async with Gateway(tmp_path / "state", provider.base_url, workers=2) as gateway:
         children = gateway.children()
-        assert len(children) == 3
+        assert len(children) == 4  # two workers, the store, the ledger's writer
         port = port_of(gateway.url)
         gateway.process.send_signal(number)
         assert await gateway.ended() == 0

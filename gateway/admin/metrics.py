@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gateway.admin.parts import PARTS, AdminParts, Health
+from gateway.admin.parts import PARTS, AdminParts, Health, LedgerHealth
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 
@@ -69,6 +69,22 @@ def _histogram(metric: names.Metric, counters: Counters) -> Metric:
     return family
 
 
+def _ledger(ledger: LedgerHealth) -> Iterator[tuple[str, str, int]]:
+    yield "tollgate_ledger_writing", "1 while this gateway's writer has the ledger.", ledger.writing
+    yield "tollgate_ledger_bytes", "Size of the ledger's database.", ledger.size_bytes
+    yield (
+        "tollgate_ledger_waiting_entries",
+        "Entries in the stream that the database does not have yet.",
+        ledger.waiting,
+    )
+    yield "tollgate_ledger_lag_ms", "Age of the oldest of them, milliseconds.", ledger.lag_ms
+    yield (
+        "tollgate_ledger_lost_entries",
+        "Entries that were dropped because the stream was full.",
+        ledger.lost,
+    )
+
+
 def _gauges(health: Health) -> Iterator[Metric]:
     for name, text, value in (
         ("tollgate_workers_ready", "Workers that accept calls.", health.workers_ready),
@@ -79,6 +95,7 @@ def _gauges(health: Health) -> Iterator[Metric]:
             "1 if the budgets come from the file, 0 if they are the built-in defaults.",
             health.config_source == "file",
         ),
+        *_ledger(health.ledger),
     ):
         yield GaugeMetricFamily(name, text, value=float(value))
     build = GaugeMetricFamily("tollgate_build_info", "1, labelled by version.", labels=["version"])

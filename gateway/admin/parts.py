@@ -11,6 +11,21 @@ from gateway.telemetry.counters import Counters
 
 
 @dataclass(frozen=True)
+class LedgerHealth:
+    """How the ledger is doing. Nothing of this keeps a call from being served.
+
+    `waiting` entries are in the stream and not in the database, the oldest for `lag_ms`; `lost`
+    were dropped because the stream was full.
+    """
+
+    writing: bool = False
+    size_bytes: int = 0
+    waiting: int = 0
+    lag_ms: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True)
 class Health:
     """How the gateway is doing. `config_source` is `file` or `defaults`."""
 
@@ -24,6 +39,7 @@ class Health:
     open_calls: int
     uptime_s: float
     version: str
+    ledger: LedgerHealth = LedgerHealth()
 
 
 @dataclass(frozen=True)

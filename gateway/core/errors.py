@@ -7,6 +7,7 @@
     |   +-- BadCall             the request itself is at fault
     |   +-- UpstreamError       the provider's side is at fault
     +-- StoreError              the budget store did not do what was asked
+    +-- LedgerError             the ledger's database did not do what was asked
 
 Core never knows HTTP: an error carries a `code` of the outward contract, and
 `server/refusals.py` alone turns codes into answers.
@@ -64,3 +65,7 @@ class StoreError(TollgateError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class LedgerError(TollgateError):
+    """The ledger's database refused, broke, or has another schema; no call ever meets this."""

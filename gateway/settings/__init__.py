@@ -7,6 +7,7 @@ from gateway.settings.loading import (
     DEFAULT_CONFIG_FILE,
     data_plane,
     environment_doubts,
+    ledger_url,
     load_settings,
 )
 from gateway.settings.sections import GatewayFile, Settings, UpstreamSection
@@ -18,5 +19,6 @@ __all__ = [
     "UpstreamSection",
     "data_plane",
     "environment_doubts",
+    "ledger_url",
     "load_settings",
 ]

@@ -8,8 +8,10 @@ would be a limit that is not there.
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -230,12 +232,46 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
             "has no room for one body of limits.max_body_bytes",
             "make it at least as large; 268435456 is the default",
         )
+    if _may_split_the_ledger(settings):
+        yield (
+            "ledger.writer",
+            "is needed: redis.url is on another machine and the ledger is a SQLite file on this "
+            "one. Gateways that share a Redis would each write a part of its ledger, and none "
+            "would have the whole",
+            "give all of them one PostgreSQL by ledger.url; or set ledger.writer: true on exactly "
+            "one gateway and false on the others",
+        )
     if server.port and (server.host, server.port) == (admin.host, admin.port):
         yield (
             "admin.port",
             f"{admin.port} is the data plane's port too",
             "give server.port and admin.port different values",
         )
+
+
+def _may_split_the_ledger(settings: Settings) -> bool:
+    """Return whether others may share the store and cannot share the ledger."""
+    ledger = settings.ledger
+    return (
+        ledger.writer is None
+        and not ledger.url.startswith("postgresql")
+        and _is_remote(settings.redis.url)
+    )
+
+
+def _is_remote(redis_url: str) -> bool:
+    if not redis_url.startswith(("redis://", "rediss://")):
+        return False
+    host = urlsplit(redis_url).hostname or ""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def ledger_url(settings: Settings) -> str:
+    """Return the URL of the ledger's database; by default a file in the state folder."""
+    return settings.ledger.url or f"sqlite:///{(settings.state_dir / 'ledger.db').absolute()}"
 
 
 def _enforcement_disabled() -> bool:

@@ -82,8 +82,10 @@ def _store_url(value: str) -> str:
 
 
 def _ledger_url(value: str) -> str:
-    if value and "://" not in value:
-        raise rule("is not a URL", "write postgresql://..., sqlite:///..., or leave it empty")
+    if value and not value.startswith(("postgresql://", "sqlite:///")):
+        raise rule(
+            "is not a database's URL", "write postgresql://..., sqlite:///..., or leave it empty"
+        )
     return value
 
 
@@ -143,9 +145,17 @@ class RedisSection(_Section):
 
 
 class LedgerSection(_Section):
-    """Where the ledger is; empty for SQLite in the state folder."""
+    """Where the ledger is, who writes it, how long it is kept.
+
+    `url` empty is SQLite in the state folder. `writer` None writes it where that is safe.
+    """
 
     url: Annotated[str, AfterValidator(_ledger_url), Field(repr=False)] = ""
+    writer: Switch | None = None
+    rebuild: Literal["auto", "manual"] = "auto"
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    size_alert_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 1 << 30
+    stream_cap: Annotated[int, Field(ge=1_000, le=100_000_000)] = 500_000
 
 
 class PoliciesSection(_Section):

@@ -48,5 +48,8 @@ class Reaper:
         for watch in self._watches:
             if await watch.lost_data():
                 self._recorder.event(
-                    "store_lost_data", "critical", remedy="restore the store; totals began anew"
+                    "store_lost_data",
+                    "critical",
+                    remedy="totals began anew; the ledger's writer gives back what it knows "
+                    "(ledger.rebuild: auto), or run tollgate ledger rebuild",
                 )

@@ -7,7 +7,10 @@ from importlib.resources import files
 
 from gateway.core.phases import WorkPhase
 
-NAMES = ("reserve", "settle", "release", "expire", "heartbeat", "override")
+NAMES = (
+    *("reserve", "settle", "release", "expire", "heartbeat", "override"),
+    *("audit", "restore", "remember"),
+)
 
 
 @dataclass(frozen=True, slots=True)

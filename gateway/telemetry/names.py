@@ -41,6 +41,9 @@ EVENTS = Metric("tollgate_events_total", "Noteworthy events, by name and level."
 CALL_MS = Metric(
     "tollgate_call_duration_ms", "Time from request to record, milliseconds.", ("dialect",)
 )
+LEDGER_ROWS = Metric(
+    "tollgate_ledger_rows_total", "Rows that the ledger's writer has written.", ("table",)
+)
 
 COUNTERS = (
     CALLS,
@@ -53,6 +56,7 @@ COUNTERS = (
     UNPRICED,
     CLIENT_LEFT,
     EVENTS,
+    LEDGER_ROWS,
 )
 CALL_MS_BUCKETS = (
     5,

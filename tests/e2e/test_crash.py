@@ -182,7 +182,7 @@ async def test_only_the_supervisor(start_gateway: StartGateway, tmp_path: Path, 
     async with mid_stream(gateway, task):
         held, *_ = gateway.held(task)
         children = await gateway.kill()
-        assert len(children) == 2
+        assert len(children) == 3  # a worker, the store, the ledger's writer
         await until(lambda: not any(map(is_alive, children)), "the end of all children")
     again = await start_gateway(state_dir=state_dir, **QUICK)
     fields = await again.settled(task, 1)

@@ -16,6 +16,7 @@ from gateway.core.budget import (
     TaskProfile,
     task_limits,
 )
+from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt, effects_of
 from gateway.core.overrides import Override
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -137,7 +138,18 @@ def settlement(
         usage=Usage(input_total=tokens - output, output_total=output),
         source=UsageSource.PROVIDER,
     )
-    return structs.replace(made, **changes)
+    made = structs.replace(made, **changes)
+    if made.outcome is not NO_OUTCOME:
+        return made
+    told = CallOutcome(
+        decision="allow",
+        status=200,
+        would_refuse=made.would_refuse,
+        usage=made.usage,
+        source=made.source.value,
+        priced=True,
+    )
+    return structs.replace(made, outcome=told)
 
 
 class Look:

@@ -30,23 +30,7 @@ for dimension in string.gmatch(ARGV[4], '[^,]+') do
   end
 end
 
--- A limit that is no longer in force must go: what is there is compared with.
-local gone = {}
-local function forget(name, letters)
-  for _, letter in ipairs(letters) do
-    if not fields[name .. letter] then
-      gone[#gone + 1] = name .. letter
-    end
-  end
-end
-for _, dimension in ipairs(DIMENSIONS) do
-  forget(dimension, {'.L', '.G', '.C', '.R'})
-  for phase in pairs(ORDER) do
-    forget(phase .. '.' .. dimension, {'.L', '.C'})
-  end
-end
-redis.call('HDEL', KEYS[2], 'expires', unpack(gone))
-
+drop_limits(KEYS[2], fields)
 redis.call('HSET', KEYS[2], 'version', int(num(is[2]) + 1), unpack(ARGV, 7))
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[2], 'expires', ARGV[6])

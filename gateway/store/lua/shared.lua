@@ -152,6 +152,25 @@ local function end_trip_if_freed(key, now)
   end
 end
 
+-- Take off the limits that are not among `kept`: what is there is compared with.
+local function drop_limits(key, kept)
+  local gone = {}
+  local function forget(name, letters)
+    for _, letter in ipairs(letters) do
+      if not kept[name .. letter] then
+        gone[#gone + 1] = name .. letter
+      end
+    end
+  end
+  for _, dimension in ipairs(DIMENSIONS) do
+    forget(dimension, {'.L', '.G', '.C', '.R'})
+    for phase in pairs(ORDER) do
+      forget(phase .. '.' .. dimension, {'.L', '.C'})
+    end
+  end
+  redis.call('HDEL', key, 'expires', unpack(gone))
+end
+
 -- Post to a task, its ancestors (KEYS from `first` on) and the phase execution that admitted it.
 -- What was used is negative where an earlier charge is corrected; that may end a trip. Returns the
 -- task's tokens before and after, and the latency added to task, ancestors and phase.

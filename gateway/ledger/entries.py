@@ -1,0 +1,389 @@
+"""Entries of a tenant's stream as rows for the tables of `schema`. No I/O.
+
+The format is told in `store/lua/shared.lua`. What cannot be understood is an outcome too: it is
+kept as it is, for a person, and never holds up what comes after it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.core.call_facts import CallAbout, CallOutcome, Standing
+from gateway.core.overrides import Override
+from gateway.core.phases import WorkPhase
+from gateway.store.keys import UNTAGGED_FACTS, facts_from_text
+
+Row = dict[str, Any]
+Entry = tuple[str, Mapping[str, str]]
+
+_MOST = 10**13  # what the store takes for the most that one call can use; more is a mangled figure
+_IN_FLIGHT_STATUS = 429
+_PHASES = frozenset(phase.value for phase in WorkPhase)
+_read_about = msgspec.json.Decoder(CallAbout).decode
+_read_outcome = msgspec.json.Decoder(CallOutcome).decode
+_read_override = msgspec.json.Decoder(Override).decode
+_read_strings = msgspec.json.Decoder(list[str]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows by table, in the order in which they happened."""
+
+    calls: list[Row] = field(default_factory=list)
+    inherited_latency: list[Row] = field(default_factory=list)
+    tasks: list[Row] = field(default_factory=list)
+    ancestry: list[Row] = field(default_factory=list)
+    phase_executions: list[Row] = field(default_factory=list)
+    breaches: list[Row] = field(default_factory=list)
+    overrides: list[Row] = field(default_factory=list)
+    audit: list[Row] = field(default_factory=list)
+    rejected: list[Row] = field(default_factory=list)
+
+
+class EntryReader:
+    """Reads the entries of one tenant. `refusal_status` is the HTTP status of a refusal."""
+
+    def __init__(self, tenant: str, refusal_status: int) -> None:
+        self._tenant = tenant
+        self._refusal_status = refusal_status
+
+    def rows_of(self, entries: Iterable[Entry]) -> Rows:
+        """Return what to insert for some entries."""
+        rows = Rows()
+        for entry_id, fields in entries:
+            if not fields:  # taken by the stream's cap while it waited; counted as lost there
+                continue
+            try:
+                self._read(fields, rows)
+            except (ValueError, KeyError, IndexError, msgspec.MsgspecError) as error:
+                rows.rejected.append(self.rejected(entry_id, fields, repr(error)))
+        return rows
+
+    def rejected(self, entry_id: str, fields: Mapping[str, str], reason: str) -> Row:
+        """Return the row for an entry that cannot be kept otherwise."""
+        text = msgspec.json.encode(
+            {name: _storable(value) for name, value in fields.items()}
+        ).decode()
+        return {"tenant": self._tenant, "entry_id": entry_id, "reason": reason, "entry": text}
+
+    def _read(self, fields: Mapping[str, str], rows: Rows) -> None:
+        kind, now_ms, key, *words = fields["e"].split(" ")
+        task, at_ms = _task_of(key), int(now_ms)
+        if kind in ("settled", "expired", "released"):
+            self._call(rows, kind, at_ms, task, words, fields)
+        elif kind == "refused":
+            self._refusal(rows, at_ms, task, words, fields)
+        elif kind == "task":
+            self._task(rows, at_ms, task, fields)
+        elif kind == "execution":
+            self._execution(rows, at_ms, task, words)
+        elif kind == "override":
+            self._override(rows, at_ms, task, int(words[0]), fields["d"])
+        else:
+            raise ValueError(f"unknown kind {kind!r}")
+
+    # Calls --------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        rows: Rows,
+        state: str,
+        at_ms: int,
+        task: str,
+        words: Sequence[str],
+        fields: Mapping[str, str],
+    ) -> None:
+        """Read a call that was let through."""
+        about = _read_about(_storable(fields["a"]))
+        outcome = _read_outcome(_storable(fields.get("o", "[]")))
+        row = self._call_row(state, at_ms, task, words, about)
+        row |= _outcome_columns(outcome)
+        if state == "settled" and not outcome.priced:
+            row["nano_usd"] = None
+        if state == "expired":
+            row["expired_tokens"] = row["tokens"]
+        row["started_ms"] = at_ms - (row["latency_ms"] or 0)
+        self._add_latency(rows, row, words[-1])
+        rows.calls.append(row)
+        for crossed in outcome.breaches:
+            rows.breaches.append(
+                self._breach(row, crossed.scope, crossed.name, crossed.dimension)
+                | {"used": crossed.used, "allowed": crossed.allowed, "line": crossed.line}
+            )
+
+    def _call_row(
+        self, state: str, at_ms: int, task: str, words: Sequence[str], about: CallAbout
+    ) -> Row:
+        call_id, number, reserved, phase, execution, tokens, nano_usd, held, held_nano, _ = words
+        return _NO_CALL | {
+            "tenant": self._tenant,
+            "call_id": call_id,
+            "state": state,
+            "number": int(number),
+            "reserve_number": int(reserved) or None,
+            "task": task,
+            "key": about.key or None,
+            "phase": None if phase == "-" else phase,
+            "execution": int(execution) or None,
+            "started_ms": at_ms,
+            "at_ms": at_ms,
+            "complexity": about.complexity or None,
+            "importance": about.importance or None,
+            "tags": _encode(about.tags).decode() if about.tags else None,
+            "model": about.model or None,
+            "upstream": about.upstream or None,
+            "dialect": about.dialect or None,
+            "method": about.method or None,
+            "path": about.path or None,
+            "stream": about.stream,
+            "policy": about.policy or None,
+            "mode": about.mode or None,
+            "policy_hash": about.policy_hash or None,
+            "config_hash": about.config_hash or None,
+            "tokens": int(tokens),
+            "nano_usd": int(nano_usd),
+            "held_tokens": int(held),
+            "held_nano_usd": int(held_nano),
+        }
+
+    def _add_latency(self, rows: Rows, row: Row, waits: str) -> None:
+        """Note the latency that a call's end added: task, ancestors, phase."""
+        task, *others = map(int, waits.split(","))
+        row["task_latency_ms"] = task
+        if row["phase"] is not None and others:
+            row["phase_latency_ms"] = others.pop()
+        for depth, latency_ms in enumerate(others, start=1):
+            if latency_ms:
+                rows.inherited_latency.append(
+                    {
+                        "tenant": self._tenant,
+                        "task": row["task"],
+                        "depth": depth,
+                        "call_id": row["call_id"],
+                        "number": row["number"],
+                        "latency_ms": latency_ms,
+                    }
+                )
+
+    def _refusal(
+        self, rows: Rows, at_ms: int, task: str, words: Sequence[str], fields: Mapping[str, str]
+    ) -> None:
+        """Read a call that was refused: it took a number at its reserve, and there is no other."""
+        row = self._call_row("refused", at_ms, task, words, _read_about(_storable(fields["a"])))
+        code, tripped, episode, scope, name, *stop = fields["s"].split(" ")
+        in_flight = code == "budget_in_flight"
+        row |= {
+            "number": row["reserve_number"],
+            "nano_usd": 0,
+            "decision": "refuse",
+            "code": code,
+            "status": _IN_FLIGHT_STATUS if in_flight else self._refusal_status,
+            **_balances(fields["b"].split(" ")),
+        }
+        rows.calls.append(row)
+        if not stop or in_flight:
+            return
+        dimension, used, allowed, line = stop
+        breach = self._breach(row, scope, name, dimension) | {
+            "effect": "refuse",
+            "code": code,
+            "used": int(used),
+            "allowed": int(allowed),
+            "line": int(line),
+        }
+        rows.breaches.append(breach)
+        if tripped == "1":
+            rows.breaches.append(breach | {"effect": "trip", "episode": int(episode)})
+
+    def _breach(self, row: Row, scope: str, name: str, dimension: str) -> Row:
+        return {
+            "tenant": self._tenant,
+            "task": row["task"],
+            "scope": scope,
+            "name": name,
+            "dimension": dimension,
+            "effect": "flag",
+            "episode": 0,
+            "code": row["code"] or "",
+            "phase": row["phase"],
+            "call_id": row["call_id"],
+            "number": row["number"],
+            "at_ms": row["at_ms"],
+        }
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    def _task(self, rows: Rows, at_ms: int, task: str, fields: Mapping[str, str]) -> None:
+        parts = _read_strings(fields["d"])
+        data = dict(zip(parts[::2], parts[1::2], strict=True))
+        facts, snapshot = facts_from_text(data["facts"]), data.get("snapshot")
+        is_task = data["facts"] != UNTAGGED_FACTS
+        rows.tasks.append(
+            {
+                "tenant": self._tenant,
+                "task": task,
+                "created_ms": at_ms,
+                "facts": data["facts"],
+                "complexity": facts.complexity.value if is_task else None,
+                "importance": facts.importance.value if is_task else None,
+                "config_hash": msgspec.json.decode(snapshot)["config_hash"] if snapshot else None,
+                "snapshot": snapshot,
+            }
+        )
+        rows.ancestry += [
+            {"tenant": self._tenant, "task": task, "ancestor": parent, "depth": depth}
+            for depth, parent in enumerate(facts.parents, start=1)
+        ]
+
+    def _execution(self, rows: Rows, at_ms: int, task: str, words: Sequence[str]) -> None:
+        phase, number, tokens, latency_ms, nano_usd = words
+        if phase not in _PHASES:
+            raise ValueError(f"unknown phase {phase!r}")
+        rows.phase_executions.append(
+            {
+                "tenant": self._tenant,
+                "task": task,
+                "phase": phase,
+                "execution": int(number),
+                "started_ms": at_ms,
+                "tokens_limit": _number(tokens),
+                "latency_limit_ms": _number(latency_ms),
+                "nano_usd_limit": _number(nano_usd),
+            }
+        )
+
+    def _override(self, rows: Rows, at_ms: int, task: str, number: int, text: str) -> None:
+        document = _storable(text)
+        override = _read_override(document)
+        row: Row = {"tenant": self._tenant, "number": number, "reason": override.reason}
+        rows.overrides.append(
+            row
+            | {
+                "task": task,
+                "kind": override.kind.value,
+                "approver": override.approver,
+                "created_ms": override.created_ms,
+                "expires_ms": override.expires_ms,
+                "phase": override.phase.value if override.phase else None,
+                "factor": str(override.factor) if override.factor is not None else None,
+                "tokens": override.amounts.tokens,
+                "latency_ms": override.amounts.latency_ms,
+                "nano_usd": override.amounts.nano_usd,
+                "document": document,
+            }
+        )
+        rows.audit.append(
+            row
+            | {
+                "at_ms": at_ms,
+                "actor": override.approver,
+                "action": f"override.{override.kind.value}",
+                "subject": task,
+                "details": document,
+            }
+        )
+
+
+# What a call has no figures for, in every column, so that all rows of a batch have the same ones.
+_NO_CALL: Row = {
+    **dict.fromkeys(
+        (
+            *("decision", "code", "status", "would_refuse", "breaches", "model_served"),
+            *("input_tokens", "cached_read_tokens", "cache_write_tokens", "output_tokens"),
+            *("reasoning_tokens", "usage_source", "expired_tokens", "latency_ms"),
+            *("first_byte_ms", "client_left", "spent_tokens", "others_held_tokens", "line_tokens"),
+            *("spent_latency_ms", "line_latency_ms", "spent_nano_usd", "others_held_nano_usd"),
+            *("line_nano_usd", "phase_spent_tokens", "phase_others_held_tokens"),
+            "phase_line_tokens",
+        )
+    ),
+    "task_latency_ms": 0,
+    "phase_latency_ms": 0,
+}
+
+
+def _outcome_columns(outcome: CallOutcome) -> Row:
+    usage = outcome.usage
+    columns: Row = {
+        "decision": outcome.decision or None,
+        "code": outcome.code or None,
+        "status": outcome.status or None,
+        "would_refuse": outcome.would_refuse,
+        "breaches": _encode(outcome.breaches).decode() if outcome.breaches else None,
+        "model_served": outcome.model_served or None,
+        "usage_source": outcome.source or None,
+        "client_left": outcome.client_left,
+    }
+    if not outcome.decision:  # it expired: nobody is left who knows
+        return columns
+    return columns | {
+        "input_tokens": _amount(usage.input_total),
+        "cached_read_tokens": _amount(usage.cached_read),
+        "cache_write_tokens": _amount(usage.cache_write),
+        "output_tokens": _amount(usage.output_total),
+        "reasoning_tokens": _amount(usage.reasoning),
+        "latency_ms": outcome.latency_ms,
+        "first_byte_ms": outcome.first_byte_ms,
+        **_standing_columns("", "tokens", outcome.task_tokens),
+        **_standing_columns("", "nano_usd", outcome.task_cost),
+        **_standing_columns("phase_", "tokens", outcome.phase_tokens),
+        **_latency_columns(outcome.task_latency),
+    }
+
+
+def _standing_columns(prefix: str, unit: str, standing: Standing | None) -> Row:
+    if standing is None:
+        return {}
+    return {
+        f"{prefix}spent_{unit}": standing.spent,
+        f"{prefix}others_held_{unit}": standing.held,
+        f"{prefix}line_{unit}": standing.line,
+    }
+
+
+def _latency_columns(standing: Standing | None) -> Row:
+    """Return S and C: latency is never held."""
+    if standing is None:
+        return {}
+    return {"spent_latency_ms": standing.spent, "line_latency_ms": standing.line}
+
+
+def _balances(words: Sequence[str]) -> Row:
+    """Return S, H and C as a refusing script wrote them."""
+    return {
+        name: _number(word) for name, word in zip(_BALANCES, words, strict=True) if name is not None
+    }
+
+
+_BALANCES = (
+    *("spent_tokens", "others_held_tokens", "line_tokens"),
+    *("spent_latency_ms", None, "line_latency_ms"),
+    *("spent_nano_usd", "others_held_nano_usd", "line_nano_usd"),
+    *("phase_spent_tokens", "phase_others_held_tokens", "phase_line_tokens"),
+)
+
+
+def _task_of(key: str) -> str:
+    """Return a task's id from its key behind the tenant's prefix; a bucket's begins with `-`."""
+    kind, _, name = key.partition(":")
+    if not name or kind not in ("task", "untagged"):
+        raise ValueError(f"not a task's key: {key!r}")
+    return f"-{name}" if kind == "untagged" else name
+
+
+def _number(word: str) -> int | None:
+    return None if word == "-" else int(word)
+
+
+def _amount(count: int) -> int:
+    return max(0, min(count, _MOST))
+
+
+def _storable(text: str) -> str:
+    """Return text that every database takes: no NUL, no half of a surrogate pair."""
+    if "\\u0000" in text or "\0" in text:
+        text = text.replace("\\u0000", "").replace("\0", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

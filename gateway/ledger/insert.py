@@ -1,0 +1,91 @@
+"""Put rows into the ledger, each once, however often they come.
+
+A call's row is replaced only by a later act on the same call (a settlement of one that expired):
+sequence numbers tell which is later. What acts added to latency adds up.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, func, select
+
+from gateway.ledger.database import upsert
+from gateway.ledger.entries import Row, Rows
+from gateway.ledger.schema import (
+    ANCESTRY,
+    AUDIT,
+    BREACHES,
+    CALLS,
+    INHERITED_LATENCY,
+    OVERRIDES,
+    PHASE_EXECUTIONS,
+    REJECTED,
+    TASKS,
+)
+
+_KEY = ("tenant", "call_id")
+_ADDED_UP = ("task_latency_ms", "phase_latency_ms")
+_KEPT = ("reserve_number", "expired_tokens", "model", "phase", "execution")
+_REPLACED = [column.name for column in CALLS.c if column.name not in (*_KEY, *_ADDED_UP, *_KEPT)]
+
+
+def insert_rows(connection: Connection, rows: Rows) -> None:
+    """Insert rows within the connection's transaction. Raises the database's errors."""
+    _insert_once(connection, TASKS, rows.tasks)
+    _insert_once(connection, ANCESTRY, rows.ancestry)
+    _insert_once(connection, PHASE_EXECUTIONS, rows.phase_executions)
+    _insert_calls(connection, rows.calls)
+    _insert_once(connection, INHERITED_LATENCY, _with_ancestors(connection, rows))
+    _insert_once(connection, BREACHES, rows.breaches)
+    _insert_once(connection, OVERRIDES, rows.overrides)
+    _insert_once(connection, AUDIT, rows.audit)
+    _insert_once(connection, REJECTED, rows.rejected)
+
+
+def _insert_once(connection: Connection, table: Table, rows: list[Row]) -> None:
+    if rows:
+        connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def _insert_calls(connection: Connection, rows: list[Row]) -> None:
+    if not rows:
+        return
+    insert = upsert(connection, CALLS)
+    new, old = insert.excluded, CALLS.c
+    values: dict[str, ColumnElement[Any]] = {name: new[name] for name in _REPLACED}
+    values |= {name: old[name] + new[name] for name in _ADDED_UP}
+    values |= {name: func.coalesce(new[name], old[name]) for name in _KEPT}
+    statement = insert.on_conflict_do_update(
+        index_elements=list(_KEY), set_=values, where=new.number > old.number
+    )
+    connection.execute(statement, rows)
+
+
+def _with_ancestors(connection: Connection, rows: Rows) -> list[Row]:
+    """Return the latency of ancestors under their names; entries know them by depth."""
+    waits = rows.inherited_latency
+    if not waits:
+        return []
+    names = _ancestors(connection, waits[0]["tenant"], {wait["task"] for wait in waits})
+    return [
+        {
+            "tenant": wait["tenant"],
+            "ancestor": names[wait["task"], wait["depth"]],
+            "call_id": wait["call_id"],
+            "number": wait["number"],
+            "latency_ms": wait["latency_ms"],
+        }
+        for wait in waits
+        if (wait["task"], wait["depth"]) in names
+    ]
+
+
+def _ancestors(
+    connection: Connection, tenant: str, tasks: Iterable[str]
+) -> dict[tuple[str, int], str]:
+    found = connection.execute(
+        select(ANCESTRY.c.task, ANCESTRY.c.depth, ANCESTRY.c.ancestor).where(
+            ANCESTRY.c.tenant == tenant, ANCESTRY.c.task.in_(list(tasks))
+        )
+    )
+    return {(task, depth): ancestor for task, depth, ancestor in found}

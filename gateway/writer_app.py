@@ -1,0 +1,109 @@
+"""The composition root of the ledger's writer: builds its parts and hands them to each other.
+
+Run as `python -m gateway.writer_app <control fd>` by the supervisor. It imports nothing of the data
+plane, and the data plane nothing of SQL.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+
+import uvloop
+
+from gateway.control import LedgerPlan, LedgerTelemetry, frame, receive
+from gateway.ledger.database import open_engine
+from gateway.ledger.writer import LedgerWriter, WriterRules
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.telemetry import names
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.event_log import EventLog
+from gateway.telemetry.recorder import CountingRecorder
+
+_TELEMETRY_S = 1.0
+_STORE_TIMEOUT_MS = 5_000
+
+
+class WriterApp:
+    """The writer with its connection to the store, and what it tells the supervisor."""
+
+    def __init__(self, plan: LedgerPlan, out: asyncio.StreamWriter) -> None:
+        self._out = out
+        self._counters = Counters()
+        self._log = EventLog(
+            sys.stderr.buffer,
+            time.time,
+            form=plan.log_format,
+            level=plan.log_level,
+            source=f"ledger-{os.getpid()}",
+        )
+        recorder = CountingRecorder(self._counters, self._log, log_calls=False)
+        self._connection = StoreConnection(parse_store_url(plan.store_url), _STORE_TIMEOUT_MS)
+        rules = WriterRules(
+            tenants=plan.tenants,
+            refusal_status=plan.refusal_status,
+            rebuilds=plan.rebuilds,
+            retention_days=plan.retention_days,
+            size_alert_bytes=plan.size_alert_bytes,
+            tombstone_ms=plan.tombstone_ms,
+        )
+        engine = open_engine(plan.ledger_url)
+        self.writer = LedgerWriter(rules, self._connection, engine, recorder.event)
+
+    async def run(self) -> None:
+        """Write until told to stop."""
+        await self._connection.open_or_keep_trying()
+        telling = asyncio.get_running_loop().create_task(self._keep_telling())
+        try:
+            await self.writer.run()
+        finally:
+            telling.cancel()
+            self._tell()
+            await self._connection.close()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(_TELEMETRY_S)
+            self._tell()
+
+    def _tell(self) -> None:
+        state = self.writer.state
+        rows, state.rows = state.rows, {}
+        for table, amount in rows.items():
+            self._counters.add(names.LEDGER_ROWS, (table,), amount)
+        if not self._out.is_closing():
+            told = LedgerTelemetry(self._counters.take(), state.writing, state.size_bytes)
+            self._out.write(frame(told))
+        self._log.flush()
+
+
+async def run_writer(control: socket.socket) -> None:
+    """Run a writer until SIGTERM, or until the supervisor is gone."""
+    reader, out = await asyncio.open_connection(sock=control)
+    plan = await receive(reader)
+    if not isinstance(plan, LedgerPlan):
+        raise TypeError("the first message must be LedgerPlan")
+    app = WriterApp(plan, out)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, app.writer.stop)
+    watching = loop.create_task(_stop_with(reader, app.writer))
+    await app.run()
+    watching.cancel()
+    out.close()
+
+
+async def _stop_with(reader: asyncio.StreamReader, writer: LedgerWriter) -> None:
+    await reader.read()
+    writer.stop()
+
+
+def main() -> None:
+    """Run a writer on the inherited control socket."""
+    uvloop.run(run_writer(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
