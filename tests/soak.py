@@ -17,11 +17,12 @@ class Sizes:
     """What the acceptance cases are run with."""
 
     calls: int
+    slow_reader_s: int
     store_stall_s: float
 
 
-SHORT = Sizes(calls=600, store_stall_s=1.5)
-FULL = Sizes(calls=10_000, store_stall_s=10)
+SHORT = Sizes(calls=600, slow_reader_s=6, store_stall_s=1.5)
+FULL = Sizes(calls=10_000, slow_reader_s=60, store_stall_s=10)
 
 
 def fuzz(examples: int, in_a_soak: int = 30_000) -> settings:

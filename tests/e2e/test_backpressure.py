@@ -5,17 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.conftest import StartGateway
 from tests.e2e.running_gateway import Gateway, until
 from tests.server.client import Client
+from tests.soak import Sizes
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 MIB = 1_048_576
 TOKENS = 1_000_000  # some 200 MB of events
+MOST_ON_THE_WAY = 16 * MIB  # in the kernel's buffers: four sockets that nobody empties
 BODY = b'{"model":"m","messages":[],"stream":true}'
 
 
@@ -82,6 +85,46 @@ async def warm_up(gateway: Gateway) -> None:
         headers = {"x-task-id": "warm-up", "x-fake-fault": "missing_usage"}
         await client.post("/v1/chat/completions", content=BODY, headers=headers)
     await gateway.settled("warm-up", 1)
+
+
+@pytest.mark.soak
+async def test_a_kilobyte_a_second_of_fifty_megabytes(
+    start_gateway: StartGateway, provider: FakeProvider, task: str, sizes: Sizes
+) -> None:
+    """The provider pushes as fast as it can: it gets rid of a few socket buffers, no more."""
+    gateway = await start_gateway()
+    await warm_up(gateway)
+    event_bytes = await bytes_of_an_event(provider)
+    provider.reset()
+    tokens = 50 * MIB // event_bytes
+    provider.script(lambda _: Script(prompt_tokens=5, completion_tokens=tokens))
+    (worker,) = gateway.worker_pids()
+    before = most = rss_bytes(worker)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Task-Id: {task}\r\n"
+        f"Content-Length: {len(BODY)}\r\n\r\n"
+    )
+    async with Client(urlsplit(gateway.url).port or 0, receive_buffer=65_536) as client:
+        client.send(head.encode() + BODY)
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for _ in range(sizes.slow_reader_s):
+            await asyncio.sleep(1)
+            await client.reader.readexactly(1_024)
+            most = max(most, rss_bytes(worker))
+        sent = provider.journal[0].completion_tokens * event_bytes
+        assert not provider.journal[0].finished
+    print(f"{sizes.slow_reader_s} s: {most - before:,} bytes of RSS, {sent:,} bytes pushed")
+    assert most - before < 8 * MIB
+    assert sent < MOST_ON_THE_WAY
+    await gateway.settled(task, 1)
+
+
+async def bytes_of_an_event(provider: FakeProvider) -> int:
+    """Return how long a streamed token is on the wire."""
+    async with httpx.AsyncClient(base_url=provider.base_url, trust_env=False) as client:
+        headers = {"x-fake-completion-tokens": "1000"}
+        answer = await client.post("/v1/chat/completions", content=BODY, headers=headers)
+    return len(answer.content) // 1_000
 
 
 async def test_bytes_that_are_read_slowly(
