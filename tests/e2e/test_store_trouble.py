@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.conftest import StartGateway
 from tests.e2e.running_gateway import Gateway, until
+from tests.soak import Sizes
 from tests.store.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -23,7 +25,6 @@ mode: enforce
 store_failure: {kind}
 allowance_tokens: 8000
 """
-STALL_S = 1.5
 CALLERS = 6
 LONGEST_ANSWER_S = 5.0  # of a busy test machine; the store's own bound is 50 ms a call
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
@@ -59,26 +60,28 @@ class Traffic:
                 await asyncio.sleep(0.01)
 
 
-async def trouble(valkey: ValkeyServer, traffic: Traffic) -> None:
+async def trouble(valkey: ValkeyServer, traffic: Traffic, stall_s: float) -> None:
     """Freeze the store, thaw it, kill it, start it again, all under traffic."""
     await until(lambda: len(traffic.statuses) > 20, "traffic")
     valkey.freeze()
-    await asyncio.sleep(STALL_S)
+    await asyncio.sleep(stall_s)
     valkey.thaw()
     await asyncio.sleep(0.7)
     valkey.kill()
-    await asyncio.sleep(STALL_S)
+    await asyncio.sleep(stall_s)
     valkey.start()
     before = len(traffic.statuses)
     await until(lambda: len(traffic.statuses) > before + 50, "traffic after the trouble")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["open", "closed", "allowance"])
 async def test_every_call_is_answered_and_accounted_once(
     start_gateway: StartGateway,
     provider: FakeProvider,
     tmp_path: Path,
     task: str,
+    sizes: Sizes,
     kind: str,
 ) -> None:
     """GW-6: frozen, killed and restarted under traffic; afterwards totals are the provider's."""
@@ -97,7 +100,7 @@ async def test_every_call_is_answered_and_accounted_once(
         )
         traffic = Traffic(gateway, task)
         callers = [asyncio.ensure_future(traffic.run()) for _ in range(CALLERS)]
-        await trouble(valkey, traffic)
+        await trouble(valkey, traffic, sizes.store_stall_s)
         traffic.stopped = True
         await asyncio.gather(*callers)
 
@@ -118,6 +121,8 @@ async def test_every_call_is_answered_and_accounted_once(
                 )
 
             await until(settled, "totals equal to the provider's")
+        counts = dict(sorted(Counter(traffic.statuses).items()))
+        print(f"{kind}: {counts}, longest answer {traffic.longest_s * 1000:.0f} ms")
         await until(
             lambda: not list((gateway.state_dir / "journal").glob("*.jsonl")), "an empty journal"
         )
