@@ -1,4 +1,4 @@
-"""The command line: `tollgate serve | check | explain`.
+"""The command line: `tollgate serve | check | explain | ledger`.
 
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
 """
@@ -45,7 +45,21 @@ def main() -> None:
         sys.exit(_EXIT_INVALID)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; those of the ledger are imported when they are asked for: SQL takes a while."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "ledger"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "ledger":
+            return super().get_command(ctx, cmd_name)
+        from gateway.ledger_cli import ledger
+
+        return ledger
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tollgate")
 def tollgate() -> None:
     """Meter every model call of an agent's task, and stop the task at its budget."""

@@ -19,10 +19,11 @@ class Sizes:
     calls: int
     slow_reader_s: int
     store_stall_s: float
+    ledger_calls: int
 
 
-SHORT = Sizes(calls=600, slow_reader_s=6, store_stall_s=1.5)
-FULL = Sizes(calls=10_000, slow_reader_s=60, store_stall_s=10)
+SHORT = Sizes(calls=600, slow_reader_s=6, store_stall_s=1.5, ledger_calls=600)
+FULL = Sizes(calls=10_000, slow_reader_s=60, store_stall_s=10, ledger_calls=20_000)
 
 
 def fuzz(examples: int, in_a_soak: int = 30_000) -> settings:

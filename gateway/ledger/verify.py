@@ -34,6 +34,7 @@ from gateway.store.restore import (
 _BATCH = 200
 _LOOKS = 3  # at a task that differs: a correction of an earlier charge may be under way
 _ATTEMPTS = 20
+_REBUILD_MS = 15_000  # after a rebuild that died, the next one waits so long
 
 Item = TypeVar("Item")
 
@@ -126,6 +127,7 @@ class Comparison:
 
     async def rebuild(self, tombstone_ms: int) -> Rebuilt:
         """Add to the store what the ledger has and it lacks. Raises StoreError and LedgerError."""
+        await self._begin_rebuild()
         tombstones = await self._remember(tombstone_ms)
         tasks, restored = await self._all_tasks(), 0
         for batch in _batches(tasks):
@@ -136,7 +138,15 @@ class Comparison:
                 restored += await self._restore(
                     task, audit.tasks[task], sums.get(task, {}), pasts.get(task)
                 )
+            await self._store.execute("PEXPIRE", self._names.ledger_rebuild, _REBUILD_MS)
+        await self._store.execute("DEL", self._names.ledger_rebuild)
         return Rebuilt(len(tasks), restored, tombstones)
+
+    async def _begin_rebuild(self) -> None:
+        """Keep others from adding the same once more. Raises StoreError (`rebuilding`)."""
+        key = self._names.ledger_rebuild
+        if not await self._store.execute("SET", key, "1", "NX", "PX", _REBUILD_MS):
+            raise StoreError("rebuilding", "another rebuild is under way; repeat in a while")
 
     async def _remember(self, tombstone_ms: int) -> int:
         left = 0

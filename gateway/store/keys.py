@@ -10,6 +10,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:sequence                 string  latest number of a reserve or settlement
     tg:{T}:ledger                   stream  what happened and is not in SQL yet (`lua/shared.lua`)
     tg:{T}:ledger:owner             string  id of the ledger that it is written to, with a TTL
+    tg:{T}:ledger:rebuild           string  while somebody gives back what was lost, with a TTL
     tg:{T}:ledger:lost              string  entries that the cap took before SQL had them
     tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
@@ -60,6 +61,7 @@ class TenantKeys:
         self.sequence = self._prefix + "sequence"
         self.ledger = self._prefix + "ledger"
         self.ledger_owner = self._prefix + "ledger:owner"
+        self.ledger_rebuild = self._prefix + "ledger:rebuild"
         self.ledger_lost = self._prefix + "ledger:lost"
 
     def task(self, task_id: str) -> str:
