@@ -36,6 +36,9 @@ $(BIN)/python:
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq python3-venv; }
 	@"$(PYTHON)" -m venv $(VENV)
 
+# Tests start a server of their own; Debian keeps its programs off the PATH.
+HAVE_POSTGRES = { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1
+
 # One stamp a lock file: changed locks are installed again, unchanged ones cost nothing.
 $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 	@echo "Setting up Tollgate in $(VENV) ..."
@@ -46,6 +49,9 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	@echo "Setting up what tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(HAVE_POSTGRES) || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; } \
+		|| echo "Tests of the ledger need PostgreSQL: install the package postgresql"
 	@touch $@
 
 run: $(VENV)/run.stamp
