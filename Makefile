@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: menu run demo test test-fast check fix docs loadtest lock clean
+.PHONY: menu run demo test test-fast soak check fix docs loadtest lock clean
 
 menu:
 	@echo "Tollgate: what you can do here"
@@ -18,6 +18,7 @@ menu:
 	@echo "  make demo        watch a task being metered, stopped and freed again (fake provider)"
 	@echo "  make test        set up, then all tests, lint, types, import contracts, coverage"
 	@echo "  make test-fast   the tests that need no load, crash or soak"
+	@echo "  make soak        the acceptance cases at their full size, most of an hour"
 	@echo "  make check       lint, types, import contracts and configuration files only"
 	@echo "  make fix         format, and mend what the linter can mend"
 	@echo "  make loadtest    measure calls/s, CPU per call, added latency"
@@ -68,6 +69,9 @@ test: check
 
 test-fast: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest --soak -m soak -s --hypothesis-show-statistics --durations=0 $(ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check --quiet .
