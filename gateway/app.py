@@ -247,8 +247,10 @@ class Worker:
 
     async def stop(self) -> None:
         """Finish open calls and settle them, then close everything."""
+        deadline = time.monotonic() + self._plane.drain_ms / 1000
         await self._server.drain()
-        await self._upstreams.close(0)
+        # What is still open at a provider then is read on for its usage, without a client.
+        await self._upstreams.close(max(0.0, deadline - time.monotonic()))
         await self._calls.finish(_SETTLE_WAIT_S)
         await self._loops.finish(0)
         self._tell()

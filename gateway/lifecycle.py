@@ -39,7 +39,7 @@ from gateway.ports import (
     Upstreams,
     Wording,
 )
-from gateway.relay import Relay
+from gateway.relay import Drains, Relay
 from gateway.trace import Trace, head_lines, outcome_of, record_of
 
 Stored = TypeVar("Stored")
@@ -72,6 +72,7 @@ class Lifecycle:
         self._learned = LearnedOutput()
         self._planner = Planner(plane, rules, self._learned)
         self._allowance = LocalAllowance()
+        self._drains = {name: Drains(upstream) for name, upstream in plane.upstreams.items()}
         self._open: dict[str, tuple[Plan, Relay]] = {}
         self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -241,7 +242,7 @@ class Lifecycle:
             stream=call.chat.stream,
             hide_usage=hide_usage,
             head_lines=head_lines(trace),
-            drain_s=self._plane.drain_ms / 1000,
+            drains=self._drains[call.route.upstream],
         )
         self._open[call.call_id] = (plan, relay)
         await self._send(trace, call, relay, body, downstream)
@@ -257,7 +258,7 @@ class Lifecycle:
             stream=False,
             hide_usage=False,
             head_lines=head_lines(trace),
-            drain_s=0,
+            drains=self._drains[call.route.upstream],
         )
         await self._send(trace, call, relay, call.request.body, downstream)
         await relay.done
@@ -299,6 +300,10 @@ class Lifecycle:
             return  # to be released
         receipt = trace.receipt
         charge = trace.charge = await account(call, plan, receipt, relay, self._doors.tokenizer)
+        if relay.drain_cut and charge.source is not UsageSource.PROVIDER:
+            self._doors.recorder.event(
+                "drain_cut", "warning", call_id=call.call_id, cap=relay.drain_cut
+            )
         usage = charge.usage
         price = planner.price_of(call, relay.seen.model) or plan.price
         trace.tokens = usage.budget_tokens(plan.reserve.facts.weights)

@@ -4,10 +4,38 @@ in the same callback; there is no task, await or queue per chunk.
 
 import asyncio
 
+from gateway.core.configuration import UpstreamSettings
+from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import RULES, Headers, response_headers
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.ports import Clock, Downstream, Exchange
+
+
+class Drains:
+    """The answers of one provider that are read on without their clients. One a worker."""
+
+    def __init__(self, upstream: UpstreamSettings) -> None:
+        self.most_s = upstream.drain_ms / 1000
+        self.most_bytes = upstream.drain_max_bytes
+        self.open = 0
+        self._most = upstream.max_draining
+        self._takes_streams = upstream.disconnect is Disconnect.DRAIN
+
+    def takes(self, *, stream: bool) -> bool:
+        """Return whether such an answer is worth reading on: a JSON answer is billed in full."""
+        return self._takes_streams or not stream
+
+    def enter(self) -> bool:
+        """Take one more, if there is room for it; then it must `leave`."""
+        if self.open >= self._most:
+            return False
+        self.open += 1
+        return True
+
+    def leave(self) -> None:
+        """Take note that one has ended."""
+        self.open -= 1
 
 
 class Relay:
@@ -22,7 +50,7 @@ class Relay:
         stream: bool,
         hide_usage: bool,
         head_lines: str,
-        drain_s: float,
+        drains: Drains,
     ) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status = 0
@@ -30,6 +58,7 @@ class Relay:
         self.sent = False
         self.complete = False
         self.client_left_early = False
+        self.drain_cut = ""
         self.first_byte_at = 0.0
         self._downstream = downstream
         self._clock = clock
@@ -37,7 +66,9 @@ class Relay:
         self._hide_usage = hide_usage
         self._streaming = stream
         self._head_lines = head_lines
-        self._drain_s = drain_s
+        self._drains = drains
+        self._drains_now = False
+        self._drained_bytes = 0
         self._meter: Meter = PlainMeter()
         self._exchange: Exchange | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -82,7 +113,9 @@ class Relay:
     def on_body(self, data: bytes) -> None:
         """Send bytes on, as far as the meter does not hold them back."""
         passing = self._meter.feed(data)
-        if passing and not self.client_left_early:
+        if self.client_left_early:
+            self._count_drained(len(data))
+        elif passing:
             self._downstream.write(passing)
 
     def on_end(self) -> None:
@@ -118,24 +151,38 @@ class Relay:
             self._exchange.resume()
 
     def client_left(self) -> None:
-        """Stop a stream at the provider; read a JSON answer to its end, for it is billed in full.
+        """Read on for the usage, within caps, what the provider bills on; stop everything else.
 
-        Source: `docs/wire.md`, what a provider bills after a disconnect.
+        Source: `docs/wire.md`, what a provider bills after a disconnect. What is read on is kept
+        by nobody but the meter.
         """
         if self.done.done() or self._exchange is None:
             return
         self.client_left_early = True
-        if self._metered and not self._streaming:
+        if not self._metered or not self._drains.takes(stream=self._streaming):
+            self._give_up()
+        elif self._drains.enter():
+            self._drains_now = True
             self._exchange.resume()
             loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(self._drain_s, self._give_up)
+            self._deadline = loop.call_later(self._drains.most_s, self._cut_drain, "time")
         else:
-            self._give_up()
+            self._cut_drain("count")
 
     def give_up_unsent(self) -> None:
         """End without an answer: the client left before anything was sent."""
         self.client_left_early = True
         self._finish()
+
+    def _count_drained(self, size: int) -> None:
+        self._drained_bytes += size
+        if self._drained_bytes > self._drains.most_bytes:
+            self._cut_drain("bytes")
+
+    def _cut_drain(self, cap: str) -> None:
+        """Stop what would be read on, for the cap that it has hit: `time`, `bytes` or `count`."""
+        self.drain_cut = cap
+        self._give_up()
 
     def _give_up(self) -> None:
         if self._exchange is not None and not self.done.done():
@@ -146,6 +193,9 @@ class Relay:
     def _finish(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._drains_now:
+            self._drains_now = False
+            self._drains.leave()
         if not self.done.done():
             self.done.set_result(None)
 

@@ -1,13 +1,14 @@
 """What a call is charged, by what is known of its answer."""
 
-import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, count_input
 from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.estimate import InputEstimate, LearnedOutput
 from gateway.core.identity import identify
@@ -48,9 +49,11 @@ async def charge(relay: Relay, **fields: object) -> Charge:
     return await account(call, plan, None, relay, Words())
 
 
-def answered(headers: list[tuple[bytes, bytes]], *pieces: bytes, status: int = 200) -> Line:
+def answered(
+    headers: list[tuple[bytes, bytes]], *pieces: bytes, status: int = 200, **upstream: Any
+) -> Line:
     """Return a line whose answer has begun."""
-    line = Line(stream=headers is SSE)
+    line = Line(stream=headers is SSE, **upstream)
     line.follow()
     line.relay.on_head(status, headers, None)
     for piece in pieces:
@@ -116,11 +119,26 @@ async def test_a_json_answer_that_never_came_whole_is_charged_its_hold() -> None
     line.follow()
     line.relay.on_broken(UpstreamError("upstream_timeout", "", sent=True))
     assert await charge(line.relay, max_tokens=100, stream=True) == hold
-    line = Line(drain_s=0)
+    line = Line(max_draining=0)
     line.follow()
     line.relay.client_left()
-    await asyncio.wait_for(line.relay.done, 30)
+    assert line.relay.done.done()
     assert await charge(line.relay, max_tokens=100) == hold
+
+
+async def test_a_stream_that_is_read_on_without_its_client() -> None:
+    """Its usage is believed; without one it is charged what was seen, wherever that ended."""
+    line = answered(SSE, TEXT_EVENT, disconnect=Disconnect.DRAIN)
+    line.relay.client_left()
+    line.relay.on_body(USAGE_EVENT)
+    line.relay.on_end()
+    said = Charge(Usage(input_total=3, output_total=2), UsageSource.PROVIDER)
+    assert await charge(line.relay, stream=True) == said
+    line = answered(SSE, TEXT_EVENT, disconnect=Disconnect.DRAIN)
+    line.relay.client_left()
+    line.relay.on_body(NO_USAGE_EVENT)
+    line.relay.on_broken(UpstreamError("upstream_broken", "", sent=True))
+    assert await charge(line.relay, stream=True) == estimated(INPUT, 2)
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 529])

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from gateway.core.configuration import UpstreamSettings
+from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import Headers
 from gateway.ports import Answer, Flow
-from gateway.relay import Relay
+from gateway.relay import Drains, Relay
 
 JSON = [(b"Content-Type", b"application/json")]
 SSE = [(b"content-type", b"Text/Event-Stream; charset=utf-8")]
@@ -85,9 +88,11 @@ class Line:
         metered: bool = True,
         stream: bool = False,
         hide_usage: bool = False,
-        drain_s: float = 30,
+        drains: Drains | None = None,
+        **upstream: Any,
     ) -> None:
         self.client, self.provider = Client(), Provider()
+        self.drains = drains or Drains(UpstreamSettings("https://a.example", **upstream))
         self.relay = Relay(
             self.client,
             lambda: 7.0,
@@ -95,7 +100,7 @@ class Line:
             stream=stream,
             hide_usage=hide_usage,
             head_lines="x-budget: 1\r\n",
-            drain_s=drain_s,
+            drains=self.drains,
         )
 
     def follow(self) -> None:
@@ -234,17 +239,74 @@ async def test_a_client_that_leaves_a_json_call_does_not_stop_it() -> None:
 
 async def test_reading_on_has_an_end() -> None:
     """A provider that does not finish in time is given up."""
-    line = Line(drain_s=0.01)
+    line = Line(drain_ms=10)
     line.follow()
     line.relay.client_left()
+    assert line.drains.open == 1
     await asyncio.wait_for(line.relay.done, 30)
     assert line.provider.asked == ["resume", "cancel"]
     assert not line.relay.complete
+    assert (line.relay.drain_cut, line.drains.open) == ("time", 0)
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+async def test_a_stream_of_a_provider_that_bills_on_is_read_on(has_head: bool) -> None:
+    """For its usage; its client hears no more of it, and an answer fully read leaves no trace."""
+    line = Line(stream=True, hide_usage=True, disconnect=Disconnect.DRAIN)
+    line.follow()
+    if has_head:
+        line.relay.on_head(200, SSE, None)
+    line.relay.client_left()
+    assert (line.provider.asked, line.drains.open) == (["resume"], 1)
+    heard = len(line.client.heard)
+    if not has_head:
+        line.relay.on_head(200, SSE, None)
+    line.relay.on_body(TEXT_EVENT + USAGE_EVENT)
+    line.relay.on_body(DONE)
+    line.relay.on_end()
+    assert len(line.client.heard) == heard
+    assert (line.relay.complete, line.relay.client_left_early) == (True, True)
+    assert line.relay.seen.reported_usage() is not None
+    assert (line.provider.asked, line.drains.open) == (["resume"], 0)
+
+
+async def test_reading_on_is_capped_in_bytes() -> None:
+    """Of body, from when the client left; what came before does not count, nor is it forgotten."""
+    line = Line(stream=True, disconnect=Disconnect.DRAIN, drain_max_bytes=2 * len(TEXT_EVENT))
+    line.follow()
+    line.relay.on_head(200, SSE, None)
+    for _ in range(3):
+        line.relay.on_body(TEXT_EVENT)
+    line.relay.client_left()
+    for _ in range(2):
+        line.relay.on_body(TEXT_EVENT)
+    assert not line.relay.done.done()
+    line.relay.on_body(TEXT_EVENT)
+    assert (line.relay.drain_cut, line.drains.open) == ("bytes", 0)
+    assert line.provider.asked == ["resume", "cancel"]
+    assert line.relay.seen.chars == 12
+
+
+async def test_reading_on_is_capped_in_number() -> None:
+    """One more is cancelled; when one has ended there is room again."""
+    drains = Drains(UpstreamSettings("https://a", disconnect=Disconnect.DRAIN, max_draining=1))
+    first, second, third = (Line(stream=True, drains=drains) for _ in range(3))
+    for line in (first, second, third):
+        line.follow()
+    first.relay.client_left()
+    second.relay.client_left()
+    assert (second.relay.drain_cut, second.provider.asked) == ("count", ["cancel"])
+    assert (first.relay.drain_cut, drains.open) == ("", 1)
+    first.relay.on_broken(BROKEN)
+    third.relay.client_left()
+    assert (third.provider.asked, drains.open) == (["resume"], 1)
+    third.relay.on_broken(BROKEN)
+    assert drains.open == 0
 
 
 async def test_reading_on_until_it_breaks() -> None:
     """Then that was all; the deadline has no effect any more."""
-    line = Line(drain_s=0.01)
+    line = Line(drain_ms=10)
     line.follow()
     line.relay.on_head(200, JSON, None)
     line.relay.client_left()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.disconnect import Disconnect
 from gateway.core.errors import InvalidConfigError
 from gateway.core.policy import Mode
 from gateway.settings import (
@@ -246,6 +247,14 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
     ]
 
 
+def test_a_disconnect_that_does_not_exist(write: Write) -> None:
+    (fault,) = faults(write("upstreams:\n  openai:\n    disconnect: darin\n"))
+    assert fault == (
+        "FILE:3: upstreams.openai.disconnect: 'darin' is neither cancel nor drain. "
+        "Remedy: write cancel or drain, or leave the key out to do as the provider bills."
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -269,6 +278,10 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
         "upstreams: {mine: {provider: x}}",
         "upstreams: {'my upstream': {base_url: 'http://x'}}",
         "upstreams: {openai: {max_connections: '5'}}",
+        "upstreams: {openai: {disconnect: 1}}",
+        "upstreams: {openai: {drain_ms: 0}}",
+        "upstreams: {openai: {drain_max_bytes: 0}}",
+        "upstreams: {openai: {max_draining: -1}}",
         "redis: {url: 'http://x'}",
         "ledger: {url: 'ledger.db'}",
     ],
@@ -405,7 +418,9 @@ def test_a_worker_s_defaults_are_those_of_the_settings() -> None:
     upstreams = {
         "openai": UpstreamSettings("https://api.openai.com", "openai"),
         "anthropic": UpstreamSettings("https://api.anthropic.com", "anthropic"),
-        "gemini": UpstreamSettings("https://generativelanguage.googleapis.com", "gemini"),
+        "gemini": UpstreamSettings(
+            "https://generativelanguage.googleapis.com", "gemini", disconnect=Disconnect.DRAIN
+        ),
     }
     assert plane == DataPlane(store_url="unix:///s", upstreams=upstreams)
 
@@ -424,15 +439,46 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         "log: {calls: false, format: text, level: debug}\n"
         "upstreams: {openai: {provider: azure, include_usage: false, forward_tags: true,"
         " ca_file: ca.pem, max_connections: 1, connect_timeout_ms: 2, read_timeout_ms: 3,"
-        " keepalive_ms: 4}}\n"
+        " keepalive_ms: 4, queue_timeout_ms: 5, max_waiting: 6, disconnect: Drain, drain_ms: 7,"
+        " drain_max_bytes: 2002, max_draining: 8}}\n"
     )
     plane = data_plane(load_settings(file, {}), "u")
     default = data_plane(Settings(), "other")
     same = {f.name for f in fields(DataPlane) if getattr(plane, f.name) == getattr(default, f.name)}
     assert same == {"tenant", "journal_dir"}
     assert plane.upstreams["openai"] == UpstreamSettings(
-        "https://api.openai.com", "azure", False, True, "ca.pem", 1, 2, 3, 4
+        "https://api.openai.com",
+        "azure",
+        False,
+        True,
+        "ca.pem",
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        Disconnect.DRAIN,
+        7,
+        2002,
+        8,
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("provider: groq", Disconnect.DRAIN),
+        ("provider: groq, disconnect: cancel", Disconnect.CANCEL),
+        ("provider: openai", Disconnect.CANCEL),
+        ("provider: openai, disconnect: drain", Disconnect.DRAIN),
+        ("disconnect: null", Disconnect.CANCEL),
+    ],
+)
+def test_what_a_client_that_leaves_means(keys: str, expected: Disconnect, write: Write) -> None:
+    """What is written, else what the provider bills."""
+    settings = load_settings(write(f"upstreams: {{mine: {{base_url: 'http://m', {keys}}}}}\n"), {})
+    assert data_plane(settings, "u").upstreams["mine"].disconnect is expected
 
 
 def test_the_store_s_timeout_depends_on_where_it_is() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.budget import PhaseBudgetConfig
+from gateway.core.disconnect import Disconnect
 from gateway.core.policy import PolicySet
 from gateway.core.prices import PriceTable
 
@@ -20,6 +21,10 @@ class UpstreamSettings:
     `stream_options.include_usage`; `ca_file` replaces the system's certificates. Without
     `queue_timeout_ms` a call waits for a connection as long as it may take to open one. `proxy_url`
     is empty for none. `allow_link_local` allows metadata services' addresses too.
+
+    `disconnect` tells what becomes of a stream whose client has left. An answer is drained for at
+    most `drain_ms` and `drain_max_bytes` of body, `max_draining` of a worker's at a time; what is
+    beyond a cap is cancelled.
     """
 
     base_url: str
@@ -33,6 +38,10 @@ class UpstreamSettings:
     keepalive_ms: int = 75_000
     queue_timeout_ms: int | None = None
     max_waiting: int = 1_000
+    disconnect: Disconnect = Disconnect.CANCEL
+    drain_ms: int = 120_000
+    drain_max_bytes: int = 32 * 1024 * 1024
+    max_draining: int = 100
     allow_link_local: bool = False
     proxy_url: str = field(default="", repr=False)
 
@@ -41,9 +50,9 @@ class UpstreamSettings:
 class DataPlane:
     """Everything static that a worker needs; no secrets but in the URLs of store and proxies.
 
-    `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds both
-    reading on after a client left a JSON call and finishing open calls at shutdown. Connections and
-    bytes in flight are a worker's own.
+    `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds
+    finishing open calls at shutdown, those that are read on without a client included. Connections
+    and bytes in flight are a worker's own.
     """
 
     store_url: str

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.disconnect import disconnect_of
 from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
 from gateway.settings.sections import (
     DEFAULT_UPSTREAMS,
@@ -369,4 +370,5 @@ def _upstream(
     proxy = values.pop("proxy")
     if proxy == "env":
         proxy = environment_proxy(section.base_url)
+    values["disconnect"] = section.disconnect or disconnect_of(section.provider)
     return UpstreamSettings(**values, proxy_url="" if proxy == "none" else proxy)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.core.disconnect import Disconnect
 from gateway.core.policy import Mode
 from gateway.findings import rule, suggestion
 
@@ -31,6 +32,16 @@ def _mode(value: object) -> object:
             raise rule(f"{word!r} is not a mode", suggestion(word, known))
         return known[word.strip().lower()]
     return word
+
+
+def _disconnect(value: object) -> object:
+    known = {word.value: word for word in Disconnect}
+    if isinstance(value, str):
+        if value.strip().lower() not in known:
+            remedy = "write cancel or drain, or leave the key out to do as the provider bills"
+            raise rule(f"{value!r} is neither cancel nor drain", remedy)
+        return known[value.strip().lower()]
+    return value
 
 
 def _path(value: object) -> object:
@@ -121,7 +132,10 @@ class AdminSection(_Section):
 
 
 class UpstreamSection(_Section):
-    """A provider; see `core.configuration.UpstreamSettings`."""
+    """A provider; see `core.configuration.UpstreamSettings`.
+
+    `disconnect` None does as the provider bills.
+    """
 
     base_url: Annotated[str, AfterValidator(_base_url)]
     provider: str = ""
@@ -134,6 +148,10 @@ class UpstreamSection(_Section):
     keepalive_ms: Milliseconds = 75_000
     queue_timeout_ms: Milliseconds | None = None
     max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    disconnect: Annotated[Disconnect | None, BeforeValidator(_disconnect)] = None
+    drain_ms: Milliseconds = 120_000
+    drain_max_bytes: Bytes = 32 * 1024 * 1024
+    max_draining: Annotated[int, Field(ge=0, le=65_535)] = 100
     proxy: Annotated[str, AfterValidator(_proxy), Field(repr=False)] = "env"
     allow_link_local: Switch = False
 
