@@ -273,7 +273,8 @@ class Worker:
 
     def _tell(self) -> None:
         if not self._writer.is_closing():
-            self._writer.write(frame(Telemetry(self._counters.take(), self._lifecycle.open_calls)))
+            counted, open_calls = self._counters.take(), self._lifecycle.open_calls
+            self._writer.write(frame(Telemetry(counted, open_calls, self._guard.is_well)))
 
     async def _flush_log(self) -> None:
         while True:

@@ -41,10 +41,14 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Telemetry(msgspec.Struct, tag=True):
-    """From a worker, every second: what it counted since the last time."""
+    """From a worker, every second: what it counted since the last time, and how it stands.
+
+    `store_up`: the store answers it, as far as it has asked.
+    """
 
     counted: list[tuple[str, tuple[str, ...], int]]
     open_calls: int
+    store_up: bool
 
 
 class LedgerPlan(msgspec.Struct, tag=True):

@@ -36,6 +36,7 @@ from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.examine import may_evict, refuse_cluster
+from gateway.store.journal import Backlog, JournalWatch
 from gateway.store.keys import TenantKeys
 from gateway.store.reaper import Reaper
 from gateway.store.redis_store import RedisStore
@@ -95,6 +96,7 @@ class Supervisor:
         self._workers: list[WorkerPlace] = []
         self._ledger: LedgerProcess | None = None
         self._lag = StreamLag()
+        self._backlog = Backlog()
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
@@ -131,6 +133,7 @@ class Supervisor:
             self._ledger = LedgerProcess(ledger_plan(settings, plane), self._counters)
             self._spawn(self._keep_ledger_alive(self._ledger))
         self._spawn(self._watch_stream(store, plane))
+        self._spawn(self._watch_journal(JournalWatch(Path(plane.journal_dir))))
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
         for worker in self._workers:
@@ -248,6 +251,13 @@ class Supervisor:
             uptime_s=asyncio.get_running_loop().time() - self._started_at,
             version=__version__,
             ledger=self._ledger_health(),
+            workers_without_store=sum(worker.lacks_store for worker in self._workers),
+            refuses_without_store=rules is not None
+            and rules.budgets.stop_loss.enabled
+            and not self._settings.enforcement_disabled
+            and rules.policies.refuses_without_store,
+            journal_entries=self._backlog.entries,
+            journal_bytes=self._backlog.size_bytes,
         )
 
     def _ledger_health(self) -> LedgerHealth:
@@ -303,6 +313,11 @@ class Supervisor:
         while True:
             with suppress(StoreError):  # its own failure is told by others
                 self._lag = await stream.look()
+            await asyncio.sleep(_WATCH_S)
+
+    async def _watch_journal(self, journals: JournalWatch) -> None:
+        while True:
+            self._backlog = await asyncio.to_thread(journals.look)
             await asyncio.sleep(_WATCH_S)
 
     async def reload(self, cause: str) -> None:

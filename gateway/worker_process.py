@@ -26,6 +26,7 @@ class WorkerProcess:
         self.ended = asyncio.Event()
         self.ready_or_ended = asyncio.Event()
         self.open_calls = 0
+        self.store_up = True
         self.exit_code: int | None = None
         self._start = start
         self._listener = listener
@@ -80,6 +81,7 @@ class WorkerProcess:
             elif isinstance(message, Telemetry):
                 self._counters.merge(message.counted)
                 self.open_calls = message.open_calls
+                self.store_up = message.store_up
 
     async def use_rules(self, rules: Rules) -> None:
         """Return when the worker uses other rules; one just starting gets them at its start."""
@@ -135,6 +137,12 @@ class WorkerPlace:
     def is_ready(self) -> bool:
         """Return whether a process accepts calls here."""
         return self._serving is not None and self._serving.ready.is_set()
+
+    @property
+    def lacks_store(self) -> bool:
+        """Return whether a process accepts calls here that gets no answers from the store."""
+        serving = self._serving
+        return serving is not None and serving.ready.is_set() and not serving.store_up
 
     @property
     def open_calls(self) -> int:

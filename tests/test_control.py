@@ -33,7 +33,7 @@ MESSAGES: list[Message] = [
     UsesRules(),
     UseRules(replace(RULES, budgets_source="defaults")),
     Ready(42),
-    Telemetry([("tollgate_calls_total", ("allow", "", "é"), 3)], 7),
+    Telemetry([("tollgate_calls_total", ("allow", "", "é"), 3)], 7, False),
 ]
 
 

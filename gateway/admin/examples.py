@@ -80,6 +80,9 @@ _READY = {
     "workers_ready": 2,
     "workers_wanted": 2,
     "store_connected": True,
+    "store_up": True,
+    "workers_without_store": 0,
+    "journal_entries": 0,
     "config_source": "file",
     "config_hash": "0f3a5c7e9b1d2468",
     "policy_hash": "8642d1b9e7c5a3f0",
@@ -91,8 +94,11 @@ _READY = {
 _NOT_READY = {
     **_READY,
     "status": "not_ready",
-    "reasons": ["the budget store is not connected"],
-    "store_connected": False,
+    "reasons": ["the gateway is draining", "store: no answers to 1 of 2 workers"],
+    "store_up": False,
+    "workers_without_store": 1,
+    "journal_entries": 12,
+    "draining": True,
 }
 
 

@@ -19,13 +19,16 @@ class LivenessBody(BaseModel):
 
 
 class ReadinessBody(BaseModel):
-    """Whether the gateway can serve calls, and if not, why."""
+    """Whether the gateway can serve calls; if not, or not as it should, why."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"]
     reasons: list[str]
     workers_ready: int
     workers_wanted: int
     store_connected: bool
+    store_up: bool
+    workers_without_store: int
+    journal_entries: int
     config_source: Literal["file", "defaults"]
     config_hash: str
     policy_hash: str
@@ -41,25 +44,39 @@ async def get_liveness(_: web.Request) -> web.Response:
 
 
 async def get_readiness(request: web.Request) -> web.Response:
-    """Say whether calls should be sent here."""
+    """Say whether calls should be sent here.
+
+    Store trouble alone is no reason to send them elsewhere as long as they are answered here: that
+    is what `store_failure` decides. Then the gateway is `degraded`, which is 200 all the same.
+    """
     health = request.app[PARTS].health()
-    reasons = list(_reasons(health))
+    stops, troubles = list(_stops(health)), list(_store_troubles(health))
+    refuses = bool(troubles) and health.refuses_without_store
+    status = "not_ready" if stops or refuses else "degraded" if troubles else "ready"
     body = ReadinessBody.model_validate(
         {
-            "status": "not_ready" if reasons else "ready",
-            "reasons": reasons,
+            "status": status,
+            "reasons": stops + troubles,
             **vars(health),
+            "store_up": health.store_up,
             "uptime_s": round(health.uptime_s, 3),
         }
     )
-    return json_answer(body, _UNAVAILABLE if reasons else 200)
+    return json_answer(body, _UNAVAILABLE if status == "not_ready" else 200)
 
 
-def _reasons(health: Health) -> Iterator[str]:
+def _stops(health: Health) -> Iterator[str]:
     """Yield what keeps the gateway from serving. One worker of several is enough to serve."""
     if health.draining:
         yield "the gateway is draining"
     if health.workers_ready == 0:
         yield f"no worker is ready (0 of {health.workers_wanted})"
+
+
+def _store_troubles(health: Health) -> Iterator[str]:
     if not health.store_connected:
-        yield "the budget store is not connected"
+        yield "store: not connected"
+    if health.workers_without_store:
+        yield (
+            f"store: no answers to {health.workers_without_store} of {health.workers_ready} workers"
+        )

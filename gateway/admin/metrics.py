@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gateway.admin.parts import PARTS, AdminParts, Health, LedgerHealth
+from gateway.admin.parts import PARTS, AdminParts, Health
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 
@@ -69,35 +69,24 @@ def _histogram(metric: names.Metric, counters: Counters) -> Metric:
     return family
 
 
-def _ledger(ledger: LedgerHealth) -> Iterator[tuple[str, str, int]]:
-    yield "tollgate_ledger_writing", "1 while this gateway's writer has the ledger.", ledger.writing
-    yield "tollgate_ledger_bytes", "Size of the ledger's database.", ledger.size_bytes
-    yield (
-        "tollgate_ledger_waiting_entries",
-        "Entries in the stream that the database does not have yet.",
-        ledger.waiting,
-    )
-    yield "tollgate_ledger_lag_ms", "Age of the oldest of them, milliseconds.", ledger.lag_ms
-    yield (
-        "tollgate_ledger_lost_entries",
-        "Entries that were dropped because the stream was full.",
-        ledger.lost,
-    )
-
-
 def _gauges(health: Health) -> Iterator[Metric]:
-    for name, text, value in (
-        ("tollgate_workers_ready", "Workers that accept calls.", health.workers_ready),
-        ("tollgate_open_calls", "Calls that are under way.", health.open_calls),
-        ("tollgate_store_connected", "1 while the store is connected.", health.store_connected),
-        (
-            "tollgate_config_from_file",
-            "1 if the budgets come from the file, 0 if they are the built-in defaults.",
-            health.config_source == "file",
-        ),
-        *_ledger(health.ledger),
+    ledger = health.ledger
+    for metric, value in (
+        (names.WORKERS_READY, health.workers_ready),
+        (names.OPEN_CALLS, health.open_calls),
+        (names.STORE_CONNECTED, health.store_connected),
+        (names.STORE_UP, health.store_up),
+        (names.JOURNAL_ENTRIES, health.journal_entries),
+        (names.JOURNAL_BYTES, health.journal_bytes),
+        (names.CONFIG_FROM_FILE, health.config_source == "file"),
+        (names.LEDGER_WRITING, ledger.writing),
+        (names.LEDGER_BYTES, ledger.size_bytes),
+        (names.LEDGER_WAITING, ledger.waiting),
+        (names.LEDGER_LAG, ledger.lag_ms),
+        (names.LEDGER_LOST, ledger.lost),
     ):
-        yield GaugeMetricFamily(name, text, value=float(value))
-    build = GaugeMetricFamily("tollgate_build_info", "1, labelled by version.", labels=["version"])
-    build.add_metric([health.version], 1)
-    yield build
+        yield GaugeMetricFamily(metric.name, metric.help, value=float(value))
+    build = names.BUILD_INFO
+    family = GaugeMetricFamily(build.name, build.help, labels=build.labels)
+    family.add_metric([health.version], 1)
+    yield family

@@ -27,7 +27,12 @@ class LedgerHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """How the gateway is doing. `config_source` is `file` or `defaults`."""
+    """How the gateway is doing. `config_source` is `file` or `defaults`.
+
+    `store_connected` is the supervisor's own view; `workers_without_store` accept calls but get no
+    answers from the store. `refuses_without_store`: policies answer calls 503 then. The journal
+    holds settlements that the store has not taken yet.
+    """
 
     workers_ready: int
     workers_wanted: int
@@ -40,6 +45,15 @@ class Health:
     uptime_s: float
     version: str
     ledger: LedgerHealth = LedgerHealth()
+    workers_without_store: int = 0
+    refuses_without_store: bool = False
+    journal_entries: int = 0
+    journal_bytes: int = 0
+
+    @property
+    def store_up(self) -> bool:
+        """Return whether the store answers everybody here."""
+        return self.store_connected and not self.workers_without_store
 
 
 @dataclass(frozen=True)

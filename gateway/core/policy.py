@@ -89,5 +89,13 @@ class PolicySet:
                 return policy
         return _NO_POLICY
 
+    @property
+    def refuses_without_store(self) -> bool:
+        """Return whether every policy refuses its tasks' calls while the store does not answer."""
+        return bool(self.stop_loss) and all(
+            policy.mode is Mode.ENFORCE and policy.store_failure is StoreFailure.CLOSED
+            for policy in self.stop_loss
+        )
+
 
 _NO_POLICY = StopLossPolicy(name="none", mode=Mode.OFF)

@@ -7,6 +7,7 @@ the store is back, by whoever runs then.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
@@ -21,11 +22,13 @@ from gateway.ports import (
     TaskFacts,
 )
 from gateway.store.journal import Entry, Journal, JournalFile, ReleaseEntry, SettleEntry
+from gateway.store.keys import PROBE_KEY
 from gateway.store.redis_store import RedisStore
 
 _FAILURES_TO_OPEN = 3
 _OPEN_S = 0.5
 _REPLAY_S = 0.5
+_PROBE_MS = 1_000
 _REFUSED = frozenset({"err", "wrongtype"})  # the store answers: this very command cannot be done
 _NOT_COUNTED = frozenset({"duplicate", "lapsed"})  # answers, not failures to answer
 
@@ -150,11 +153,21 @@ class GuardedStore:
     # Replay -------------------------------------------------------------------------------------
 
     async def keep_replaying(self) -> None:
-        """Replay the journal whenever the store is well; until cancelled."""
+        """Look whether the store is back, and replay the journal if it is; until cancelled."""
         while True:
             if self._store.connection.is_connected:
+                await self.probe()
                 await self.replay()
             await asyncio.sleep(_REPLAY_S)
+
+    async def probe(self) -> None:
+        """Close an open breaker if the store takes a write: with no calls nobody would find out."""
+        if self._breaker.is_closed:
+            return
+        with suppress(StoreError):
+            self._breaker.enter()
+            await self._store.connection.execute("SET", PROBE_KEY, 1, "PX", _PROBE_MS)
+            self._breaker.succeeded()
 
     async def replay(self) -> int:
         """Apply what waits in the journal; return how many entries were applied."""

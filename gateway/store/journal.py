@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from gateway.ports import ReservePlan, Settlement
 
 _MOST_BYTES = 8 * 1024 * 1024
 _SYNC_S = 0.05
+_READ_BYTES = 1 << 20
 
 
 class SettleEntry(msgspec.Struct, tag="settle"):
@@ -96,6 +98,43 @@ class JournalFile:
     def close(self) -> None:
         """Give up the lock; whoever takes it next goes on."""
         os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in the journals of all processes: settlements and releases, and their bytes."""
+
+    entries: int = 0
+    size_bytes: int = 0
+
+
+class JournalWatch:
+    """Counts what waits under a folder, reading of each file only what is new since last time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._counted: dict[Path, Backlog] = {}
+
+    def look(self) -> Backlog:
+        """Return what waits now. Reads files: not for the event loop."""
+        paths = list(self._folder.glob("*.jsonl"))
+        self._counted = {path: self._count(path) for path in paths}
+        known = self._counted.values()
+        return Backlog(sum(each.entries for each in known), sum(each.size_bytes for each in known))
+
+    def _count(self, path: Path) -> Backlog:
+        before = self._counted.get(path, Backlog())
+        try:
+            with path.open("rb") as file:
+                if before.size_bytes > os.fstat(file.fileno()).st_size:  # what a full disk cut off
+                    before = Backlog()
+                file.seek(before.size_bytes)
+                entries, size_bytes = before.entries, before.size_bytes
+                while piece := file.read(_READ_BYTES):
+                    entries, size_bytes = entries + piece.count(b"\n"), size_bytes + len(piece)
+        except FileNotFoundError:  # replayed meanwhile
+            return Backlog()
+        return Backlog(entries, size_bytes)
 
 
 class Journal:

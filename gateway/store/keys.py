@@ -3,6 +3,7 @@
 All keys of a tenant share the hash tag `{tenant}`, so one script may touch all of them on a cluster
 as well. Ids are validated before they come here (`core/identity.py`), so no key can be forged.
 
+    tg:{_}:probe                    string  written to learn whether the store takes writes; a TTL
     tg:{T}:clock                    string  latest time a script has seen, ms; time never runs back
     tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms
@@ -45,6 +46,7 @@ from gateway.core.overrides import LimitsInForce, limits_in_force
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.ports import TaskFacts
 
+PROBE_KEY = "tg:{_}:probe"
 UNTAGGED_FACTS = "untagged"
 _UNTAGGED = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM)
 

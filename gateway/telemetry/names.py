@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One counter: its name as exposed, its help text, its label names in order."""
+    """A counter, gauge or histogram: name as exposed, help text, label names in order."""
 
     name: str
     help: str
@@ -73,4 +73,43 @@ CALL_MS_BUCKETS = (
     30_000,
     60_000,
     300_000,
+)
+
+WORKERS_READY = Metric("tollgate_workers_ready", "Workers that accept calls.")
+OPEN_CALLS = Metric("tollgate_open_calls", "Calls that are under way.")
+STORE_CONNECTED = Metric("tollgate_store_connected", "1 while the supervisor's store is connected.")
+STORE_UP = Metric("tollgate_store_up", "1 while the store answers the supervisor and all workers.")
+JOURNAL_ENTRIES = Metric(
+    "tollgate_journal_entries", "Settlements and releases on disk that the store has yet to take."
+)
+JOURNAL_BYTES = Metric("tollgate_journal_bytes", "Their size on disk.")
+CONFIG_FROM_FILE = Metric(
+    "tollgate_config_from_file",
+    "1 if the budgets come from the file, 0 if they are the built-in defaults.",
+)
+LEDGER_WRITING = Metric("tollgate_ledger_writing", "1 while this gateway's writer has the ledger.")
+LEDGER_BYTES = Metric("tollgate_ledger_bytes", "Size of the ledger's database.")
+LEDGER_WAITING = Metric(
+    "tollgate_ledger_waiting_entries", "Entries in the stream that the database does not have yet."
+)
+LEDGER_LAG = Metric("tollgate_ledger_lag_ms", "Age of the oldest of them, milliseconds.")
+LEDGER_LOST = Metric(
+    "tollgate_ledger_lost_entries", "Entries that were dropped because the stream was full."
+)
+BUILD_INFO = Metric("tollgate_build_info", "1, labelled by version.", ("version",))
+
+GAUGES = (
+    WORKERS_READY,
+    OPEN_CALLS,
+    STORE_CONNECTED,
+    STORE_UP,
+    JOURNAL_ENTRIES,
+    JOURNAL_BYTES,
+    CONFIG_FROM_FILE,
+    LEDGER_WRITING,
+    LEDGER_BYTES,
+    LEDGER_WAITING,
+    LEDGER_LAG,
+    LEDGER_LOST,
+    BUILD_INFO,
 )

@@ -25,6 +25,9 @@ async def test_ready(plane: StartPlane) -> None:
         "workers_ready": 2,
         "workers_wanted": 2,
         "store_connected": True,
+        "store_up": True,
+        "workers_without_store": 0,
+        "journal_entries": 0,
         "config_source": "file",
         "config_hash": "c0ffee",
         "policy_hash": "decade",
@@ -48,10 +51,17 @@ async def test_one_worker_of_two_is_enough(plane: StartPlane) -> None:
     [
         ({"draining": True}, ["the gateway is draining"]),
         ({"workers_ready": 0}, ["no worker is ready (0 of 2)"]),
-        ({"store_connected": False}, ["the budget store is not connected"]),
+        (
+            {"store_connected": False, "refuses_without_store": True},
+            ["store: not connected"],
+        ),
+        (
+            {"workers_without_store": 1, "refuses_without_store": True},
+            ["store: no answers to 1 of 2 workers"],
+        ),
         (
             {"workers_ready": 0, "workers_wanted": 4, "store_connected": False},
-            ["no worker is ready (0 of 4)", "the budget store is not connected"],
+            ["no worker is ready (0 of 4)", "store: not connected"],
         ),
     ],
 )
@@ -61,3 +71,21 @@ async def test_not_ready(plane: StartPlane, changes: dict[str, Any], reasons: li
     assert answer.status == 503
     assert answer.json["status"] == "not_ready"
     assert answer.json["reasons"] == reasons
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"store_connected": False}, "store: not connected"),
+        ({"workers_without_store": 2, "journal_entries": 7}, "store: no answers to 2 of 2 workers"),
+    ],
+)
+async def test_store_trouble_alone_sends_nobody_away(
+    plane: StartPlane, changes: dict[str, Any], reason: str
+) -> None:
+    """Calls are served all the same; that it is not as it should be is said."""
+    answer = await (await plane(**changes)).get("/readyz")
+    assert answer.status == 200
+    assert (answer.json["status"], answer.json["reasons"]) == ("degraded", [reason])
+    assert answer.json["store_up"] is False
+    assert answer.json["journal_entries"] == changes.get("journal_entries", 0)

@@ -36,6 +36,10 @@ async def test_every_metric_is_there_from_the_start(plane: StartPlane) -> None:
         assert (family.type, family.documentation) == ("counter", metric.help)
         assert [sample.value for sample in family.samples] == ([] if metric.labels else [0])
     assert found[names.CALL_MS.name].type == "histogram"
+    for gauge in names.GAUGES:
+        family = found[gauge.name]
+        assert (family.type, family.documentation) == ("gauge", gauge.help)
+        assert [tuple(sample.labels) for sample in family.samples] == [gauge.labels]
 
 
 async def test_counters_have_their_labels_in_order(plane: StartPlane) -> None:
@@ -96,6 +100,17 @@ async def test_gauges_tell_trouble(plane: StartPlane) -> None:
     text = (await admin.get("/metrics")).text
     assert "tollgate_store_connected 0.0" in text
     assert "tollgate_config_from_file 0.0" in text
+    assert "tollgate_store_up 0.0" in text
+
+
+async def test_gauges_tell_what_workers_see(plane: StartPlane) -> None:
+    """The supervisor may well be connected to a store that answers none of them."""
+    changes = {"workers_without_store": 1, "journal_entries": 3, "journal_bytes": 2_100}
+    text = (await (await plane(**changes)).get("/metrics")).text
+    assert "tollgate_store_connected 1.0" in text
+    assert "tollgate_store_up 0.0" in text
+    assert "tollgate_journal_entries 3.0" in text
+    assert "tollgate_journal_bytes 2100.0" in text
 
 
 async def test_a_scraper_may_ask_for_openmetrics(plane: StartPlane) -> None:

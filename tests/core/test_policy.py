@@ -1,5 +1,6 @@
 """Which policy a task has."""
 
+from dataclasses import replace
 from itertools import product
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -63,3 +64,16 @@ def test_a_task_that_no_policy_matches_has_one_that_is_off() -> None:
     policy = PolicySet((only,)).stop_loss_for(Complexity.LARGE, ImportanceTier.LOW)
     assert policy.mode is Mode.OFF
     assert policy.name == "none"
+
+
+def test_who_refuses_without_a_store() -> None:
+    """Only where nobody's calls pass: one policy that lets them pass is enough to serve."""
+    closed = StopLossPolicy(mode=Mode.ENFORCE, store_failure=StoreFailure.CLOSED)
+    assert PolicySet((closed, closed)).refuses_without_store
+    for other in (
+        replace(closed, store_failure=StoreFailure.ALLOWANCE),
+        replace(closed, store_failure=StoreFailure.OPEN),
+        replace(closed, mode=Mode.OBSERVE),
+    ):
+        assert not PolicySet((closed, other)).refuses_without_store
+    assert not PolicySet(()).refuses_without_store

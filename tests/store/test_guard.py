@@ -172,3 +172,34 @@ async def test_an_entry_that_the_store_refuses_is_set_aside(
     [rejected] = tmp_path.glob("*.rejected")
     assert call_id in rejected.read_text()
     assert "journal_entry_rejected" in events.names
+
+
+async def test_a_store_that_is_back_is_noticed_without_any_call(
+    start_valkey: Callable[..., ValkeyServer],
+    tenant: str,
+    tmp_path: Path,
+    events: Events,
+    clock: Clock,
+) -> None:
+    """Readiness may depend on it, and bring the calls back; a store that only reads is not back."""
+    server = start_valkey()
+    connection = StoreConnection(parse_store_url(server.url), 1_000)
+    await connection.open()
+    store = RedisStore(connection)
+    guarded, agent = guard(store, tmp_path, events, clock), Agent(store, tenant)
+    await guarded.probe()
+    with server.client() as client:
+        client.config_set("min-replicas-to-write", 1)  # NOREPLICAS: no write is taken
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await guarded.reserve(agent.plan())
+        clock.now += 1
+        await guarded.probe()
+        assert not guarded.is_well
+        client.config_set("min-replicas-to-write", 0)
+        await guarded.probe()
+        assert not guarded.is_well  # one probe per half second
+        clock.now += 1
+        await guarded.probe()
+    assert guarded.is_well
+    await connection.close()

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from gateway.store import journal as journal_module
-from gateway.store.journal import Journal, JournalFile, ReleaseEntry, SettleEntry
+from gateway.store.journal import (
+    Backlog,
+    Journal,
+    JournalFile,
+    JournalWatch,
+    ReleaseEntry,
+    SettleEntry,
+)
 from gateway.store.redis_store import RedisStore
 from tests.store.agent import Agent, settlement
 
@@ -99,3 +106,24 @@ async def test_it_is_synced_soon(tmp_path: Path, entry: SettleEntry) -> None:
     journal.append(entry)
     journal.close()
     assert (tmp_path / "w-1.jsonl").read_bytes().count(b"\n") == 2
+
+
+async def test_what_waits_is_counted(tmp_path: Path, entry: SettleEntry) -> None:
+    """Of all writers, also while they write, after a replay, and after a full disk cut a file."""
+    folder = tmp_path / "journal"
+    watch = JournalWatch(folder)
+    assert watch.look() == Backlog()
+    one, other = Journal(folder, "a"), Journal(folder, "b")
+    for journal in (one, other, one):
+        journal.append(entry)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert watch.look() == watch.look() == Backlog(3, size)
+    one.append(entry)
+    assert watch.look() == Backlog(4, size // 3 * 4)
+    other.close()
+    os.truncate(folder / "b-1.jsonl", 0)
+    assert watch.look() == Backlog(3, size)
+    for file in one.waiting():
+        file.remove()
+    assert watch.look() == Backlog()
+    one.close()
