@@ -4,11 +4,10 @@ All keys of a tenant share the hash tag `{tenant}`, so one script may touch all 
 as well. Ids are validated before they come here (`core/identity.py`), so no key can be forged.
 
     tg:{_}:probe                    string  written to learn whether the store takes writes; a TTL
-    tg:{T}:clock                    string  latest time a script has seen, ms; time never runs back
+    tg:{T}:clock                    string  number of the latest act, microseconds; never runs back
     tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms
     tg:{T}:leases                   zset    call id -> end of its lease, ms
-    tg:{T}:sequence                 string  latest number of a reserve or settlement
     tg:{T}:ledger                   stream  what happened and is not in SQL yet (`lua/shared.lua`)
     tg:{T}:ledger:owner             string  id of the ledger that it is written to, with a TTL
     tg:{T}:ledger:rebuild           string  while somebody gives back what was lost, with a TTL
@@ -60,7 +59,6 @@ class TenantKeys:
         self.epoch = self._prefix + "epoch"
         self.tasks = self._prefix + "tasks"
         self.leases = self._prefix + "leases"
-        self.sequence = self._prefix + "sequence"
         self.ledger = self._prefix + "ledger"
         self.ledger_owner = self._prefix + "ledger:owner"
         self.ledger_rebuild = self._prefix + "ledger:rebuild"

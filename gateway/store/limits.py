@@ -116,8 +116,7 @@ async def _put_in_force(
         names.clock,
         names.task(task),
         names.overrides(task),
-        "",
-        names.sequence,
+        names.tasks,
         names.ledger,
     ]
     reply = await connection.run(load_script("override"), keys, args)
@@ -138,7 +137,7 @@ def _granted(override: Override) -> list[str]:
 async def _store_ms(connection: StoreConnection, names: TenantKeys) -> int:
     """Return the tenant's time as scripts see it: the server's, but never running back."""
     latest = await connection.execute("GET", names.clock)
-    return max(await server_ms(connection), int(latest or 0))
+    return max(await server_ms(connection), int(latest or 0) // 1000)
 
 
 async def server_ms(connection: StoreConnection) -> int:

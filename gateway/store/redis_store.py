@@ -29,7 +29,7 @@ from gateway.store.scripts import load_script
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
-_BEFORE_TASK = 6  # keys of a script that come before the task's
+_BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
 _DIMENSIONS = tuple(Dimension)
@@ -128,7 +128,6 @@ class RedisStore:
             names.call(plan.call_id),
             names.leases,
             names.tasks,
-            names.sequence,
             names.ledger,
             names.task(plan.task),
             *map(names.task, plan.facts.parents),
@@ -254,7 +253,7 @@ class RedisStore:
             reply = await self.connection.run(
                 self._expire,
                 [
-                    *(names.clock, call, names.leases, names.tasks, names.sequence, names.ledger),
+                    *(names.clock, call, names.leases, names.tasks, names.ledger),
                     *(task, *(parents or "").split()),
                 ],
                 [call_id, self.now_ms, self._tombstone_ms],

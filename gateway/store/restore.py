@@ -58,7 +58,7 @@ class Tombstone:
 
 async def read_audit(connection: StoreConnection, names: TenantKeys, tasks: Sequence[str]) -> Audit:
     """Return tasks as they stand at one moment. Raises StoreError."""
-    keys = [names.sequence, names.ledger, *map(names.task, tasks)]
+    keys = [names.clock, names.ledger, *map(names.task, tasks)]
     number, last_entry, *hashes = await connection.run(load_script("audit"), keys, [])
     return Audit(
         int(number),

@@ -84,7 +84,7 @@ async def test_a_settled_call_is_one_row_with_everything(agent: Agent, desk: Des
     await agent.store.settle(ended(plan, 100, 5))
     await desk.written()
     row = desk.call(plan.call_id)
-    assert row.pop("number") == row.pop("reserve_number") + 1
+    assert row.pop("number") > row.pop("reserve_number")
     assert {name: value for name, value in row.items() if value is not None} == {
         "tenant": desk.tenant,
         "call_id": plan.call_id,
@@ -252,19 +252,19 @@ async def test_an_override_is_recorded_and_audited(agent: Agent, desk: Desk) -> 
 
 
 async def test_numbers_are_the_order_of_things(agent: Agent, desk: Desk) -> None:
-    """Reserves and settlements are numbered without a gap, as the store made them."""
+    """Reserves and settlements are numbered as the store made them, within one moment too."""
     one, _ = await agent.reserve("PLAN")
     two, _ = await agent.reserve("PLAN")
     await agent.store.settle(settlement(two))
     await agent.store.settle(settlement(one))
     await desk.written()
     first, second = desk.call(one.call_id), desk.call(two.call_id)
-    start = first["reserve_number"]
-    assert (second["reserve_number"], second["number"], first["number"]) == (
-        start + 1,
-        start + 2,
-        start + 3,
+    numbers = (
+        *(first["reserve_number"], second["reserve_number"]),
+        *(second["number"], first["number"]),
     )
+    assert len(set(numbers)) == 4
+    assert list(numbers) == sorted(numbers)
 
 
 async def test_entries_that_come_again_change_nothing(

@@ -29,7 +29,7 @@ StartValkey = Callable[..., ValkeyServer]
 NEEDED = (
     "+evalsha +eval +script|load +auth +select +ping +time +get +set +del +exists +pexpire "
     "+hget +hmget +hset +hdel +hincrby +hexists +zadd +zrem +zscore +zrangebyscore +lrange +rpush "
-    "+incr +xadd"
+    "+xadd"
 )
 
 

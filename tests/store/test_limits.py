@@ -305,7 +305,7 @@ async def test_an_override_ends_by_the_store_s_clock(agent: Agent, look: Look) -
     await agent.call("PLAN", tokens=1)
     now = await server_ms(agent.store.connection)
     await agent.override(grant(until=now + 3_600_000, tokens=5_000))
-    look.client.set(look.keys.clock, now + 7_200_000)
+    look.client.set(look.keys.clock, (now + 7_200_000) * 1000)
     _, receipt = await agent.reserve("PLAN")
     assert receipt.verdict is Verdict.HELD
     assert receipt.scopes[0].balances[TOKENS].granted == 0

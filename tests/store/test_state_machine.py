@@ -303,7 +303,7 @@ class Gateways(RuleBasedStateMachine):
     @rule(ms=DURATIONS_MS)
     def the_servers_clock_steps_back(self, ms: int) -> None:
         """Scripts stay at the latest time that any of them has seen."""
-        self.world.client.set(self.look.keys.clock, self.books.now_ms)
+        self.world.client.set(self.look.keys.clock, self.books.now_ms * 1000)
         self.store.now_ms = str(self.books.now_ms - ms)
 
     @rule()

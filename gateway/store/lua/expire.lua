@@ -1,7 +1,7 @@
 -- expire v1: charge a call whose lease ran out at what it held; a late settle corrects it.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
---       8.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
+--       7.. ancestors, nearest first
 -- ARGV  1 call id   2 now_ms or ''   3 tombstone_ms
 -- Returns {'expired', tokens, nano_usd}, or {'not_due'} if the lease was renewed or is gone.
 
@@ -16,14 +16,14 @@ if call.state ~= 'held' then
   return {'not_due'}
 end
 local amount = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
-local _, _, waits = post_everywhere(7, call.phase, call.exec, now, true, amount, amount)
-redis.call('HINCRBY', KEYS[7], 'expired.calls', 1)
-redis.call('HINCRBY', KEYS[7], 'expired.tokens', int(call.tokens))
+local _, _, waits = post_everywhere(6, call.phase, call.exec, now, true, amount, amount)
+redis.call('HINCRBY', KEYS[6], 'expired.calls', 1)
+redis.call('HINCRBY', KEYS[6], 'expired.tokens', int(call.tokens))
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('HSET', KEYS[2], 'state', 'expired')
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('XADD', KEYS[STREAM], '*',
-  'e', call_words('expired', ARGV[1], now, next_number(now), call, call.phase, call.exec, amount,
-    amount, waits),
+  'e', call_words('expired', ARGV[1], now, int(NUMBER), call, call.phase, call.exec,
+    call.words, call.words, waits),
   'a', cjson.encode({call.model}))
 return {'expired', int(call.tokens), int(call.nano_usd)}

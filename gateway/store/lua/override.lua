@@ -1,6 +1,6 @@
 -- override v1: put other limits in force for a task, if nobody changed them meanwhile.
 --
--- KEYS  1 clock  2 task  3 its list of overrides  4 nothing  5 sequence  6 ledger stream
+-- KEYS  1 clock  2 task  3 its list of overrides  4 task index  5 ledger stream
 -- ARGV  1 now_ms or ''   2 version that the new limits were computed from
 --       3 the override as JSON for the task's history, '' when limits lapse by time alone
 --       4 dimensions, joined by commas, that must have room afterwards (S <= C); '' = none
@@ -37,7 +37,7 @@ if ARGV[6] ~= '' then
 end
 if ARGV[3] ~= '' then
   redis.call('RPUSH', KEYS[3], ARGV[3])
-  tell_of_task('override', KEYS[2], now, ' ' .. next_number(now), ARGV[3])
+  tell_of_task('override', KEYS[2], now, ' ' .. int(NUMBER), ARGV[3])
 end
 if ARGV[5] == '1' then
   end_trip(KEYS[2])

@@ -1,7 +1,7 @@
 -- release v1: give a call's hold back; nothing of it was sent to the provider.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
---       8.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
+--       7.. ancestors, nearest first
 -- ARGV  1 call id   2 now_ms or ''   3 tombstone_ms   4 about, 5 outcome: JSON for the ledger
 -- Returns {'released'}, or {'duplicate'} if the call was settled or released before.
 --
@@ -15,18 +15,18 @@ local nothing = {tokens = 0, nano_usd = 0, calls = 0}
 local _, waits
 if call.state == 'held' then
   local held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
-  _, _, waits = post_everywhere(7, call.phase, call.exec, now, true, held, nothing)
+  _, _, waits = post_everywhere(6, call.phase, call.exec, now, true, held, nothing)
 elseif call.state == 'expired' then
   local back = {tokens = -call.tokens, nano_usd = -call.nano_usd, calls = -1}
-  _, _, waits = post_everywhere(7, call.phase, call.exec, now, false, nothing, back)
+  _, _, waits = post_everywhere(6, call.phase, call.exec, now, false, nothing, back)
 elseif call.state ~= 'unknown' then
   return {'duplicate'}
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'released', ARGV[3])
 if waits then
   redis.call('XADD', KEYS[STREAM], '*',
-    'e', call_words('released', ARGV[1], now, next_number(now), call, call.phase, call.exec,
-      nothing, call, waits),
+    'e', call_words('released', ARGV[1], now, int(NUMBER), call, call.phase, call.exec,
+      {tokens = '0', nano_usd = '0'}, call.words, waits),
     'a', ARGV[4], 'o', ARGV[5])
 end
 return {'released'}

@@ -1,7 +1,7 @@
 -- reserve v1: create the task if it is new, compare every budget, hold the amount or say why not.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
---       8.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
+--       7.. ancestors, nearest first
 -- ARGV  1 call id          2 now_ms, '' for the server's clock (tests give it)
 --       3 lease_ms         4 facts of the task that the plan was made with
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
@@ -107,19 +107,19 @@ local function add_phase(key, phase)
   return scope
 end
 
-local task = read_task(KEYS[7])
+local task = read_task(KEYS[6])
 if not task.facts then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  create_task(KEYS[7], KEYS[4], now, ARGV[4], ARGV[5])
-  task = read_task(KEYS[7])
+  create_task(KEYS[6], KEYS[4], now, ARGV[4], ARGV[5])
+  task = read_task(KEYS[6])
 end
 if task.facts ~= ARGV[4] then
   return {'facts', task.facts}
 end
 add_task(task)
-for i = 8, #KEYS do
+for i = 7, #KEYS do
   add_task(read_task(KEYS[i]))
 end
 for place, scope in ipairs(scopes) do
@@ -134,7 +134,7 @@ local line = 'C'
 if phase ~= '' and ORDER[phase] < num(ARGV[7]) then
   line = 'R'
 end
-local phase_scope = phase ~= '' and add_phase(KEYS[7], phase) or nil
+local phase_scope = phase ~= '' and add_phase(KEYS[6], phase) or nil
 
 -- Compare --------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ local function reply(held_tokens, held_nano, held_output)
 end
 
 if verdict == 'refused' or verdict == 'short' then
-  redis.call('HINCRBY', KEYS[7], 'refused', 1)
+  redis.call('HINCRBY', KEYS[6], 'refused', 1)
   local scope = stopped.scope
   local is_line = stopped.code == 'runaway_task' or stopped.code == 'task_budget_exceeded'
   if verdict == 'refused' and is_line and not scope.trip and not scope.is_phase then
@@ -312,9 +312,9 @@ local function stop_words()
 end
 
 local function tell_of_refusal()
-  local nothing = {tokens = 0, nano_usd = 0}
+  local nothing = {tokens = '0', nano_usd = '0'}
   redis.call('XADD', KEYS[STREAM], '*',
-    'e', call_words('refused', call_id, now, '0', {number = next_number(now)}, phase,
+    'e', call_words('refused', call_id, now, '0', {number = int(NUMBER)}, phase,
       int(execution), nothing, nothing, '0'),
     'a', ARGV[19], 's', stop_words(),
     'b', table.concat({standing_words(task, 1), standing_words(task, 2), standing_words(task, 3),
@@ -344,20 +344,20 @@ if phase_scope then
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
   if execution == 0 or (another_is_active and idle) then
     execution = execution + 1
-    redis.call('HSET', KEYS[7], phase .. '.exec', int(execution),
+    redis.call('HSET', KEYS[6], phase .. '.exec', int(execution),
       'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
-    tell_of_execution(KEYS[7], now, phase, int(execution))
+    tell_of_execution(KEYS[6], now, phase, int(execution))
   end
   if task.phase ~= phase then
-    redis.call('HSET', KEYS[7], 'phase', phase)
+    redis.call('HSET', KEYS[6], 'phase', phase)
   end
 end
 for _, scope in ipairs(scopes) do
   hold(scope)
 end
-redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[7], 'phase', phase,
+redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[6], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
-  'number', next_number(now), 'model', ARGV[18],
-  'parents', table.concat(KEYS, ' ', 8))
+  'number', int(NUMBER), 'model', ARGV[18],
+  'parents', table.concat(KEYS, ' ', 7))
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
 return reply(held_tokens, held_nano, output)

@@ -1,7 +1,7 @@
 -- settle v1: replace a call's hold by what it really used, once.
 --
--- KEYS  1 clock  2 call  3 leases  4 task index  5 sequence  6 ledger stream  7 task
---       8.. ancestors, nearest first
+-- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
+--       7.. ancestors, nearest first
 -- ARGV  1 call id   2 now_ms or ''   3 tombstone_ms   4 facts
 --       5 snapshot to create the task with if its reserve never arrived; '' = do not create
 --       6 phase of the plan, used if the call is unknown
@@ -24,7 +24,7 @@ if call.state == 'settled' or call.state == 'released' then
 end
 
 local function read_task()
-  return redis.call('HMGET', KEYS[7], 'facts', 'tokens.L', 'tokens.G')
+  return redis.call('HMGET', KEYS[6], 'facts', 'tokens.L', 'tokens.G')
 end
 
 local task = read_task()
@@ -32,7 +32,7 @@ if not task[1] then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  create_task(KEYS[7], KEYS[4], now, ARGV[4], ARGV[5])
+  create_task(KEYS[6], KEYS[4], now, ARGV[4], ARGV[5])
   task = read_task()
 end
 
@@ -45,30 +45,30 @@ if call.state == 'held' then
 elseif call.state == 'expired' then
   used = {tokens = tokens - call.tokens, nano_usd = nano_usd - call.nano_usd, calls = calls - 1}
 elseif ARGV[6] ~= '' then
-  phase, execution = ARGV[6], redis.call('HGET', KEYS[7], ARGV[6] .. '.exec')
+  phase, execution = ARGV[6], redis.call('HGET', KEYS[6], ARGV[6] .. '.exec')
   if not execution then
     execution = '1'
-    redis.call('HSET', KEYS[7], phase .. '.exec', execution)
-    tell_of_execution(KEYS[7], now, phase, execution)
+    redis.call('HSET', KEYS[6], phase .. '.exec', execution)
+    tell_of_execution(KEYS[6], now, phase, execution)
   end
 end
 
-local before, after, waits = post_everywhere(7, phase, execution, now, call.state == 'held', held, used)
+local before, after, waits = post_everywhere(6, phase, execution, now, call.state == 'held', held, used)
 for i, name in ipairs({'input', 'cached_read', 'cache_write', 'output', 'reasoning'}) do
   if ARGV[9 + i] ~= '0' then
-    redis.call('HINCRBY', KEYS[7], 'raw.' .. name, int(amount(ARGV[9 + i])))
+    redis.call('HINCRBY', KEYS[6], 'raw.' .. name, int(amount(ARGV[9 + i])))
   end
 end
 for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
   if flag == '1' then
-    redis.call('HINCRBY', KEYS[7], name .. '.calls', 1)
-    redis.call('HINCRBY', KEYS[7], name .. '.tokens', int(tokens))
+    redis.call('HINCRBY', KEYS[6], name .. '.calls', 1)
+    redis.call('HINCRBY', KEYS[6], name .. '.tokens', int(tokens))
   end
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'settled', ARGV[3])
-local charged = {tokens = tokens, nano_usd = nano_usd}
+local charged = {tokens = int(tokens), nano_usd = int(nano_usd)}
 redis.call('XADD', KEYS[STREAM], '*',
-  'e', call_words('settled', ARGV[1], now, next_number(now), call, phase, execution, charged, call,
-    waits),
+  'e', call_words('settled', ARGV[1], now, int(NUMBER), call, phase, execution, charged,
+    call.words, waits),
   'a', ARGV[17], 'o', ARGV[18])
 return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}

@@ -25,19 +25,22 @@ local function amount(value)
   return math.max(0, math.min(num(value), MOST))
 end
 
+-- The number of this act: microseconds of the clock, more by one than the last act's at least. So
+-- numbers are in the order of what they number, and go on rising after a loss of the store's data.
+local NUMBER
+
 -- Milliseconds by the server's clock, never running back. `given` replaces the clock in tests.
 local function clock(key, given)
   local now = tonumber(given)
-  if not now then
+  if now then
+    now = now * 1000
+  else
     local time = redis.call('TIME')
-    now = time[1] * 1000 + math.floor(time[2] / 1000)
+    now = time[1] * 1000000 + time[2]
   end
-  local last = num(redis.call('GET', key))
-  if now <= last then
-    return last
-  end
-  redis.call('SET', key, int(now))
-  return now
+  NUMBER = math.max(now, num(redis.call('GET', key)) + 1)
+  redis.call('SET', key, int(NUMBER))
+  return math.floor(NUMBER / 1000)
 end
 
 -- The ledger's stream. What happened is told in the script that made it happen, one entry each:
@@ -54,19 +57,8 @@ end
 --
 -- Entries are read by gateway/ledger/entries.py, and trimmed once SQL has them.
 
--- Where both keys are among KEYS: the sequence, and the stream, whose name ends in 'ledger'.
-local SEQUENCE, STREAM = 5, 6
-
--- The next of the tenant's sequence numbers, in the order of what they number. After a loss of data
--- they go on from the clock, microseconds, so that none ever comes twice.
-local function next_number(now)
-  local number = redis.call('INCR', KEYS[SEQUENCE])
-  if number == 1 then
-    number = now * 1000
-    redis.call('SET', KEYS[SEQUENCE], int(number))
-  end
-  return int(number)
-end
+-- Where the stream's key is among KEYS; it ends in 'ledger'.
+local STREAM = 5
 
 local function behind_prefix(key)
   return string.sub(key, #KEYS[STREAM] - 5)
@@ -84,11 +76,11 @@ local function tell_of_execution(key, now, phase, execution)
     (is[1] or '-') .. ' ' .. (is[2] or '-') .. ' ' .. (is[3] or '-'), '')
 end
 
--- The words of an entry about a call. `charged` and `held` have tokens and nano_usd.
+-- The words of an entry about a call. `charged` and `held` have tokens and nano_usd as text.
 local function call_words(kind, call_id, now, number, call, phase, execution, charged, held, waits)
-  return table.concat({kind, int(now), behind_prefix(KEYS[7]), call_id, number, call.number,
-    phase == '' and '-' or phase, execution, int(charged.tokens), int(charged.nano_usd),
-    int(held.tokens), int(held.nano_usd), waits}, ' ')
+  return table.concat({kind, int(now), behind_prefix(KEYS[6]), call_id, number, call.number,
+    phase == '' and '-' or phase, execution, charged.tokens, charged.nano_usd, held.tokens,
+    held.nano_usd, waits}, ' ')
 end
 
 -- Create a task from its snapshot, a JSON array of field, value, ...; index it unless it is the
@@ -206,6 +198,7 @@ local function read_call(key)
   return {
     state = is[1] or 'unknown', phase = is[2] or '', exec = is[3] or '0',
     tokens = num(is[4]), nano_usd = num(is[5]), number = is[6] or '0', model = is[7] or '',
+    words = {tokens = is[4] or '0', nano_usd = is[5] or '0'},
   }
 end
 
