@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from gateway.control import Ready, Start, Telemetry, TlsFiles, UseRules, UsesRules, frame, receive
+from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import DataPlane, Rules
-from gateway.core.errors import StoreError, TollgateError
+from gateway.core.errors import StoreError
 from gateway.lifecycle import Doors, Lifecycle
 from gateway.ports import Downstream, NewCallId, Request
 from gateway.server.data_server import DataServer
-from gateway.server.http1 import ClientConnection
 from gateway.server.refusals import Refusals
+from gateway.server.tls import server_tls
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.guard import GuardedStore
@@ -47,11 +47,6 @@ if TYPE_CHECKING:
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
 _SETTLE_WAIT_S = 5.0
-_BACKLOG = 1_024
-_HANDSHAKE_S = 10.0
-_LINGER_S = 1.0  # for a request that was on its way when the drain began
-_LOOK_S = 0.02
-_LAST_TURNS = 3
 _GC_THRESHOLD = 20_000  # a call leaves few cycles behind; the default of 700 looks every few calls
 
 
@@ -92,94 +87,6 @@ def build_admin(parts: "AdminParts") -> "web.Application":
     from gateway.admin.api import build_admin as build
 
     return build(parts)
-
-
-def server_tls(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context for clients over TLS. Raises TollgateError, naming the file."""
-    for key, file in (("cert", files.cert), ("key", files.key)):
-        try:
-            Path(file).read_bytes()
-        except OSError as error:
-            raise TollgateError(
-                f"server.tls_{key}_file: {file} cannot be read ({error.strerror}). Remedy: name a "
-                "PEM file that the gateway's user may read."
-            ) from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        # Without a password here, an encrypted key would be asked for at the terminal.
-        context.load_cert_chain(files.cert, files.key, password=lambda: "")
-    except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise TollgateError(
-            f"server.tls_cert_file {files.cert} and server.tls_key_file {files.key} cannot be used "
-            f"({why}). Remedy: the first holds the certificate and its chain, the second its key, "
-            "without a password; both as PEM."
-        ) from None
-    return context
-
-
-class Front(DataServer):
-    """The data plane's listener with TLS, and with an end that no client races with.
-
-    A client may send a request in the moment in which its idle connection is closed; it could not
-    know whether that was carried. So a connection is closed only behind an answer that said
-    `connection: close`, or when it has been idle for a while since the drain began.
-    """
-
-    tls: ssl.SSLContext | None = None
-    drain_s = 0.0
-
-    async def start(self, listener: socket.socket) -> None:
-        """Accept clients from `listener`."""
-        if self.tls is None:
-            await super().start(listener)
-            return
-        # Everything but the server itself is started there, on a duplicate that takes nobody.
-        await super().start(listener.dup())
-        if self._server is not None:
-            self._server.close()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._connection,
-            sock=listener,
-            backlog=_BACKLOG,
-            ssl=self.tls,
-            ssl_handshake_timeout=_HANDSHAKE_S,
-        )
-
-    async def drain(self) -> None:
-        """Accept no more, let open calls finish within `drain_s`, then cut the rest."""
-        for _ in range(_LAST_TURNS):
-            await asyncio.sleep(0)  # those who wait in the queue would be reset with it
-        if self._server is not None:
-            self._server.close()
-        clock, idle_since = asyncio.get_running_loop().time, dict[ClientConnection, float]()
-        deadline = clock() + self.drain_s
-        while self.open_connections and (now := clock()) < deadline:
-            for connection in self._clients():
-                if not _ends_with_its_next_answer(connection):
-                    idle_since.pop(connection, None)
-                elif now - idle_since.setdefault(connection, now) > _LINGER_S:
-                    connection.close()
-            await asyncio.sleep(_LOOK_S)
-        for connection in self._clients():
-            connection.abort()
-        await super().drain()
-
-    def _clients(self) -> list[ClientConnection]:
-        return [guest for guest in self._shared.guests if isinstance(guest, ClientConnection)]
-
-
-def _ends_with_its_next_answer(connection: ClientConnection) -> bool:
-    """Make the next answer that begins the connection's last; return whether it is idle."""
-    answer = connection._current
-    if answer is None:
-        connection._closing = True
-        return not (connection._in_head or connection._in_body)
-    if not answer.started:
-        answer._keep_alive = False
-    return False
 
 
 class Worker:
@@ -223,9 +130,9 @@ class Worker:
                 new_call_id=call_ids,
             ),
         )
-        self._server = Front(plane, self._carry, refusals, self._recorder, time.monotonic, call_ids)
-        self._server.tls = tls
-        self._server.drain_s = plane.drain_ms / 1000
+        self._server = DataServer(
+            plane, self._carry, refusals, self._recorder, time.monotonic, call_ids, tls
+        )
 
     def _carry(self, request: Request, downstream: Downstream) -> None:
         self._calls.spawn(self._lifecycle.carry(request, downstream))

@@ -24,13 +24,14 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
-from gateway.app import TaskGroup, build_admin, event_log, server_tls
+from gateway.app import TaskGroup, build_admin, event_log
 from gateway.banner import AdminToken, banner
 from gateway.control import LedgerPlan, Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
+from gateway.server.tls import server_tls
 from gateway.settings import Settings, data_plane, ledger_url
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection

@@ -46,6 +46,11 @@ class ClientAnswer:
         """Return whether the client is still there."""
         return self._connection is not None
 
+    def close_behind(self) -> None:
+        """End the connection with this answer, unless its head has said otherwise already."""
+        if not self.started:
+            self._keep_alive = False
+
     def attach(self, flow: Flow) -> None:
         """Tell `flow` how the client is doing; at once, if it has left already."""
         self.flow = flow

@@ -2,21 +2,27 @@
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
 
 from gateway.core.configuration import DataPlane
 from gateway.core.identity import ErrorShape
 from gateway.ports import Answer, Clock, NewCallId, Recorder
 from gateway.server.http1 import Carry, ClientConnection
-from gateway.server.limits import Shared
+from gateway.server.limits import Guest, Shared
 from gateway.server.refusals import Refusals
 
 _SWEEP_S = 1.0
 _WATCH_S = 0.1
+_BACKLOG = 1_024
+_HANDSHAKE_S = 10.0
+_LINGER_S = 1.0  # for a request that was on its way when the drain began
+_LOOK_S = 0.02
+_LAST_TURNS = 3
 
 
 class DataServer:
-    """Serves one inherited listening socket."""
+    """Serves one inherited listening socket, over TLS if there is a context for it."""
 
     def __init__(
         self,
@@ -26,7 +32,9 @@ class DataServer:
         recorder: Recorder,
         clock: Clock,
         new_call_id: NewCallId,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._carry = carry
         self._refusals = refusals
         self._recorder = recorder
@@ -65,7 +73,13 @@ class DataServer:
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from `listener`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=listener, backlog=1024)
+        self._server = await loop.create_server(
+            self._connection,
+            sock=listener,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+        )
         self._sweep = loop.call_later(_SWEEP_S, self._sweep_out)
         self._watch.start()
 
@@ -83,19 +97,36 @@ class DataServer:
             shared.connections_refused = 0
 
     async def drain(self) -> None:
-        """Accept no more, let open calls finish within `drain_ms`, then cut the rest."""
+        """Accept no more, let open calls finish within `drain_ms`, then cut the rest.
+
+        A client may send a request in the moment in which its idle connection is closed; it could
+        not know whether that was carried. So a connection is closed only behind an answer that said
+        `connection: close`, or when it has been idle for a while since the drain began.
+        """
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)  # those who wait in the queue would be reset with it
         if self._server is not None:
             self._server.close()
-        for guest in list(self._shared.guests):
-            guest.close_when_answered()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_s):
-                await self._shared.none_left.wait()
+        clock, idle_since = asyncio.get_running_loop().time, dict[Guest, float]()
+        deadline = clock() + self._drain_s
+        while self.open_connections and (now := clock()) < deadline:
+            self._end_idle(idle_since, now)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._shared.none_left.wait()
         for guest in list(self._shared.guests):
             guest.abort()
         self._watch.stop()
         if self._sweep is not None:
             self._sweep.cancel()
+
+    def _end_idle(self, idle_since: dict[Guest, float], now: float) -> None:
+        """Let every client know that its next answer is the last; close what stays idle."""
+        for guest in list(self._shared.guests):
+            if not guest.end_with_next_answer():
+                idle_since.pop(guest, None)
+            elif now - idle_since.setdefault(guest, now) > _LINGER_S:
+                guest.close()
 
 
 class LoopWatch:

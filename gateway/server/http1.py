@@ -364,11 +364,13 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def close_when_answered(self) -> None:
-        """Take no further request: close now, or after the open answer."""
-        self._closing = True
-        if self._current is None and not self._lingers:
-            self.close()
+    def end_with_next_answer(self) -> bool:
+        """Make the next answer that begins the last one; return whether the client is idle."""
+        if self._current is None:
+            self._closing = True
+            return not (self._in_head or self._in_body)
+        self._current.close_behind()
+        return False
 
     def abort(self) -> None:
         """Close at once; what was relayed so far still goes out if the client takes it."""

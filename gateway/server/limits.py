@@ -135,8 +135,11 @@ class Guest(Protocol):
     def check_deadlines(self, now: float) -> None:
         """End what takes too long."""
 
-    def close_when_answered(self) -> None:
-        """Take no further request: close now, or after the open answer."""
+    def end_with_next_answer(self) -> bool:
+        """Make the next answer that begins the last one; return whether the client is idle."""
+
+    def close(self) -> None:
+        """Close after what is written has gone out."""
 
     def abort(self) -> None:
         """Close at once."""

@@ -10,9 +10,7 @@ import openai
 import pytest
 import trustme
 
-from gateway.app import server_tls
 from gateway.control import TlsFiles
-from gateway.core.errors import TollgateError
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.running_gateway import Gateway, until
 
@@ -80,34 +78,6 @@ async def test_the_sdk_over_tls(
         async with httpx.AsyncClient(trust_env=False) as plain:
             with pytest.raises(httpx.HTTPError):
                 await plain.get(gateway.url.replace("https", "http"))
-
-
-async def test_tls_1_1_is_not_spoken(files: TlsFiles) -> None:
-    assert server_tls(files).minimum_version == ssl.TLSVersion.TLSv1_2
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        ("no certificate", "cert.pem cannot be read (No such file or directory). Remedy: "),
-        ("another key", "KEY_VALUES_MISMATCH"),
-        ("no pem", "cannot be used"),
-    ],
-)
-async def test_files_that_are_of_no_use(
-    fault: str, told: str, files: TlsFiles, ca: trustme.CA
-) -> None:
-    if fault == "no certificate":
-        Path(files.cert).unlink()
-    elif fault == "another key":
-        ca.issue_cert("127.0.0.1").private_key_pem.write_to_path(files.key)
-    else:
-        Path(files.cert).write_text("hello")
-    with pytest.raises(TollgateError) as caught:
-        server_tls(files)
-    assert told in str(caught.value)
-    assert files.cert in str(caught.value)
-    assert "Remedy: " in str(caught.value)
 
 
 async def test_one_file_without_the_other_is_a_fault(files: TlsFiles, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.server import data_server
-from tests.server.client import open_call, serving
+from tests.server.client import echo, open_call, serving
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -83,6 +83,24 @@ async def test_a_request_that_comes_while_draining_is_the_last() -> None:
         await draining
         assert (await client.reply()).status == 200
         assert await client.rest() == b""
+
+
+async def test_an_answer_that_began_before_the_drain_promised_to_keep_alive() -> None:
+    """So requests are answered until one of the answers could say that it is the last."""
+    async with serving(drain_ms=30_000) as server, server.client() as client:
+        server.calls.act = open_call
+        client.send(GET)
+        answer = await server.calls.number(1)
+        answer.start(200, [], "", 0)
+        draining = asyncio.ensure_future(server.server.drain())
+        await asyncio.sleep(0.05)
+        answer.finish()
+        assert "connection" not in (await client.reply()).headers
+        server.calls.act = echo
+        while "connection" not in (await client.ask(GET)).headers:
+            await asyncio.sleep(0.01)
+        assert await client.rest() == b""
+        await draining
 
 
 async def test_draining_has_an_end() -> None:
