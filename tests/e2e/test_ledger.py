@@ -165,12 +165,17 @@ async def check_against_the_provider(
     assert {row["state"] for row in others} <= {"expired", "settled", "released"}
     assert len({row["call_id"] for row in rows}) == len(rows)
     assert all(row["output_tokens"] == 5 for row in rows if row["usage_source"] == "provider")
+    print(
+        f"\n{len(served)} served, {len(rows)} rows: {len(settled)} by the provider's counts, "
+        f"{len(others)} charged what they held; {len(traffic.unsure)} cut calls"
+    )
 
 
 async def until_nothing_is_open(store_keys: Callable[[], int]) -> None:
     await until(lambda: store_keys() == 0, "the end of all leases")
 
 
+@pytest.mark.soak
 async def test_two_gateways_one_postgresql(
     start_gateway: StartGateway,
     provider: FakeProvider,
@@ -210,6 +215,7 @@ async def test_two_gateways_one_postgresql(
         valkey.kill()
 
 
+@pytest.mark.soak
 async def test_one_gateway_on_sqlite(
     start_gateway: StartGateway, provider: FakeProvider, tmp_path: Path, sizes: Sizes
 ) -> None:
@@ -233,6 +239,7 @@ async def test_one_gateway_on_sqlite(
     await gateway.stop()
 
 
+@pytest.mark.soak
 async def test_flushall_under_traffic(
     start_gateway: StartGateway, provider: FakeProvider, tmp_path: Path, sizes: Sizes
 ) -> None:
@@ -259,6 +266,7 @@ async def test_flushall_under_traffic(
     served = {entry.prompt_tokens for entry in provider.journal}
     assert set(seen) <= served
     assert len(served - set(seen)) < len(served) / 4
+    print(f"\n{len(served)} served, {len(rows)} rows")
     assert await gateway.metric("tollgate_ledger_writing") == 1
     await gateway.stop()
 

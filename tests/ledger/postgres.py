@@ -58,7 +58,11 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, or start it again; returns when it serves."""
         ends_with_us = {"preexec_fn": dies_with_parent()}
-        options = ("unix_socket_directories=", "shared_buffers=32MB", "max_connections=50")
+        # Its processes are killed in tests, the machine never is: nothing needs to reach the disk.
+        options = (
+            *("unix_socket_directories=", "shared_buffers=32MB", "max_connections=50"),
+            *("fsync=off", "max_wal_size=4GB"),
+        )
         with (self._folder.parent / f"{self._folder.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -1,0 +1,97 @@
+"""`tollgate ledger`: what it says when something is not as it must be. The rest is in e2e."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.core.errors import InvalidConfigError
+from gateway.ledger.database import migrate, open_engine
+from gateway.ledger_cli import ledger
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOLLGATE_STATE_DIR", str(tmp_path / "state"))
+    yield
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(ledger, arguments)
+
+
+def make_ledger(tmp_path: Path, revision: str = "head") -> None:
+    with open_engine(f"sqlite:///{tmp_path / 'state' / 'ledger.db'}").connect() as connection:
+        migrate(connection, revision)
+
+
+def test_no_ledger_yet() -> None:
+    """It is not made by looking for it."""
+    result = run("export", "calls.jsonl")
+    assert result.exit_code == 1
+    assert "there is no ledger at" in result.output
+    assert "Remedy: start the gateway once" in result.output
+    assert not Path("state/ledger.db").exists()
+
+
+def test_a_ledger_of_another_version(tmp_path: Path) -> None:
+    """Both versions are named."""
+    make_ledger(tmp_path, "0001")
+    result = run("export", "calls.jsonl")
+    assert result.exit_code == 1
+    assert "schema is 0001, this program needs 0002" in result.output
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    """It says which one, and what to do."""
+    make_ledger(tmp_path)
+    for command in ("verify", "rebuild"):
+        result = run(command)
+        assert result.exit_code == 1
+        assert "the embedded store, which its gateway runs" in result.output
+        assert "Remedy: start the gateway" in result.output
+
+
+def test_a_database_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, without the password."""
+    monkeypatch.setenv("TOLLGATE_LEDGER__URL", "postgresql://u:hunter2@127.0.0.1:1/x")
+    result = run("export", "calls.jsonl")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: connection")
+    assert "hunter2" not in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "mysql://h/d", "sqlite:///:memory:", "postgresql:"])
+def test_a_url_that_is_none(url: str) -> None:
+    """The field is named, the URL is not repeated."""
+    with pytest.raises(InvalidConfigError) as error:
+        open_engine(url)
+    assert str(error.value).startswith("ledger.url: ")
+    assert "Remedy" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("verify", "--task", "a b"), "cannot be a task's id"),
+        (("export", "--since", "soon", "f"), "is no ISO 8601 time"),
+        (("export", "--table", "secrets", "f"), "is not one of"),
+        (("export", "--format", "xls", "f"), "is not one of"),
+        (("export",), "Missing argument"),
+    ],
+)
+def test_a_wrong_command_line(arguments: tuple[str, ...], said: str) -> None:
+    """Exit code 2, by click's custom."""
+    result = run(*arguments)
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+
+
+def test_an_export_of_a_span_of_time(tmp_path: Path) -> None:
+    """Times are UTC unless they say otherwise; an empty table is a file as well."""
+    make_ledger(tmp_path)
+    result = run("export", "--since", "2026-11-23", "--until", "2026-11-24T01:00+02:00", "f")
+    assert (result.exit_code, result.output) == (0, "ok: 0 rows of calls in f\n")
+    assert Path("f").read_text() == ""

@@ -1,0 +1,84 @@
+"""The ledger's writer as the supervisor starts it: it reports, it ends when told, it is replaced."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from gateway.control import LedgerPlan
+from gateway.telemetry.counters import Counters
+from gateway.writer_process import LedgerProcess
+from tests.store.agent import Agent
+from tests.store.valkey_server import is_alive
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def plan(valkey: str, tenant: str, tmp_path: Path) -> LedgerPlan:
+    return LedgerPlan(
+        store_url=valkey,
+        ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}",
+        tenants=(tenant,),
+        refusal_status=400,
+        rebuilds=True,
+        retention_days=36_500,
+        size_alert_bytes=1 << 30,
+        tombstone_ms=3_600_000,
+        log_format="json",
+        log_level="info",
+    )
+
+
+@pytest_asyncio.fixture
+async def running(plan: LedgerPlan) -> AsyncIterator[tuple[LedgerProcess, Counters]]:
+    counters = Counters()
+    process = LedgerProcess(plan, counters)
+    task = asyncio.ensure_future(process.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while not process.writing:
+            await asyncio.sleep(0.01)
+    yield process, counters
+    await process.stop(PATIENCE_S)
+    await task
+
+
+async def test_it_reports_and_writes_to_the_end(
+    running: tuple[LedgerProcess, Counters], agent_of: Agent
+) -> None:
+    """What came in before it is told to stop is written; the exit code is 0."""
+    process, counters = running
+    assert process.size_bytes > 0
+    await agent_of.call("PLAN")
+    await process.stop(PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        while process.exit_code is None:
+            await asyncio.sleep(0.01)
+    assert process.exit_code == 0
+    assert not process.writing
+    rows = dict(counters.of("tollgate_ledger_rows_total"))
+    assert rows["calls",] == 1
+
+
+async def test_a_writer_that_dies(running: tuple[LedgerProcess, Counters]) -> None:
+    """`run` returns, so that whoever called it starts another."""
+    process, _ = running
+    assert process._process is not None
+    pid = process._process.pid
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE_S):
+        while process.exit_code is None:
+            await asyncio.sleep(0.01)
+    assert process.exit_code == -signal.SIGKILL
+    assert not is_alive(pid)
+
+
+@pytest.fixture
+def agent_of(store, tenant: str) -> Agent:  # type: ignore[no-untyped-def]
+    made = Agent(store, tenant)
+    made.at(1_000_000)
+    return made
