@@ -178,7 +178,7 @@ async def settled_call(gateway: Gateway, task: str, calls: int = 1) -> None:
 async def test_only_the_supervisor(start_gateway: StartGateway, tmp_path: Path, task: str) -> None:
     """Its children end by themselves: workers drain first, and the store never is an orphan."""
     state_dir = tmp_path / "state"
-    gateway = await start_gateway(state_dir=state_dir, **QUICK)
+    gateway = await start_gateway(state_dir=state_dir, TOLLGATE_LEDGER__WRITER="true", **QUICK)
     async with mid_stream(gateway, task):
         held, *_ = gateway.held(task)
         children = await gateway.kill()

@@ -38,6 +38,7 @@ QUICK = {
     "TOLLGATE_LIMITS__DRAIN_MS": "1000",
     "TOLLGATE_LOG__CALLS": "false",
     "TOLLGATE_BUDGETS__FILE": "config/presets/coding_agent.yaml",
+    "TOLLGATE_LEDGER__WRITER": "true",
 }
 CALLERS = 12  # of each gateway
 TASKS_IN_USE = 20
