@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.core.errors import LedgerError, StoreError
 from gateway.ledger.database import (
@@ -43,8 +43,9 @@ _OWNER_MS = 15_000
 _CLEAN_S = 3_600.0
 _DAY_MS = 86_400_000
 _LAST_DRAIN_S = 5.0
-# Not the entries' fault: the database is away, full or locked.
-_AWAY = ("OperationalError", "InterfaceError", "InternalError")
+# A figure out of range, a text that cannot be stored. All else is the database's own trouble: it is
+# away, full, locked, not ours to write; then entries wait.
+_ENTRY_AT_FAULT = (DataError, IntegrityError, OverflowError, ValueError)
 
 Event = Callable[..., None]
 
@@ -228,7 +229,7 @@ class LedgerWriter:
         self, reader: EntryReader, entries: Sequence[Entry], error: Exception
     ) -> Rows:
         with ledger_errors():
-            if type(error).__name__ in _AWAY:
+            if not isinstance(error, _ENTRY_AT_FAULT):
                 raise error
             self._connection.rollback()
         if len(entries) > 1:

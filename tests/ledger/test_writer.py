@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from sqlalchemy import text
 
 from gateway.core.budget import Amounts
 from gateway.core.call_facts import CallAbout, CallOutcome, CrossedLine, Standing
@@ -373,3 +374,23 @@ async def test_estimates_are_marked(agent: Agent, desk: Desk) -> None:
     await desk.written()
     assert desk.call(plan.call_id)["usage_source"] == "estimated"
     assert (await desk.verify()).differences == ()
+
+
+async def test_what_is_wrong_with_the_database_is_not_the_entries_fault(
+    agent: Agent, desk: Desk
+) -> None:
+    """A table that is gone, or may not be written: nothing is set aside, all is written later."""
+    async with desk.writing() as writer:
+        await _until(lambda: writer.state.writing)
+        _execute(desk, "ALTER TABLE calls RENAME TO hidden")
+        await agent.call("PLAN")
+        await _until(lambda: desk.said("ledger_database_failed"))
+        _execute(desk, "ALTER TABLE hidden RENAME TO calls")
+        await desk.until_written()
+    assert len(desk.rows()) == 1
+    assert desk.rows(REJECTED, "entry_id") == []
+
+
+def _execute(desk: Desk, statement: str) -> None:
+    with desk.engine.begin() as connection:
+        connection.execute(text(statement))
