@@ -45,24 +45,28 @@ def main() -> None:
         sys.exit(_EXIT_INVALID)
 
 
-class _Commands(click.Group):
-    """The commands; those of the ledger are imported when they are asked for: SQL takes a while."""
+class _LedgerCommands(click.Group):
+    """The ledger's commands, imported when one of them is asked for: SQL takes a while."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "ledger"])
+        return self._imported().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "ledger":
-            return super().get_command(ctx, cmd_name)
+        return self._imported().get_command(ctx, cmd_name)
+
+    def _imported(self) -> click.Group:
         from gateway.ledger_cli import ledger
 
         return ledger
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tollgate")
 def tollgate() -> None:
     """Meter every model call of an agent's task, and stop the task at its budget."""
+
+
+tollgate.add_command(_LedgerCommands("ledger", help="Verify, rebuild or export the ledger."))
 
 
 @tollgate.command()

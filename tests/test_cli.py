@@ -54,7 +54,7 @@ def test_the_version_is_the_package_s(run: Run) -> None:
 
 def test_help_names_the_commands(run: Run) -> None:
     output = run("--help").output
-    assert all(f"\n  {name} " in output for name in ("serve", "check", "explain"))
+    assert all(f"\n  {name} " in output for name in ("serve", "check", "explain", "ledger"))
 
 
 def test_help_imports_nothing_heavy() -> None:

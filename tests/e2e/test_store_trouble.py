@@ -23,7 +23,7 @@ kind: stop_loss
 name: trouble
 mode: enforce
 store_failure: {kind}
-allowance_tokens: 8000
+allowance_tokens: 2000
 """
 CALLERS = 6
 LONGEST_ANSWER_S = 5.0  # of a busy test machine; the store's own bound is 50 ms a call
