@@ -31,6 +31,7 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
+from gateway.server.listener import begin_no_more
 from gateway.server.tls import server_tls
 from gateway.settings import Settings, data_plane, ledger_url
 from gateway.store.address import parse_store_url
@@ -400,6 +401,8 @@ class Supervisor:
         """
         self._stopping.set()
         if self._listeners:
+            with suppress(OSError):  # then who connects in this very moment may be reset
+                begin_no_more(self._listeners[0])
             self._listeners[0].close()
         wait_s = self._settings.limits.drain_ms / 1000 + _KILL_AFTER_S
         await asyncio.gather(*(worker.stop(wait_s) for worker in self._workers))

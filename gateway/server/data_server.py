@@ -10,6 +10,7 @@ from gateway.core.identity import ErrorShape
 from gateway.ports import Answer, Clock, NewCallId, Recorder
 from gateway.server.http1 import Carry, ClientConnection
 from gateway.server.limits import Guest, Shared
+from gateway.server.listener import take_queued
 from gateway.server.refusals import Refusals
 
 _SWEEP_S = 1.0
@@ -18,7 +19,6 @@ _BACKLOG = 1_024
 _HANDSHAKE_S = 10.0
 _LINGER_S = 1.0  # for a request that was on its way when the drain began
 _LOOK_S = 0.02
-_LAST_TURNS = 3
 
 
 class DataServer:
@@ -44,6 +44,7 @@ class DataServer:
         self._shared = Shared(plane)
         self._watch = LoopWatch(self._shared, plane.max_loop_lag_ms / 1000, clock, recorder)
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -73,6 +74,7 @@ class DataServer:
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from `listener`."""
         loop = asyncio.get_running_loop()
+        self._listener = listener
         self._server = await loop.create_server(
             self._connection,
             sock=listener,
@@ -103,12 +105,9 @@ class DataServer:
         not know whether that was carried. So a connection is closed only behind an answer that said
         `connection: close`, or when it has been idle for a while since the drain began.
         """
-        for _ in range(_LAST_TURNS):
-            await asyncio.sleep(0)  # those who wait in the queue would be reset with it
-        if self._server is not None:
-            self._server.close()
         clock, idle_since = asyncio.get_running_loop().time, dict[Guest, float]()
         deadline = clock() + self._drain_s
+        await self._stop_listening()
         while self.open_connections and (now := clock()) < deadline:
             self._end_idle(idle_since, now)
             with suppress(TimeoutError):
@@ -119,6 +118,27 @@ class DataServer:
         self._watch.stop()
         if self._sweep is not None:
             self._sweep.cancel()
+
+    async def _stop_listening(self) -> None:
+        """Listen no longer; who waits in the queue is let in, for the close would reset them."""
+        server, listener = self._server, self._listener
+        if server is None or listener is None:
+            return
+        self._server = self._listener = None
+        queued = take_queued(listener)
+        server.close()
+        await asyncio.gather(*map(self._let_in, queued))
+
+    async def _let_in(self, client: socket.socket) -> None:
+        connection = self._connection()
+        connection.end_with_next_answer()
+        with suppress(OSError):  # gone, or no TLS
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=_LINGER_S if self._tls else None,
+            )
 
     def _end_idle(self, idle_since: dict[Guest, float], now: float) -> None:
         """Let every client know that its next answer is the last; close what stays idle."""

@@ -38,8 +38,6 @@ async def is_refused(gateway: Gateway) -> bool:
         _, writer = await asyncio.open_connection(host, int(port))
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # it came in the moment of the close
-        return False
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

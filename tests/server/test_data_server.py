@@ -1,6 +1,7 @@
 """The listener: how long clients may take, and how it ends."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -68,6 +69,22 @@ async def test_draining_lets_open_calls_finish() -> None:
         assert (reply.body, reply.complete) == (b"ok", True)
         assert await busy.rest() == b""
         await draining
+
+
+async def test_those_who_wait_to_be_accepted_are_served() -> None:
+    """Their requests may be on their way: closing the listener over them would reset them."""
+    async with serving(drain_ms=30_000) as server:
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        for client in waiting:
+            client.sendall(GET)
+        await server.server.drain()
+        for client in waiting:
+            with client, client.makefile("rb") as answer:
+                text = answer.read()
+            assert text.startswith(b"HTTP/1.1 200")
+            assert b"\r\nconnection: close\r\n" in text
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
 
 
 async def test_a_request_that_comes_while_draining_is_the_last() -> None:
