@@ -89,7 +89,13 @@ class GuardedStore:
     async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
         """See ports.BudgetStore."""
         self._breaker.enter()
-        return await self._store.read_facts(tenant, task)
+        try:
+            facts = await self._store.read_facts(tenant, task)
+        except StoreError as error:
+            self._note_failure(error)
+            raise
+        self._breaker.succeeded()
+        return facts
 
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """See ports.BudgetStore."""

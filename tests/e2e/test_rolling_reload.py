@@ -14,7 +14,7 @@ from tests.e2e.running_gateway import Gateway, until
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 CONNECTIONS = 8
-BUSY_S = 6.0
+PATIENCE_S = 90
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -29,12 +29,20 @@ class Load:
         self._headers = {"x-task-id": task}
         self._over = False
 
-    async def run(self, seconds: float) -> None:
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as loops:
             for number in range(CONNECTIONS):
                 loops.create_task(self._loop(number))
-            await asyncio.sleep(seconds)
-            self._over = True
+
+    async def goes_on(self, calls: int) -> None:
+        """Return when so many more calls have passed."""
+        wanted = self.passed + calls
+        async with asyncio.timeout(PATIENCE_S):
+            while self.passed < wanted:
+                await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        self._over = True
 
     async def _loop(self, number: int) -> None:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
@@ -62,15 +70,17 @@ async def test_no_call_is_lost(
     gateway = await start_gateway(workers=workers)
     before = set(gateway.worker_pids())
     load = Load(gateway, task)
-    running = asyncio.ensure_future(load.run(BUSY_S))
-    for _ in range(2):
-        await asyncio.sleep(1)
+    running = asyncio.ensure_future(load.run())
+    for _ in range(2):  # the second one may come in the middle of the first round
+        await load.goes_on(50)
         gateway.process.send_signal(signal.SIGUSR2)
+    await until(lambda: len(gateway.log_events("workers_replaced")) == 2, "the second round")
+    await load.goes_on(50)
+    load.stop()
     await running
     assert load.failures == []
     assert load.passed == len(provider.journal) > 100
     assert load.closes  # connections were moved, not only made anew
-    await until(lambda: len(gateway.log_events("workers_replaced")) == 2, "the second round")
     after = set(gateway.worker_pids())
     assert len(after) == workers
     assert not before & after

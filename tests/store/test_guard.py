@@ -91,6 +91,30 @@ async def test_a_well_store_is_passed_through(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_looking_up_facts_counts_for_the_breaker(
+    start_valkey: Callable[..., ValkeyServer],
+    tenant: str,
+    tmp_path: Path,
+    events: Events,
+    clock: Clock,
+) -> None:
+    """A probe that looks up facts closes the breaker like any other; failures open it."""
+    server = start_valkey()
+    connection = StoreConnection(parse_store_url(server.url), 200)
+    await connection.open()
+    guarded = guard(RedisStore(connection), tmp_path, events, clock)
+    server.freeze()
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            await guarded.read_facts(tenant, "T")
+    assert events.names == ["store_breaker_opened"]
+    server.thaw()
+    clock.now += 1.0
+    assert await guarded.read_facts(tenant, "T") is None
+    assert guarded.is_well
+    await connection.close()
+
+
 async def test_what_a_dead_store_missed_is_replayed_once(
     start_valkey: Callable[..., ValkeyServer],
     tenant: str,
