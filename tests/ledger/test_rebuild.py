@@ -158,3 +158,35 @@ async def test_a_rebuild_by_hand(agent: Agent, desk: Desk) -> None:
     assert (await hash_of(desk))["tokens.S"] == "10"
     await desk.rebuild()
     assert (await hash_of(desk))["tokens.S"] == "110"
+
+
+async def test_a_trip_that_somebody_ended_does_not_come_back(agent: Agent, desk: Desk) -> None:
+    """A resume is an answer to a trip; the count of episodes stays."""
+    await agent.spend(31_600)
+    await agent.reserve("VERIFY")
+    await agent.override(Override(OverrideKind.RESUME, "ann", "let it run", 1_000_000))
+    await desk.written()
+    await desk.flush()
+    await desk.rebuild()
+    fields = await hash_of(desk)
+    assert "trip" not in fields
+    assert (fields["episode"], fields["tokens.S"]) == ("1", "31600")
+
+
+async def test_an_override_that_was_made_meanwhile_is_kept(agent: Agent, desk: Desk) -> None:
+    """Both are in force afterwards: that of before the loss, and that of between."""
+    await agent.call("PLAN", tokens=100)
+    await agent.override(
+        Override(OverrideKind.GRANT, "ann", "x", 1_000_000, amounts=Amounts(tokens=5))
+    )
+    await desk.written()
+    await desk.flush()
+    await agent.call("PLAN", tokens=10)
+    await agent.override(
+        Override(OverrideKind.GRANT, "bob", "y", 1_000_001, amounts=Amounts(tokens=7))
+    )
+    await desk.written()
+    await desk.rebuild()
+    fields = await hash_of(desk)
+    assert (fields["tokens.G"], fields["tokens.S"]) == ("12", "110")
+    assert (await agent.call("PLAN", tokens=1)).verdict.value == "held"
