@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.accounting import MISSING_USAGE_WARNING, account, count_input
+from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
 from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
-from gateway.core.dialects.openai_chat import ChatRequest, edited_body
+from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import BadCall, CallError, StoreError
 from gateway.core.estimate import LearnedOutput, exact_input
 from gateway.core.headers import request_headers
@@ -89,10 +89,10 @@ class Lifecycle:
         try:
             tags, route = self._identify(trace, planner)
             call = trace.call = read_call(trace.call_id, request, tags, route)
-            if call.chat is None:
+            if call.asked is None:
                 await self._pass(trace, call, downstream)
             else:
-                plan, receipt = await self._reserve(trace, call, call.chat, planner)
+                plan, receipt = await self._reserve(trace, call, call.asked, planner)
                 decision = self._decide(trace, plan, receipt)
                 if decision.refuses:
                     self._answer(trace, decision.code, decision.message, downstream)
@@ -138,7 +138,7 @@ class Lifecycle:
     # 3 plan, 4 reserve --------------------------------------------------------------------------
 
     async def _reserve(
-        self, trace: Trace, call: Call, chat: ChatRequest, planner: Planner
+        self, trace: Trace, call: Call, asked: ModelRequest, planner: Planner
     ) -> tuple[Plan, Receipt | None]:
         """Plan the call and ask the store, once more where the plan was made on wrong facts.
 
@@ -148,7 +148,7 @@ class Lifecycle:
         facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
         estimate = planner.estimate(call)
         for _ in range(_MOST_PLANS):
-            plan = trace.plan = planner.plan(call, chat, facts, estimate)
+            plan = trace.plan = planner.plan(call, asked, facts, estimate)
             try:
                 receipt = await store.reserve(plan.reserve)
             except StaleFacts:
@@ -229,17 +229,18 @@ class Lifecycle:
 
     async def _forward(self, trace: Trace, call: Call, plan: Plan, downstream: Downstream) -> Relay:
         """Send a metered call on with the edits it needs; the relay then runs by itself."""
-        if call.chat is None:
+        wire, asked = call.wire, call.asked
+        if wire is None or asked is None:
             raise ValueError("only a metered call has a plan")
         upstream = self._plane.upstreams[call.route.upstream]
-        hide_usage = call.chat.stream and not call.chat.asks_usage and upstream.include_usage
+        hide_usage = asked.usage_wish is not None and upstream.include_usage
         clamp = trace.decision.clamp if trace.decision else None
-        body = edited_body(call.request.body, call.chat, ask_usage=hide_usage, clamp=clamp)
+        body = edited_body(wire, call.request.body, asked, ask_usage=hide_usage, clamp=clamp)
         relay = trace.relay = Relay(
             downstream,
             self._doors.clock,
-            metered=True,
-            stream=call.chat.stream,
+            wire=wire,
+            asked=asked,
             hide_usage=hide_usage,
             head_lines=head_lines(trace),
             drains=self._drains[call.route.upstream],
@@ -254,8 +255,8 @@ class Lifecycle:
         relay = trace.relay = Relay(
             downstream,
             self._doors.clock,
-            metered=False,
-            stream=False,
+            wire=None,
+            asked=None,
             hide_usage=False,
             head_lines=head_lines(trace),
             drains=self._drains[call.route.upstream],
@@ -273,7 +274,7 @@ class Lifecycle:
         """
         upstream = self._plane.upstreams[call.route.upstream]
         headers = request_headers(
-            call.request.headers, forward_tags=upstream.forward_tags, metered=call.chat is not None
+            call.request.headers, forward_tags=upstream.forward_tags, metered=call.asked is not None
         )
         exchange = await self._doors.upstreams.connect(call.route.upstream, relay)
         if not downstream.is_open:
@@ -307,7 +308,7 @@ class Lifecycle:
         usage = charge.usage
         price = planner.price_of(call, relay.seen.model) or plan.price
         trace.tokens = usage.budget_tokens(plan.reserve.facts.weights)
-        trace.nano_usd = price.cost_nano_usd(usage) if price else None
+        trace.nano_usd = cost_of(usage, price)
         settlement = Settlement(
             plan.reserve,
             receipt.phase if receipt is not None else plan.reserve.phase,
@@ -319,8 +320,12 @@ class Lifecycle:
             outcome_of(trace, self._doors.clock()),
         )
         settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
-        if charge.source is UsageSource.PROVIDER and call.chat is not None:
-            self._learned.learn(call.chat.model, call.phase_tag, usage.output_total)
+        if charge.source is UsageSource.PROVIDER and call.asked is not None:
+            self._learned.learn(call.asked.model, call.phase_tag, usage.output_total)
+        if charge.is_doubtful:
+            self._doors.recorder.event(
+                "usage_doubtful", "warning", call_id=call.call_id, task=call.task
+            )
         if charge.lacked_usage:
             self._warn_once(call.task, trace.phase_name)
         for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):

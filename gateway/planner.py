@@ -10,7 +10,8 @@ from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import effects_of
-from gateway.core.dialects.openai_chat import ChatRequest, read_request
+from gateway.core.dialects.table import WIRE_FORMATS
+from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.errors import BadCall
 from gateway.core.estimate import (
     InputEstimate,
@@ -20,7 +21,7 @@ from gateway.core.estimate import (
     output_ceiling,
 )
 from gateway.core.headers import RULES
-from gateway.core.identity import Dialect, Route, Tags
+from gateway.core.identity import Route, Tags
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
@@ -31,13 +32,14 @@ _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
 class Call(Struct, frozen=True):
-    """One request, understood. `chat` is None on routes that are not metered."""
+    """One request, understood. `asked` and `wire` are None on routes that are not metered."""
 
     call_id: str
     request: Request
     tags: Tags
     route: Route
-    chat: ChatRequest | None
+    asked: ModelRequest | None = None
+    wire: WireFormat | None = None
 
     @property
     def task(self) -> str:
@@ -70,15 +72,17 @@ def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
 
     Raises BadCall for a metered request that cannot be read.
     """
-    if route.dialect is Dialect.UNMETERED or request.method != b"POST":
-        return Call(call_id, request, tags, route, None)
+    wire = WIRE_FORMATS.get(route.dialect)
+    if wire is None or request.method != b"POST":
+        return Call(call_id, request, tags, route)
     for value in [v for name, v in request.headers if RULES[name].lower == b"content-encoding"]:
         if value.lower() != b"identity":
             raise BadCall(
                 "unsupported_encoding",
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",
             )
-    return Call(call_id, request, tags, route, read_request(request.body))
+    asked = wire.read(request.body, route.target)
+    return Call(call_id, request, tags, route, asked, wire)
 
 
 class Planner:
@@ -114,22 +118,27 @@ class Planner:
 
     def estimate(self, call: Call) -> InputEstimate:
         """Return the input's bounds from its length alone."""
-        price = self.price_of(call, call.chat.model) if call.chat else None
-        return estimate_input(call.request.body, price.max_input_tokens if price else None)
+        asked = call.asked
+        price = self.price_of(call, asked.model) if asked else None
+        return estimate_input(
+            call.request.body,
+            price.max_input_tokens if price else None,
+            is_open=asked is not None and asked.is_open,
+        )
 
     def plan(
-        self, call: Call, chat: ChatRequest, facts: TaskFacts, estimate: InputEstimate
+        self, call: Call, asked: ModelRequest, facts: TaskFacts, estimate: InputEstimate
     ) -> Plan:
         """Return the plan for a call of a task with these facts."""
         policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance)
         mode = Mode.OFF if call.is_untagged else self.mode_of(policy)
-        price = self.price_of(call, chat.model)
+        price = self.price_of(call, asked.model)
         ceiling = output_ceiling(
-            chat.output_limit, chat.choices, price.max_output_tokens if price else None
+            asked.output_limit, asked.choices, price.max_output_tokens if price else None
         )
         kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
         phase = call.tags.phase
-        expected = self._learned.expected(chat.model, call.phase_tag, ceiling)
+        expected = self._learned.expected(asked.model, call.phase_tag, ceiling)
         reserve = ReservePlan(
             call_id=call.call_id,
             tenant=self._plane.tenant,
@@ -140,25 +149,27 @@ class Planner:
             enforce_from=policy.enforce_from,
             kind=kind,
             effects=effects_of(policy, mode),
-            need=_worst_need(estimate, ceiling, price, facts)
+            need=_worst_need(
+                estimate, ceiling, least_output(ceiling, asked.least_limit), price, facts
+            )
             if kind is ReserveKind.WORST_CASE
             else _likely_need(estimate, expected, price, facts),
-            about=self._about(call, chat, facts, policy, mode),
+            about=self._about(call, asked, facts, policy, mode),
         )
         return Plan(reserve, policy, mode, price, ceiling)
 
     def _about(
-        self, call: Call, chat: ChatRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
+        self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
     ) -> CallAbout:
         """Return what the ledger is told of a call."""
         route = call.route
         return CallAbout(
-            model=chat.model[:MOST_TEXT],
+            model=asked.model[:MOST_TEXT],
             upstream=route.upstream,
             dialect=route.dialect.value,
             method=call.request.method.decode("latin-1"),
             path=path_label(route.target),
-            stream=chat.stream,
+            stream=asked.stream,
             complexity=facts.complexity.value,
             importance=facts.importance.value,
             tags=_said(call.tags),
@@ -213,7 +224,11 @@ def _likely_need(
 
 
 def _worst_need(
-    estimate: InputEstimate, ceiling: int, price: ModelPrice | None, facts: TaskFacts
+    estimate: InputEstimate,
+    ceiling: int,
+    least: int,
+    price: ModelPrice | None,
+    facts: TaskFacts,
 ) -> Need:
     """Return what is held where nothing may go over: bounds."""
     w = facts.weights
@@ -223,7 +238,7 @@ def _worst_need(
         input_high=-(-estimate.high * max(kinds) // 1000),
         input_nano_usd=price.input_nano_usd(estimate.high) if price else 0,
         output=ceiling,
-        output_min=least_output(ceiling),
+        output_min=least,
         unit_nano_usd=price.unit_nano_usd if price else 0,
         output_weight=w.output,
     )

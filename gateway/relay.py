@@ -5,6 +5,7 @@ in the same callback; there is no task, await or queue per chunk.
 import asyncio
 
 from gateway.core.configuration import UpstreamSettings
+from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import RULES, Headers, response_headers
@@ -46,8 +47,8 @@ class Relay:
         downstream: Downstream,
         clock: Clock,
         *,
-        metered: bool,
-        stream: bool,
+        wire: WireFormat | None,
+        asked: ModelRequest | None,
         hide_usage: bool,
         head_lines: str,
         drains: Drains,
@@ -62,9 +63,9 @@ class Relay:
         self.first_byte_at = 0.0
         self._downstream = downstream
         self._clock = clock
-        self._metered = metered
+        self._wire = wire
         self._hide_usage = hide_usage
-        self._streaming = stream
+        self._streaming = asked is not None and asked.stream
         self._head_lines = head_lines
         self._drains = drains
         self._drains_now = False
@@ -100,9 +101,11 @@ class Relay:
         self.status = status
         self.first_byte_at = self._clock()
         self._streaming = _is_event_stream(headers)
-        if self._metered:
+        if self._wire is not None:
             self._meter = (
-                StreamMeter(hide_usage=self._hide_usage) if self._streaming else JsonMeter()
+                StreamMeter(self._wire, hide_usage=self._hide_usage)
+                if self._streaming
+                else JsonMeter(self._wire)
             )
         hides = self._streaming and self._hide_usage
         if not self.client_left_early:
@@ -159,7 +162,7 @@ class Relay:
         if self.done.done() or self._exchange is None:
             return
         self.client_left_early = True
-        if not self._metered or not self._drains.takes(stream=self._streaming):
+        if self._wire is None or not self._drains.takes(stream=self._streaming):
             self._give_up()
         elif self._drains.enter():
             self._drains_now = True

@@ -93,7 +93,7 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         path=path_label(trace.route.target if trace.route else trace.request.target),
         upstream=trace.route.upstream if trace.route else "-",
         dialect=trace.route.dialect if trace.route else "-",
-        model=call.chat.model if call and call.chat else "-",
+        model=call.asked.model if call and call.asked else "-",
         stream=relay is not None and relay.is_stream,
         status=trace.status,
         outcome=trace.outcome,

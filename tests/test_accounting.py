@@ -40,8 +40,8 @@ def call_of(**fields: object) -> tuple[Call, Plan]:
     call = read_call("c1", request, *identify(request.target, request.headers))
     plane = DataPlane("unix:///s", upstreams={"openai": UpstreamSettings("https://a.example")})
     planner = Planner(plane, rules(), LearnedOutput())
-    assert call.chat is not None
-    return call, planner.plan(call, call.chat, FACTS, InputEstimate(1, 20, 30))
+    assert call.asked is not None
+    return call, planner.plan(call, call.asked, FACTS, InputEstimate(1, 20, 30))
 
 
 async def charge(relay: Relay, **fields: object) -> Charge:

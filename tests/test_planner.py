@@ -48,8 +48,8 @@ def planner_of(in_force: Rules, *, disabled: bool = False) -> Planner:
 
 def plan_of(in_force: Rules, call: Call | None = None, facts: TaskFacts = FACTS) -> Plan:
     call = call or call_of((b"X-Task-Id", b"T"), (b"X-Task-Phase", b"PLAN"))
-    assert call.chat is not None
-    return planner_of(in_force).plan(call, call.chat, facts, BOUNDS)
+    assert call.asked is not None
+    return planner_of(in_force).plan(call, call.asked, facts, BOUNDS)
 
 
 # Read ---------------------------------------------------------------------------------------------
@@ -57,11 +57,11 @@ def plan_of(in_force: Rules, call: Call | None = None, facts: TaskFacts = FACTS)
 
 def test_only_what_is_metered_is_read() -> None:
     """Another route, or another method on the same, passes as it is."""
-    assert call_of().chat is not None
-    assert call_of(target=b"/v1/embeddings").chat is None
-    assert call_of(method=b"GET").chat is None
+    assert call_of().asked is not None
+    assert call_of(target=b"/v1/audio/speech").asked is None
+    assert call_of(method=b"GET").asked is None
     odd = Request(b"POST", b"/v1/files", [(b"Content-Encoding", b"gzip")], b"\x1f\x8b", 0.0)
-    assert read_call("c1", odd, *identify(odd.target, odd.headers)).chat is None
+    assert read_call("c1", odd, *identify(odd.target, odd.headers)).asked is None
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"br, gzip"])
@@ -70,7 +70,7 @@ def test_an_encoded_body_cannot_be_budgeted(encoding: bytes) -> None:
     with pytest.raises(BadCall) as error:
         call_of((b"content-encoding", encoding))
     assert error.value.code == "unsupported_encoding"
-    assert call_of((b"Content-Encoding", b"Identity")).chat is not None
+    assert call_of((b"Content-Encoding", b"Identity")).asked is not None
 
 
 def test_who_names_no_task_is_in_the_bucket() -> None:
@@ -199,8 +199,8 @@ def test_a_tasks_plan() -> None:
     """With the limits of its tiers, computed once."""
     planner = planner_of(rules(ENFORCING))
     call = call_of((b"X-Task-Id", b"T"), (b"X-Task-Phase", b"PLAN"))
-    assert call.chat is not None
-    first, second = (planner.plan(call, call.chat, FACTS, BOUNDS).reserve for _ in range(2))
+    assert call.asked is not None
+    first, second = (planner.plan(call, call.asked, FACTS, BOUNDS).reserve for _ in range(2))
     assert first.limits is second.limits
     assert first.limits is not None
     assert first.limits.budgets[WorkPhase.PLAN].token_limit == 2_400

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.core.configuration import UpstreamSettings
+from gateway.core.dialects.openai_chat import OPENAI_CHAT
+from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import Headers
@@ -96,8 +98,8 @@ class Line:
         self.relay = Relay(
             self.client,
             lambda: 7.0,
-            metered=metered,
-            stream=stream,
+            wire=OPENAI_CHAT if metered else None,
+            asked=ModelRequest("m", stream=stream) if metered else None,
             hide_usage=hide_usage,
             head_lines="x-budget: 1\r\n",
             drains=self.drains,

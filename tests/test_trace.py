@@ -46,10 +46,10 @@ def trace_of(target: bytes = b"/v1/chat/completions?key=secret", *, planned: boo
     trace = Trace("c1", request, "hash")
     trace.tags, trace.route = identify(target, request.headers)
     call = trace.call = read_call("c1", request, trace.tags, trace.route)
-    if planned and call.chat is not None:
+    if planned and call.asked is not None:
         facts = TaskFacts(Complexity.LARGE, ImportanceTier.LOW)
         planner = Planner(DataPlane("unix:///s"), rules(), LearnedOutput())
-        trace.plan = planner.plan(call, call.chat, facts, InputEstimate(1, 2, 3))
+        trace.plan = planner.plan(call, call.asked, facts, InputEstimate(1, 2, 3))
     return trace
 
 

@@ -23,8 +23,9 @@ _UNKNOWN_CEILING = 128_000
 _UNKNOWN_CONTEXT = 200_000
 # By type or member, not by the bare word: a tool may well have a parameter called "file".
 _UNBOUNDED_PART = re.compile(
-    rb'"type"\s*:\s*"(?:image_url|input_image|input_audio|audio_url|video_url|file|input_file)"'
-    rb'|"(?:image|audio|video)_url"\s*:'
+    rb'"type"\s*:\s*"(?:image_url|input_image|input_audio|audio_url|video_url|file|input_file'
+    rb'|image|document)"'
+    rb'|"(?:image|audio|video)_url"\s*:|"(?:inline_?|file_?)[dD]ata"\s*:'
 )
 _UNLEARNED_OUTPUT = 2_048
 _LEAST_USEFUL_OUTPUT = 1_024
@@ -38,16 +39,18 @@ class InputEstimate(Struct, frozen=True, gc=False):
     high: int
 
 
-def estimate_input(body: bytes, context_tokens: int | None) -> InputEstimate:
+def estimate_input(
+    body: bytes, context_tokens: int | None, *, is_open: bool = False
+) -> InputEstimate:
     """Return bounds for the input tokens of a JSON body.
 
-    Images, audio and files are billed by rules that no body length bounds: such a call may use the
-    model's whole context, and counting its text would not narrow that. Base64 without such a part
-    is text like any other.
+    `is_open` tells that more than the body is billed as input; images, audio and files are billed
+    by rules that no body length bounds. Such a call may use the model's whole context, and counting
+    its text would not narrow that. Base64 without such a part is text like any other.
     """
     size = max(1, text_bytes(body))
     expected = -(-size // _BYTES_PER_TOKEN)
-    if _UNBOUNDED_PART.search(body):
+    if is_open or _UNBOUNDED_PART.search(body):
         bound = max(size, context_tokens or _UNKNOWN_CONTEXT)
         return InputEstimate(bound, expected, bound)
     return InputEstimate(size // _MOST_BYTES_PER_TOKEN, expected, max(1, len(body)))
@@ -75,9 +78,9 @@ def output_ceiling(asked: int | None, choices: int, model_ceiling: int | None) -
     return asked * max(1, choices)
 
 
-def least_output(ceiling: int) -> int:
-    """Return the fewest output tokens worth admitting a call for."""
-    return min(ceiling, _LEAST_USEFUL_OUTPUT)
+def least_output(ceiling: int, least_limit: int = 0) -> int:
+    """Return the fewest output tokens worth admitting a call for, and that the API takes."""
+    return min(ceiling, max(least_limit, _LEAST_USEFUL_OUTPUT))
 
 
 class LearnedOutput:

@@ -31,6 +31,12 @@ class Dialect(Vocabulary):
     """The wire format of a call. UNMETERED is relayed as it is and recorded as such."""
 
     OPENAI_CHAT = "openai_chat"
+    OPENAI_RESPONSES = "openai_responses"
+    OPENAI_COMPLETIONS = "openai_completions"
+    OPENAI_EMBEDDINGS = "openai_embeddings"
+    ANTHROPIC_MESSAGES = "anthropic_messages"
+    GEMINI = "gemini"
+    GEMINI_STREAM = "gemini_stream"
     UNMETERED = "unmetered"
 
 
@@ -116,7 +122,19 @@ _VOCABULARIES: dict[str, Any] = {
 }
 _NO_TAGS = Tags()
 _TAGS = ("task", "phase", "complexity", "importance", "parent", "grace")
-_CHAT_PATH = b"/chat/completions"
+# A path's last part says what is called, whatever stands before it: Azure names deployments there,
+# Vertex projects. Of two that fit the first counts. `/threads/<id>/messages` calls no model.
+_DIALECTS = (
+    (b"/chat/completions/", Dialect.OPENAI_CHAT),
+    (b"/completions/", Dialect.OPENAI_COMPLETIONS),
+    (b"/embeddings/", Dialect.OPENAI_EMBEDDINGS),
+    (b"/responses/", Dialect.OPENAI_RESPONSES),
+    (b"/responses/compact/", Dialect.OPENAI_RESPONSES),
+    (b"/v1/messages/", Dialect.ANTHROPIC_MESSAGES),
+    (b":generatecontent/", Dialect.GEMINI),
+    (b":streamgeneratecontent/", Dialect.GEMINI_STREAM),
+)
+_OF_GEMINI = frozenset({Dialect.GEMINI, Dialect.GEMINI_STREAM})
 _TARGETS_REMEMBERED = 1_024
 _LONGEST_REMEMBERED = 512  # bytes
 _NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
@@ -258,15 +276,15 @@ def _plain_path(path: bytes) -> bytes:
 
 def _route(plain: bytes, target: bytes, upstream: str, *, anthropic: bool) -> Route:
     """Return where the call goes by its path, `anthropic-version` and the named upstream."""
-    metered = plain.endswith(_CHAT_PATH + b"/")
-    dialect = Dialect.OPENAI_CHAT if metered else Dialect.UNMETERED
-    if plain.startswith(b"/v1beta/"):
+    fitting = (dialect for ending, dialect in _DIALECTS if plain.endswith(ending))
+    dialect = next(fitting, Dialect.UNMETERED)
+    if plain.startswith(b"/v1beta/") or dialect in _OF_GEMINI:
         default = "gemini"
     elif plain.startswith(b"/v1/messages/") or anthropic:
         default = "anthropic"
     else:
         default = "openai"
     # Gemini's own routes; its OpenAI-compatible one is called by OpenAI clients.
-    gemini = default == "gemini" and not metered
+    gemini = default == "gemini" and (dialect in _OF_GEMINI or dialect is Dialect.UNMETERED)
     shape = ErrorShape.GEMINI if gemini else ErrorShape.OPENAI_ANTHROPIC
     return Route(upstream or default, target, dialect, shape, bool(upstream))

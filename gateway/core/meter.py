@@ -6,7 +6,7 @@ event that only the gateway asked for. Any failure to read ends the metering, no
 
 from dataclasses import dataclass, field
 
-from gateway.core.dialects import openai_chat
+from gateway.core.dialects.wire_format import Answer, WireFormat
 from gateway.core.sse import EventSplitter, event_data
 from gateway.core.usage import Usage
 
@@ -22,32 +22,41 @@ _CHARS_PER_TOKEN = 4
 class Observation:
     """What was seen of one answer: the reported usage, and the text to count if there is none.
 
-    `outdated` tells that text came after the last usage, so that it does not speak of all text.
+    `outdated` tells that text came after the last usage, so that it does not speak of all text;
+    `is_doubtful` that the last report (`last`) cannot be true.
     """
 
     usage: Usage | None = None
+    last: Usage | None = None
     model: str = ""
     text: list[str] = field(default_factory=list)
     chars: int = 0
     error_seen: bool = False
     outdated: bool = False
+    is_doubtful: bool = False
 
-    def note(self, answer: openai_chat.Answer) -> None:
+    def note(self, answer: Answer) -> None:
         """Take in a JSON answer or one event.
 
-        Later usage replaces earlier, for it is cumulative; one that falls is not believed.
+        Later usage replaces earlier, for it is cumulative.
         """
         self.note_text(answer)
-        usage = openai_chat.usage_of(answer)
-        if usage is not None and (self.usage is None or usage.total >= self.usage.total):
-            self.usage = usage
-            self.outdated = False
+        usage = answer.usage_after(self.last)
+        if usage is not None:
+            self._note_usage(usage)
         if answer.model:
             self.model = answer.model
         if answer.error is not None:
             self.error_seen = True
 
-    def note_text(self, answer: openai_chat.Answer) -> None:
+    def _note_usage(self, usage: Usage) -> None:
+        self.last = usage
+        self.is_doubtful = not usage.is_plausible
+        if not self.is_doubtful:
+            self.usage = usage
+            self.outdated = False
+
+    def note_text(self, answer: Answer) -> None:
         """Take in the text of a JSON answer or one event."""
         text = answer.text()
         if text:
@@ -89,8 +98,9 @@ class PlainMeter:
 class JsonMeter:
     """Keeps a copy of a JSON answer and reads it at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: WireFormat) -> None:
         self.seen = Observation()
+        self._read_answer = wire.read_answer
         self._copy: list[bytes] = []
         self._size = 0
 
@@ -105,7 +115,7 @@ class JsonMeter:
 
     def end(self) -> bytes:
         """Read the whole answer; leading blank lines are legal before JSON."""
-        answer = openai_chat.read_answer(b"".join(self._copy).lstrip())
+        answer = self._read_answer(b"".join(self._copy).lstrip())
         self._copy.clear()
         if answer is not None:
             self.seen.note(answer)
@@ -119,8 +129,11 @@ class StreamMeter:
     out; otherwise every byte passes at once and the events are read from a copy.
     """
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, wire: WireFormat, *, hide_usage: bool) -> None:
         self.seen = Observation()
+        self._read_answer = wire.read_answer
+        self._may_be_only_text = wire.may_be_only_text
+        self._is_usage_only = wire.is_usage_only
         self._splitter = EventSplitter()
         self._hide_usage = hide_usage
         self._passed = 0  # bytes of the unfinished event that went on
@@ -156,14 +169,14 @@ class StreamMeter:
         data = event_data(event)
         if not data or data == b"[DONE]":
             return False
-        answer = openai_chat.read_answer(data)
+        answer = self._read_answer(data)
         if answer is None:
             return False
-        if self.seen.model and openai_chat.may_be_only_text(data):
+        if self.seen.model and self._may_be_only_text(data):
             self.seen.note_text(answer)
             return False
         self.seen.note(answer)
-        return answer.usage is not None and openai_chat.is_usage_event_only(data)
+        return self._hide_usage and self._is_usage_only(data)
 
 
 Meter = PlainMeter | JsonMeter | StreamMeter

@@ -17,14 +17,26 @@ class UsageSource(Vocabulary):
     NONE = "none"
 
 
-class Usage(Struct, frozen=True, gc=False):
-    """Token counts of one call; all are integers >= 0."""
+MOST_TOKENS = 10**9  # beyond any call: a larger count is nonsense, and sums stay exact
+_MOST_NANO_USD = 10**14  # 100,000 dollars: no call costs that
+
+
+class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Token counts of one call; all are integers >= 0.
+
+    `cache_write_1h` is the part of `cache_write` that is kept an hour and costs more.
+    `web_searches` are billed by the piece. `provider_nano_usd` is what the provider says that the
+    call costs, None if it does not say.
+    """
 
     input_total: int = 0
     cached_read: int = 0
     cache_write: int = 0
     output_total: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0
+    web_searches: int = 0
+    provider_nano_usd: int | None = None
 
     @property
     def total(self) -> int:
@@ -36,6 +48,18 @@ class Usage(Struct, frozen=True, gc=False):
         """Return the input tokens that were neither read from nor written to a cache."""
         left = self.input_total - self.cached_read - self.cache_write
         return left if left > 0 else 0
+
+    @property
+    def is_plausible(self) -> bool:
+        """Return whether the counts can be true: none negative or huge, no part above its whole."""
+        return (
+            min(self.cached_read, self.cache_write, self.cache_write_1h, self.reasoning) >= 0
+            and self.cached_read + self.cache_write <= self.input_total <= MOST_TOKENS
+            and self.cache_write_1h <= self.cache_write
+            and self.reasoning <= self.output_total <= MOST_TOKENS
+            and 0 <= self.web_searches <= MOST_TOKENS
+            and 0 <= (self.provider_nano_usd or 0) <= _MOST_NANO_USD
+        )
 
     def budget_tokens(self, weights: TokenWeights) -> int:
         """Return what the call counts against a token budget."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.dialects.openai_chat import OPENAI_CHAT
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import member_spans, reject_duplicates, with_members
 from gateway.core.meter import StreamMeter
@@ -60,7 +61,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def metered(pieces: list[bytes], *, hide: bool) -> tuple[bytes, Any]:
-    meter = StreamMeter(hide_usage=hide)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=hide)
     passed = b"".join([*map(meter.feed, pieces), meter.end()])
     seen = meter.seen
     return passed, (seen.usage, seen.model, "".join(seen.text), seen.error_seen, seen.outdated)

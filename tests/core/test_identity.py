@@ -324,9 +324,7 @@ def test_no_spelling_of_the_chat_path_dodges_the_meter(target: bytes) -> None:
     "target",
     [
         b"/v1/models",
-        b"/v1/completions",
         b"/v1/chat/completions/abc",
-        b"/v1/xchat/completions",
         b"/v1/chat/completions%3fx",
         b"/v1/chat%252fcompletions",
     ],

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core import meter as meter_module
-from gateway.core.dialects.openai_chat import Answer, read_answer
+from gateway.core.dialects.openai_chat import OPENAI_CHAT, read_answer
+from gateway.core.dialects.wire_format import Answer
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.core.usage import Usage
 
@@ -81,13 +82,13 @@ DONE = b"data: [DONE]\n\n"
 @every_case
 def test_whole(case: Case) -> None:
     """The usage is read, and exactly the usage event that we asked for is taken out."""
-    check(case, StreamMeter(hide_usage=True), case.client, [case.answer])
+    check(case, StreamMeter(OPENAI_CHAT, hide_usage=True), case.client, [case.answer])
 
 
 @every_case
 def test_whole_for_a_client_that_asked(case: Case) -> None:
     """A client that asked for usage gets every byte, and the same usage is read."""
-    check(case, StreamMeter(hide_usage=False), case.answer, [case.answer])
+    check(case, StreamMeter(OPENAI_CHAT, hide_usage=False), case.answer, [case.answer])
 
 
 @every_case
@@ -95,16 +96,16 @@ def test_cut_at_every_byte(case: Case) -> None:
     """Wherever the answer is cut in two: the same usage, the same text, the same bytes."""
     for at in range(len(case.answer) + 1):
         pieces = [case.answer[:at], case.answer[at:]]
-        check(case, StreamMeter(hide_usage=True), case.client, pieces)
-        check(case, StreamMeter(hide_usage=False), case.answer, pieces)
+        check(case, StreamMeter(OPENAI_CHAT, hide_usage=True), case.client, pieces)
+        check(case, StreamMeter(OPENAI_CHAT, hide_usage=False), case.answer, pieces)
 
 
 @every_case
 def test_byte_by_byte(case: Case) -> None:
     """One byte at a time: the same again."""
     pieces = [bytes([byte]) for byte in case.answer]
-    check(case, StreamMeter(hide_usage=True), case.client, pieces)
-    check(case, StreamMeter(hide_usage=False), case.answer, pieces)
+    check(case, StreamMeter(OPENAI_CHAT, hide_usage=True), case.client, pieces)
+    check(case, StreamMeter(OPENAI_CHAT, hide_usage=False), case.answer, pieces)
 
 
 def test_the_golden_answers_are_what_they_say() -> None:
@@ -120,7 +121,7 @@ def test_the_golden_answers_are_what_they_say() -> None:
 @every_case
 def test_nothing_is_delayed_for_a_client_that_asked(case: Case) -> None:
     """Where nothing is hidden every byte passes at once, and the end adds none."""
-    meter = StreamMeter(hide_usage=False)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=False)
     for byte in case.answer:
         assert meter.feed(bytes([byte])) == bytes([byte])
     assert meter.end() == b""
@@ -128,7 +129,7 @@ def test_nothing_is_delayed_for_a_client_that_asked(case: Case) -> None:
 
 def test_events_pass_as_soon_as_they_are_whole() -> None:
     """With hiding an event waits for its blank line and no longer."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     one = text_event("a")
     assert meter.feed(one[:-1]) == b""
     assert meter.feed(one[-1:] + one + b"da") == one + one
@@ -137,7 +138,7 @@ def test_events_pass_as_soon_as_they_are_whole() -> None:
 
 def test_output_is_counted_while_it_passes() -> None:
     """A heartbeat sees roughly how much came: four characters a token, rounded up."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     assert meter.seen.output_tokens_seen == 0
     meter.feed(text_event("abcd") + text_event("e"))
     assert meter.seen.output_tokens_seen == 2
@@ -145,7 +146,7 @@ def test_output_is_counted_while_it_passes() -> None:
 
 def test_a_stream_ends_without_done_and_more_than_once() -> None:
     """`end` gives the rest once; a second one gives nothing and changes nothing."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     meter.feed(USAGE_EVENT + b"data: x")
     assert meter.end() == b"data: x"
     assert meter.end() == b""
@@ -170,14 +171,14 @@ def test_long_events_pass_and_the_usage_after_them_is_hidden(
     stream = long + usage + long + usage + DONE
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
     for hide, expected in ((True, long + long + DONE), (False, stream)):
-        meter = StreamMeter(hide_usage=hide)
+        meter = StreamMeter(OPENAI_CHAT, hide_usage=hide)
         assert relayed(meter, pieces) == expected
         assert meter.seen.reported_usage() == Usage(input_total=5, output_total=2)
 
 
 def test_a_long_event_does_not_wait() -> None:
     """Above 16 KiB what has come of an event passes before its end."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     long = text_event("x" * 40_000)
     assert meter.feed(long[:16_384]) == b""
     assert meter.feed(long[16_384:16_385]) == long[:16_385]
@@ -194,7 +195,7 @@ def test_a_long_event_is_read_all_the_same() -> None:
             "usage": {"prompt_tokens": 7, "completion_tokens": 12_500},
         }
     )
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     assert relayed(meter, [long[:30_000], long[30_000:]]) == long
     assert meter.seen.chars == 50_005
     assert meter.seen.reported_usage() == Usage(input_total=7, output_total=12_500)
@@ -205,14 +206,14 @@ def test_a_usage_event_of_which_bytes_have_passed_passes_whole() -> None:
     usage = event(
         {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "x": "y" * 20_000}}
     )
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     assert relayed(meter, [usage[:20_000], usage[20_000:]]) == usage
     assert meter.seen.reported_usage() == Usage(input_total=5, output_total=2)
 
 
 def test_an_event_beyond_a_megabyte_is_not_read() -> None:
     """No copy of it is kept, and no line of it is taken for an event of its own."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     opening = b"data: " + b"x" * (COPIED + 1) + b"\n"
     assert meter.feed(opening) == opening
     assert meter.feed(USAGE_EVENT) == USAGE_EVENT
@@ -224,7 +225,7 @@ def test_an_event_beyond_a_megabyte_is_not_read() -> None:
 def test_an_endless_event_is_not_kept() -> None:
     """Memory stays bounded on a stream that never ends an event."""
     for hide in (True, False):
-        meter = StreamMeter(hide_usage=hide)
+        meter = StreamMeter(OPENAI_CHAT, hide_usage=hide)
         passed = sum(len(meter.feed(b"x" * 500_000)) for _ in range(20))
         assert passed == 10_000_000
         assert meter.end() == b""
@@ -232,7 +233,7 @@ def test_an_endless_event_is_not_kept() -> None:
 
 def test_an_unfinished_long_event_passes_once() -> None:
     """At the end only what has not passed yet is given."""
-    meter = StreamMeter(hide_usage=True)
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=True)
     long = b"data: " + b"x" * 20_000
     assert meter.feed(long) == long
     assert meter.feed(b"yz") == b"yz"
@@ -264,8 +265,8 @@ def test_odd_answers_never_raise(answer: object, hide: bool) -> None:
     data = json.dumps(answer).encode()
     stream = b"data: " + data + b"\n\n"
     meters: tuple[tuple[Meter, bytes], ...] = (
-        (StreamMeter(hide_usage=hide), stream),
-        (JsonMeter(), data),
+        (StreamMeter(OPENAI_CHAT, hide_usage=hide), stream),
+        (JsonMeter(OPENAI_CHAT), data),
     )
     for meter, passing in meters:
         assert relayed(meter, [passing]) in (passing, b"")
@@ -278,9 +279,12 @@ def test_odd_answers_never_raise(answer: object, hide: bool) -> None:
 def test_garbage_never_raises(pieces: list[bytes]) -> None:
     """Bytes of any kind pass through every meter unchanged."""
     pieces = [b"data: {", *pieces]
-    for meter in (StreamMeter(hide_usage=True), StreamMeter(hide_usage=False)):
+    for meter in (
+        StreamMeter(OPENAI_CHAT, hide_usage=True),
+        StreamMeter(OPENAI_CHAT, hide_usage=False),
+    ):
         assert relayed(meter, pieces) == b"".join(pieces)
-    assert relayed(JsonMeter(), pieces) == b"".join(pieces)
+    assert relayed(JsonMeter(OPENAI_CHAT), pieces) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"choices":[],"usage":{},"x":['])
@@ -289,8 +293,8 @@ def test_nesting_without_end_never_raises(opening: bytes) -> None:
     deep = opening + b"[" * 100_000 + b"]" * 100_000
     for data in (deep, deep + b"]}", deep + b"}"):
         stream = b"data: " + data + b"\n\n"
-        assert relayed(StreamMeter(hide_usage=True), [stream]) == stream
-        assert relayed(JsonMeter(), [data]) == data
+        assert relayed(StreamMeter(OPENAI_CHAT, hide_usage=True), [stream]) == stream
+        assert relayed(JsonMeter(OPENAI_CHAT), [data]) == data
 
 
 # JSON answers ---------------------------------------------------------------------------------
@@ -312,7 +316,7 @@ def test_a_json_answer_cut_at_every_byte(before: bytes) -> None:
     """Every byte passes at once; usage, model and text are read at the end, blank lines or not."""
     answer = before + JSON_ANSWER
     for at in range(len(answer) + 1):
-        meter = JsonMeter()
+        meter = JsonMeter(OPENAI_CHAT)
         assert meter.feed(answer[:at]) == answer[:at]
         assert meter.feed(answer[at:]) == answer[at:]
         assert meter.end() == b""
@@ -334,7 +338,7 @@ def test_a_json_answer_cut_at_every_byte(before: bytes) -> None:
 )
 def test_json_answers_without_usage(answer: bytes, error: bool) -> None:
     """Errors, broken and foreign answers report nothing."""
-    meter = JsonMeter()
+    meter = JsonMeter(OPENAI_CHAT)
     assert relayed(meter, [answer]) == answer
     assert meter.seen.reported_usage() is None
     assert meter.seen.error_seen is error
@@ -343,7 +347,7 @@ def test_json_answers_without_usage(answer: bytes, error: bool) -> None:
 def test_a_json_answer_beyond_bounds_passes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too long for a copy is relayed, and no part of it is kept or read."""
     monkeypatch.setattr(meter_module, "_LONGEST_JSON", len(JSON_ANSWER))
-    meter = JsonMeter()
+    meter = JsonMeter(OPENAI_CHAT)
     assert relayed(meter, [JSON_ANSWER, b" ", b" "]) == JSON_ANSWER + b"  "
     assert meter.seen == Observation()
 

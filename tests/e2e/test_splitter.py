@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from gateway.core.dialects.openai_chat import OPENAI_CHAT
 from gateway.core.meter import JsonMeter, Meter, Observation, StreamMeter
 from loadtest.fake_provider import FakeProvider, Received, Script
 from tests.e2e.running_gateway import Gateway
@@ -62,7 +63,11 @@ async def test_every_cut_in_two_and_byte_by_byte(
     body = await served(provider, script, BODY if kind == "JSON" else STREAM)
 
     def meter() -> Meter:
-        return JsonMeter() if kind == "JSON" else StreamMeter(hide_usage="hidden" in kind)
+        return (
+            JsonMeter(OPENAI_CHAT)
+            if kind == "JSON"
+            else StreamMeter(OPENAI_CHAT, hide_usage="hidden" in kind)
+        )
 
     whole = metered(meter(), [body])
     if "hidden" not in kind:
@@ -79,7 +84,7 @@ async def test_the_hidden_event_is_the_only_difference(provider: FakeProvider) -
         blank = SCRIPTS[name].line_end.encode() * 2
         events = [event + blank for event in body.split(blank)[:-1]]
         assert b'"choices":[],"usage":{' in events[-2]
-        passed, _ = metered(StreamMeter(hide_usage=True), [body])
+        passed, _ = metered(StreamMeter(OPENAI_CHAT, hide_usage=True), [body])
         assert passed == b"".join(events[:-2] + events[-1:])
 
 

@@ -6,12 +6,27 @@ are subsets of the totals. Azure sends other events with empty `choices`; they a
 """
 
 import json
-from typing import Any, TypeVar
+import math
+from decimal import Decimal
+from typing import Any
 
 import msgspec
 
-from gateway.core.errors import BadCall
-from gateway.core.json_edit import reject_duplicates, with_members
+from gateway.core.dialects.prompt_text import (
+    MESSAGE_TOKENS,
+    PRIMING_TOKENS,
+    read_object,
+    text_of,
+)
+from gateway.core.dialects.wire_format import (
+    ModelRequest,
+    WireFormat,
+    check_sizes,
+    clamped_members,
+    converted,
+    read_body,
+    unless_it_falls,
+)
 from gateway.core.usage import Usage
 
 _BUDGETED_KEYS = (
@@ -23,9 +38,8 @@ _BUDGETED_KEYS = (
     b"n",
 )
 _LIMIT_KEYS = (b"max_completion_tokens", b"max_tokens")
-_LONGEST_MODEL_NAME = 256
-_MOST_TOKENS = 10**9  # beyond any model: a larger count is nonsense, and sums stay exact
-_MOST_CHOICES = 10_000
+_NANO_USD_PER_USD = 10**9
+_MOST_USD = 10**6
 # What a usage event may carry beside its usage and still be only that.
 _ENVELOPE = frozenset(
     {
@@ -51,60 +65,30 @@ class _Body(msgspec.Struct):
     stream_options: dict[str, Any] | None = None
 
 
-class ChatRequest(msgspec.Struct, frozen=True):
-    """What a budget needs to know of a request.
-
-    `output_limit` is for each choice, None if the request sets none; `limit_keys` are its members
-    that set one, or the one to set.
-    """
-
-    model: str
-    stream: bool
-    asks_usage: bool
-    output_limit: int | None
-    choices: int
-    limit_keys: tuple[bytes, ...]
-    stream_options: dict[str, Any] | None
-
-
 _decode_body = msgspec.json.Decoder(_Body).decode
 
 
-def read_request(body: bytes) -> ChatRequest:
+def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts. Raises BadCall (`invalid_body`) where it cannot be read."""
-    try:
-        read = _decode_body(body)
-    except (ValueError, RecursionError) as error:
-        raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
-    reject_duplicates(body, _BUDGETED_KEYS)
-    _check_sizes(read)
+    read = read_body(_decode_body, body, _BUDGETED_KEYS)
+    limits = (read.max_tokens or 0, read.max_completion_tokens or 0)
+    check_sizes(read.model, choices=read.n, limits=limits)
     keys, limit = _output_limit(read)
-    options = read.stream_options
-    return ChatRequest(
+    return ModelRequest(
         model=read.model or "",
         stream=bool(read.stream),
-        asks_usage=bool(options and options.get("include_usage")),
         output_limit=limit,
         choices=max(1, read.n or 1),
         limit_keys=keys,
-        stream_options=options,
+        usage_wish=usage_wish(read.stream_options) if read.stream else None,
     )
 
 
-def _check_sizes(read: _Body) -> None:
-    """Raise BadCall for what no provider takes and no label, key or counter should have to."""
-    if (
-        len(read.model or "") <= _LONGEST_MODEL_NAME
-        and (read.n or 0) <= _MOST_CHOICES
-        and (read.max_tokens or 0) <= _MOST_TOKENS
-        and (read.max_completion_tokens or 0) <= _MOST_TOKENS
-    ):
-        return
-    raise BadCall(
-        "invalid_body",
-        f"The request cannot be budgeted: model is bounded by {_LONGEST_MODEL_NAME:,} characters, "
-        f"n by {_MOST_CHOICES:,}, max_tokens and max_completion_tokens by {_MOST_TOKENS:,}.",
-    )
+def usage_wish(options: dict[str, Any] | None) -> tuple[bytes, bytes] | None:
+    """Return `stream_options` with the wish for usage added, None if it is there already."""
+    if options and options.get("include_usage"):
+        return None
+    return b"stream_options", msgspec.json.encode({**(options or {}), "include_usage": True})
 
 
 def _output_limit(read: _Body) -> tuple[tuple[bytes, ...], int | None]:
@@ -122,19 +106,6 @@ def _output_limit(read: _Body) -> tuple[tuple[bytes, ...], int | None]:
 
 def _or_unlimited(limit: int | None) -> int | None:
     return None if limit is None or limit < 0 else limit
-
-
-def edited_body(body: bytes, request: ChatRequest, *, ask_usage: bool, clamp: int | None) -> bytes:
-    """Return the body to send: usage asked for in a stream, the output clamped, no other change."""
-    edits: dict[bytes, bytes] = {}
-    if ask_usage and request.stream and not request.asks_usage:
-        edits[b"stream_options"] = msgspec.json.encode(
-            {**(request.stream_options or {}), "include_usage": True}
-        )
-    if clamp is not None:
-        one = b"%d" % max(1, clamp // request.choices)  # some servers take 0 for no limit
-        edits |= dict.fromkeys(request.limit_keys, one)
-    return with_members(body, edits)
 
 
 class _Function(msgspec.Struct):
@@ -168,12 +139,23 @@ class _Text(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Text | None = None
     message: _Text | None = None
+    text: Any = None  # of a legacy completion
 
 
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+
+
+_NO_DETAILS = _Details()
+
+
+def nano_usd(cost: object) -> int | None:
+    """Return dollars as nano-dollars, rounded up (OpenRouter's `cost`); None if they are none."""
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not abs(cost) < _MOST_USD:
+        return None
+    return math.ceil(Decimal(str(cost)) * _NANO_USD_PER_USD)
 
 
 class _Usage(msgspec.Struct):
@@ -183,10 +165,35 @@ class _Usage(msgspec.Struct):
     prompt_cache_hit_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
+    cost: Any = None
+    is_byok: Any = None
+
+    def inclusive(self) -> Usage | None:
+        """Return the counts in inclusive buckets; None if half of them is missing.
+
+        xAI counts reasoning beside the completion, Gemini at times only in the total: what the
+        total has beyond the prompt is output. OpenRouter's `cost` leaves out what a key of the
+        customer's own is billed elsewhere (`is_byok`).
+        """
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        into = self.prompt_tokens_details or _NO_DETAILS
+        out = self.completion_tokens_details or _NO_DETAILS
+        beyond_prompt = (self.total_tokens or 0) - self.prompt_tokens
+        return Usage(
+            input_total=self.prompt_tokens,
+            cached_read=into.cached_tokens or self.prompt_cache_hit_tokens or 0,
+            cache_write=into.cache_write_tokens or 0,
+            output_total=max(self.completion_tokens, beyond_prompt)
+            if self.completion_tokens >= 0
+            else self.completion_tokens,
+            reasoning=out.reasoning_tokens or 0,
+            provider_nano_usd=None if self.is_byok else nano_usd(self.cost),
+        )
 
 
-class Answer(msgspec.Struct):
-    """A JSON answer or one event of a stream, as far as a meter reads it."""
+class ChatAnswer(msgspec.Struct):
+    """`wire_format.Answer` of chat completions."""
 
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
@@ -195,8 +202,16 @@ class Answer(msgspec.Struct):
 
     def text(self) -> str:
         """Return all generated text: content, reasoning, refusal, tool names and arguments."""
-        texts = [choice.delta or choice.message for choice in self.choices or ()]
-        return "".join([text.words() for text in texts if text])
+        return "".join(
+            [
+                said.words() if (said := choice.delta or choice.message) else _words(choice.text)
+                for choice in self.choices or ()
+            ]
+        )
+
+    def usage_after(self, earlier: Usage | None) -> Usage | None:
+        """Return the usage that this reports: each speaks of the whole answer so far."""
+        return unless_it_falls(self.usage.inclusive(), earlier) if self.usage else None
 
 
 def _called(text: _Text) -> list[object]:
@@ -220,11 +235,10 @@ def _words(value: object) -> str:
     return ""
 
 
-_decode_answer = msgspec.json.Decoder(Answer).decode
-_Member = TypeVar("_Member")
+_decode_answer = msgspec.json.Decoder(ChatAnswer).decode
 
 
-def read_answer(data: bytes) -> Answer | None:
+def read_answer(data: bytes) -> ChatAnswer | None:
     """Return an answer or event; None if it is none. Never raises."""
     try:
         return _decode_answer(data)
@@ -232,7 +246,7 @@ def read_answer(data: bytes) -> Answer | None:
         return _read_odd_answer(data)
 
 
-def _read_odd_answer(data: bytes) -> Answer | None:
+def _read_odd_answer(data: bytes) -> ChatAnswer | None:
     """Return what can be read of an answer with an odd member, or with broken text.
 
     Neither a choice of another shape nor half a surrogate pair in a text hides the usage.
@@ -243,19 +257,12 @@ def _read_odd_answer(data: bytes) -> Answer | None:
         return None
     if not isinstance(found, dict):
         return None
-    return Answer(
-        choices=_as(list[_Choice], found.get("choices")),
-        usage=_as(_Usage, found.get("usage")),
-        model=_as(str, found.get("model")),
+    return ChatAnswer(
+        choices=converted(list[_Choice], found.get("choices")),
+        usage=converted(_Usage, found.get("usage")),
+        model=converted(str, found.get("model")),
         error=found.get("error"),
     )
-
-
-def _as(kind: type[_Member], value: object) -> _Member | None:
-    try:
-        return msgspec.convert(value, kind, strict=False)
-    except (ValueError, RecursionError):
-        return None
 
 
 def may_be_only_text(data: bytes) -> bool:
@@ -269,62 +276,22 @@ def may_be_only_text(data: bytes) -> bool:
     return not named or named == data.count(b'"usage":null') + data.count(b'"usage": null')
 
 
-def usage_of(answer: Answer) -> Usage | None:
-    """Return the usage that an answer reports; None if it reports none, half of one or nonsense.
-
-    xAI counts reasoning beside the completion, Gemini at times only in the total: what the total
-    has beyond the prompt is output.
-    """
-    reported = answer.usage
-    if reported is None or reported.prompt_tokens is None or reported.completion_tokens is None:
-        return None
-    into = reported.prompt_tokens_details or _Details()
-    out = reported.completion_tokens_details or _Details()
-    beyond_prompt = (reported.total_tokens or 0) - reported.prompt_tokens
-    usage = Usage(
-        input_total=reported.prompt_tokens,
-        cached_read=into.cached_tokens or reported.prompt_cache_hit_tokens or 0,
-        cache_write=into.cache_write_tokens or 0,
-        output_total=max(reported.completion_tokens, beyond_prompt),
-        reasoning=out.reasoning_tokens or 0,
-    )
-    return usage if reported.completion_tokens >= 0 and _is_plausible(usage) else None
-
-
-def _is_plausible(usage: Usage) -> bool:
-    counts = (
-        usage.input_total,
-        usage.cached_read,
-        usage.cache_write,
-        usage.output_total,
-        usage.reasoning,
-    )
-    subsets_fit = (
-        usage.cached_read + usage.cache_write <= usage.input_total
-        and usage.reasoning <= usage.output_total
-    )
-    return min(counts) >= 0 and max(counts) <= _MOST_TOKENS and subsets_fit
-
-
-def is_usage_event_only(data: bytes) -> bool:
+def is_usage_only(data: bytes) -> bool:
     """Return whether an event is exactly the one that `include_usage` adds. Never raises.
 
     Members that are null carry nothing.
     """
-    try:
-        event = msgspec.json.decode(data)
-    except (ValueError, RecursionError):
+    if may_be_only_text(data):
         return False
+    event = read_object(data)
     return (
-        isinstance(event, dict)
+        event is not None
         and event.get("choices") == []
         and isinstance(event.get("usage"), dict)
         and all(key in _ENVELOPE or value is None for key, value in event.items())
     )
 
 
-_PRIMING_TOKENS = 3
-_MESSAGE_TOKENS = 3
 _PROMPT_KEYS = ("tools", "functions", "response_format", "documents")
 # Billed by other rules than the length of what they hold.
 _NO_TEXT = frozenset({"image_url", "input_audio", "audio_url", "video_url", "file", "type"})
@@ -337,42 +304,42 @@ def countable_text(body: bytes) -> tuple[str, int]:
     which counts about twice what is billed for them, so the sum stays an upper bound of the text.
     A body that cannot be read counts as it stands. Never raises.
     """
-    try:
-        request = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        request = None
-    if not isinstance(request, dict):
-        return body.decode("utf-8", "replace"), _PRIMING_TOKENS
+    request = read_object(body)
+    if request is None:
+        return body.decode("utf-8", "replace"), PRIMING_TOKENS
     texts: list[str] = []
-    overhead = _PRIMING_TOKENS
+    overhead = PRIMING_TOKENS
     messages = request.get("messages")
     for message in messages if isinstance(messages, list) else [messages]:
         if isinstance(message, dict):
-            overhead += _MESSAGE_TOKENS + bool(message.get("name"))
+            overhead += MESSAGE_TOKENS + bool(message.get("name"))
             texts += [
-                _content_text(value) if key == "content" else _text_of(value)
+                _content_text(value) if key == "content" else text_of(value)
                 for key, value in message.items()
             ]
         else:
-            texts.append(_text_of(message))
-    texts += [_text_of(request.get(key)) for key in _PROMPT_KEYS]
+            texts.append(text_of(message))
+    texts += [text_of(request.get(key)) for key in _PROMPT_KEYS]
     return "\n".join(text for text in texts if text), overhead
 
 
 def _content_text(content: object) -> str:
     """Return the text of a message's content; images, audio and files are left out."""
     if not isinstance(content, list):
-        return _text_of(content)
+        return text_of(content)
     return "\n".join(
-        _text_of(value)
+        text_of(value)
         for part in content
         for key, value in (part.items() if isinstance(part, dict) else [("text", part)])
         if key not in _NO_TEXT
     )
 
 
-def _text_of(value: object) -> str:
-    """Return a string as it is, nothing for nothing, and anything else as its JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+OPENAI_CHAT = WireFormat(
+    read=read_request,
+    clamped=clamped_members,
+    countable_text=countable_text,
+    read_answer=read_answer,
+    may_be_only_text=may_be_only_text,
+    is_usage_only=is_usage_only,
+)
