@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.provider_chat import LAST_CHUNK, SLOT, ChatStream, encode, frame
+from loadtest.provider_dialects import DialectStream
 from loadtest.provider_http import Halt, Pause, Steps
 from loadtest.provider_journal import Received, Served
 from loadtest.provider_script import Script
@@ -14,6 +15,8 @@ from loadtest.provider_script import Script
 JSON = b"application/json"
 SSE = b"text/event-stream; charset=utf-8"
 BYTES = b"application/octet-stream"
+
+Stream = ChatStream | DialectStream
 
 _BATCH_TOKENS = 32  # written between two looks at whether the client still reads
 _BLOCK_BYTES = 16_384
@@ -123,11 +126,11 @@ def sized_answer(call: Call, content_type: bytes, body: bytes, has_usage: bool =
         yield Halt.CLOSE
 
 
-def stream_answer(call: Call, stream: ChatStream) -> Steps:
+def stream_answer(call: Call, stream: Stream, content_type: bytes = SSE) -> Steps:
     """Answer 200 with the stream, at the script's pace, to where its fault ends it."""
     call.served.status = 200
     yield from _first_wait(call)
-    start = head(call, 200, _chunked(SSE))
+    start = head(call, 200, _chunked(content_type))
     if stream.whole is not None and _is_plain(call.script):
         call.served.completion_tokens = stream.hidden_tokens + stream.tokens
         yield start + call.fill(stream.whole)
@@ -146,7 +149,7 @@ def _is_plain(script: Script) -> bool:
     return not paced and fault.number is None and fault.kind != "truncate"
 
 
-def _tokens(call: Call, stream: ChatStream) -> Steps:
+def _tokens(call: Call, stream: Stream) -> Steps:
     """Each token counts as generated with the write that carries it."""
     delay_ms, fault = call.script.chunk_delay_ms, call.script.broken
     last = stream.tokens if fault.number is None else min(fault.number, stream.tokens)
@@ -159,7 +162,7 @@ def _tokens(call: Call, stream: ChatStream) -> Steps:
         yield call.fill(stream.token_frames(first, stop))
 
 
-def _stream_end(call: Call, stream: ChatStream) -> Steps:
+def _stream_end(call: Call, stream: Stream) -> Steps:
     kind = call.script.broken.kind
     if kind == "hang":
         while True:

@@ -75,7 +75,7 @@ def frame(data: bytes) -> bytes:
 def chat_body(shape: ChatShape, script: Script, prompt_tokens: int) -> bytes:
     """The JSON of an answer that is not streamed."""
     amounts = measure(shape, script, prompt_tokens)
-    text = "".join(_piece(script, index) for index in range(amounts.visible))
+    text = "".join(piece(script, index) for index in range(amounts.visible))
     answer: dict[str, Any] = {
         "id": f"chatcmpl-{_SLOT_TEXT}",
         "object": "chat.completion",
@@ -138,16 +138,16 @@ class ChatStream:
 
     def _token_frame(self, index: int) -> bytes:
         index, choice = divmod(index, self._shape.choices)
-        piece = _piece(self._script, index)
-        kept = self._frames.get((choice, piece))
+        text = piece(self._script, index)
+        kept = self._frames.get((choice, text))
         if kept is not None:
             return kept
-        delta: dict[str, Any] = {"content": piece}
+        delta: dict[str, Any] = {"content": text}
         if self._script.tool_call:
-            delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+            delta = {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
         made = self._delta_frame(choice, delta, None)
         if len(self._frames) < _KEPT_FRAMES:
-            self._frames[choice, piece] = made
+            self._frames[choice, text] = made
         return made
 
     def _closing(self, amounts: Amounts) -> bytes:
@@ -196,7 +196,7 @@ def _tool_call(choice: int, arguments: str) -> dict[str, Any]:
     return {"id": f"call_{choice}{_SLOT_TEXT}", "type": "function", "function": function}
 
 
-def _piece(script: Script, index: int) -> str:
+def piece(script: Script, index: int) -> str:
     """The text of a choice's visible token, counted as if nothing limited the answer."""
     visible = max(1, script.completion_tokens - script.reasoning_tokens)
     if script.content is not None:

@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-METERED_PATHS = frozenset({"/v1/chat/completions", "/v1/embeddings"})
+METERED_ENDINGS = (
+    "/completions",
+    "/embeddings",
+    "/v1/messages",
+    "/responses",
+    "/responses/compact",
+    ":generateContent",
+    ":streamGenerateContent",
+)
 
 
 @dataclass(slots=True)
@@ -68,7 +76,9 @@ class Totals:
 
 def total(journal: Iterable[Served]) -> Totals:
     """Add up the model calls of a journal; other routes and other statuses cost nothing."""
-    billed = [entry for entry in journal if entry.status == 200 and entry.path in METERED_PATHS]
+    billed = [
+        entry for entry in journal if entry.status == 200 and entry.path.endswith(METERED_ENDINGS)
+    ]
     return Totals(
         calls=len(billed),
         prompt_tokens=sum(entry.prompt_tokens for entry in billed),

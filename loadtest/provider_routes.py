@@ -4,7 +4,7 @@ import array
 import base64
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,6 +12,8 @@ import msgspec
 
 from loadtest.provider_answers import (
     BYTES,
+    JSON,
+    SSE,
     Call,
     bytes_answer,
     empty_answer,
@@ -25,11 +27,21 @@ from loadtest.provider_answers import (
 from loadtest.provider_chat import (
     CREATED_S,
     SLOT,
+    Amounts,
     ChatShape,
     chat_body,
     chat_stream,
     encode,
     measure,
+)
+from loadtest.provider_dialects import (
+    DialectStream,
+    Framing,
+    Said,
+    anthropic,
+    completion,
+    gemini,
+    responses,
 )
 from loadtest.provider_http import Steps
 from loadtest.provider_tokens import count_chat, count_input
@@ -55,6 +67,13 @@ class Ask:
     input: Any = None
     dimensions: int | None = None
     encoding_format: str | None = None
+    system: Any = None
+    max_output_tokens: int | None = None
+    instructions: Any = None
+    background: bool | None = None
+    prompt: Any = None
+    contents: list[dict[str, Any]] | None = None
+    generationConfig: dict[str, Any] | None = None
 
     @functools.cached_property
     def chat_tokens(self) -> int:
@@ -102,12 +121,22 @@ def route(call: Call) -> Steps:
     if call.is_refused:
         return error_answer(call, 401)
     path = request.path
-    if request.method == "POST" and path in _MODEL_ROUTES:
-        return _model_call(call, _MODEL_ROUTES[path])
+    handler_of_model = _model_route(path) if request.method == "POST" else None
+    if handler_of_model is not None:
+        return _model_call(call, handler_of_model)
     method = "GET" if request.method == "HEAD" else request.method
     handler = _OTHER_ROUTES.get((method, path), _unknown)
     steps = fault_instead(call) if call.script.broken.replaces_answer else handler(call)
     return head_only(steps) if request.method == "HEAD" else steps
+
+
+def _model_route(path: str) -> Callable[[Call, Ask], Steps] | None:
+    """Return the handler of a path; of Azure's, Google's and others' the end counts."""
+    exact = _MODEL_ROUTES.get(path)
+    if exact is not None or path.startswith("/v1/"):
+        return exact
+    found = (handler for ending, handler in _MODEL_ENDINGS if path.endswith(ending))
+    return next(found, None)
 
 
 def _model_call(call: Call, handler: Callable[[Call, Ask], Steps]) -> Steps:
@@ -136,6 +165,75 @@ def _chat(call: Call, ask: Ask) -> Steps:
     served.completion_tokens = amounts.completion * amounts.choices
     body = call.fill(chat_body(ask.shape, script, prompt))
     return json_answer(call, body, has_usage=script.fault != "missing_usage")
+
+
+def _messages(call: Call, ask: Ask) -> Steps:
+    if ask.messages is None or ask.max_tokens is None:
+        return error_answer(call, 400, "messages and max_tokens: Field required")
+    prompt = [{"content": ask.system}, *ask.messages] if ask.system else ask.messages
+    amounts = _measured(call, ask, count_chat(prompt, ask.tools), ask.max_tokens)
+    said = anthropic(ask.model, call.script, amounts)
+    return _said(call, ask, said, amounts, Framing(is_named=True))
+
+
+def _count_messages(call: Call, ask: Ask) -> Steps:
+    return json_answer(call, encode({"input_tokens": count_chat(ask.messages or [], ask.tools)}))
+
+
+def _responses(call: Call, ask: Ask) -> Steps:
+    if ask.input is None:
+        return error_answer(call, 400, "Missing required parameter: 'input'.")
+    said_before = ask.input if isinstance(ask.input, list) else [{"content": ask.input}]
+    prompt = [{"content": ask.instructions}, *said_before] if ask.instructions else said_before
+    amounts = _measured(call, ask, count_chat(prompt, ask.tools), ask.max_output_tokens)
+    said = responses(ask.model, call.script, amounts, background=bool(ask.background))
+    return _said(call, ask, said, amounts, Framing(is_named=True))
+
+
+def _completions(call: Call, ask: Ask) -> Steps:
+    if ask.prompt is None:
+        return error_answer(call, 400, "Missing required parameter: 'prompt'.")
+    limit = 16 if ask.max_tokens is None else ask.max_tokens
+    amounts = _measured(call, ask, count_input(ask.prompt), limit)
+    include_usage = ask.shape.include_usage and call.script.fault != "missing_usage"
+    said = completion(ask.model, call.script, amounts, include_usage=include_usage)
+    return _said(call, ask, said, amounts, Framing(done=b"data: [DONE]\n\n"))
+
+
+def _gemini(call: Call, ask: Ask) -> Steps:
+    contents = ask.contents
+    if contents is None:
+        return error_answer(call, 400, "contents is not specified")
+    path, _, query = call.request.target.partition("?")
+    call.served.stream = path.endswith(":streamGenerateContent")
+    call.served.model = path.rpartition("/")[2].partition(":")[0]
+    ask = replace(ask, stream=call.served.stream, model=call.served.model)
+    limit = (ask.generationConfig or {}).get("maxOutputTokens")
+    prompt = [{"content": part} for each in contents for part in each.get("parts", ())]
+    amounts = _measured(call, ask, count_chat(prompt, ask.tools), limit)
+    said = gemini(ask.model, call.script, amounts)
+    return _said(call, ask, said, amounts, Framing(is_array="alt=sse" not in query))
+
+
+def _measured(call: Call, ask: Ask, counted: int, limit: int | None) -> Amounts:
+    """Note in the journal what a call costs, and return it."""
+    script, served = call.script, call.served
+    prompt = counted if script.prompt_tokens is None else script.prompt_tokens
+    shape = ChatShape(ask.model, choices=1, limit_tokens=limit, include_usage=False)
+    amounts = measure(shape, script, prompt)
+    served.prompt_tokens, served.cached_tokens = prompt, amounts.cached
+    served.reasoning_tokens = amounts.reasoning
+    return amounts
+
+
+def _said(call: Call, ask: Ask, said: Said, amounts: Amounts, framing: Framing) -> Steps:
+    """Answer as the dialect does: whole, or streamed."""
+    if ask.stream:
+        stream = DialectStream(said, amounts, call.script, framing)
+        return stream_answer(call, stream, JSON if framing.is_array else SSE)
+    call.served.completion_tokens = amounts.completion
+    has_usage = call.script.fault != "missing_usage"
+    return json_answer(call, call.fill(encode(said.body)), has_usage=has_usage)
 
 
 def _embeddings(call: Call, ask: Ask) -> Steps:
@@ -226,7 +324,19 @@ _MODEL_ROUTES: dict[str, Callable[[Call, Ask], Steps]] = {
     "/v1/chat/completions": _chat,
     "/v1/embeddings": _embeddings,
     "/v1/moderations": _moderations,
+    "/v1/messages": _messages,
+    "/v1/messages/count_tokens": _count_messages,
+    "/v1/responses": _responses,
+    "/v1/responses/compact": _responses,
+    "/v1/completions": _completions,
 }
+_MODEL_ENDINGS: tuple[tuple[str, Callable[[Call, Ask], Steps]], ...] = (
+    ("/chat/completions", _chat),
+    ("/embeddings", _embeddings),
+    ("/responses", _responses),
+    (":generateContent", _gemini),
+    (":streamGenerateContent", _gemini),
+)
 _OTHER_ROUTES: dict[tuple[str, str], Callable[[Call], Steps]] = {
     ("GET", "/v1/models"): _models,
     ("POST", "/v1/echo"): _echo,

@@ -103,6 +103,8 @@ class Gateway:
         self._environment = {
             "TOLLGATE_STATE_DIR": str(state_dir),
             "TOLLGATE_UPSTREAMS__OPENAI__BASE_URL": provider_url,
+            "TOLLGATE_UPSTREAMS__ANTHROPIC__BASE_URL": provider_url,
+            "TOLLGATE_UPSTREAMS__GEMINI__BASE_URL": provider_url,
             "TOLLGATE_STORE__TIMEOUT_MS": "20000",  # a busy machine is no broken store
             **({} if self.is_measured else {"TOLLGATE_LEDGER__WRITER": "false"}),
             **({"TOLLGATE_POLICIES__MODE": mode} if mode else {}),
