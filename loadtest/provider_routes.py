@@ -133,7 +133,7 @@ def route(call: Call) -> Steps:
 def _model_route(path: str) -> Callable[[Call, Ask], Steps] | None:
     """Return the handler of a path; of Azure's, Google's and others' the end counts."""
     exact = _MODEL_ROUTES.get(path)
-    if exact is not None or path.startswith("/v1/"):
+    if exact is not None or (path.startswith("/v1/") and ":" not in path):
         return exact
     found = (handler for ending, handler in _MODEL_ENDINGS if path.endswith(ending))
     return next(found, None)

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, count_input
+from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, cost_of, count_input
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.estimate import InputEstimate, LearnedOutput
 from gateway.core.identity import identify
 from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
 from gateway.planner import Call, Plan, Planner, read_call
 from gateway.ports import Request, TaskFacts
@@ -162,6 +164,48 @@ async def test_an_error_after_text_is_charged_for_the_text() -> None:
     line = answered(SSE, TEXT_EVENT, b"data: " + ERROR + b"\n\n")
     line.relay.on_end()
     assert await charge(line.relay, stream=True) == estimated(INPUT, 1, whole=True)
+
+
+async def test_usage_that_cannot_be_true_is_charged_its_hold() -> None:
+    """And said so."""
+    line = answered(JSON, b'{"usage":{"prompt_tokens":-3,"completion_tokens":2}}')
+    line.relay.on_end()
+    hold = Usage(input_total=20, output_total=100)
+    assert await charge(line.relay, max_tokens=100) == Charge(
+        hold, UsageSource.ESTIMATED, is_doubtful=True
+    )
+
+
+async def test_input_that_was_reported_is_not_counted_again() -> None:
+    """Of a cut stream: its text came after the last report."""
+    begun = b'data: {"choices":[],"usage":{"prompt_tokens":77,"completion_tokens":0}}\n\n'
+    line = answered(SSE, begun, NO_USAGE_EVENT)
+    line.relay.client_left()
+    assert await charge(line.relay, stream=True) == estimated(77, 1)
+
+
+async def test_an_answer_in_the_background_is_charged_its_hold() -> None:
+    """Nobody sees its usage here."""
+    call, plan = call_of(max_tokens=100)
+    assert call.asked is not None
+    call = structs.replace(call, asked=structs.replace(call.asked, is_background=True))
+    line = answered(JSON, b'{"status":"queued"}')
+    line.relay.on_end()
+    assert await account(call, plan, None, line.relay, Words()) == estimated(20, 100)
+
+
+def test_the_providers_own_cost_counts_before_the_price_list() -> None:
+    """Without either there is none."""
+    price = ModelPrice(input=1_000_000, output=0, cached_read=0, cache_write=0)
+    assert cost_of(Usage(5, provider_nano_usd=7), price) == 7
+    assert cost_of(Usage(5), price) == 5
+    assert cost_of(Usage(5), None) is None
+
+
+async def test_what_is_not_metered_has_no_input() -> None:
+    """There is nothing to count it by."""
+    call, _ = call_of()
+    assert await count_input(structs.replace(call, asked=None, wire=None), Words()) == 0
 
 
 async def test_input_is_counted_with_what_messages_cost() -> None:

@@ -134,7 +134,11 @@ _DIALECTS = (
     (b":generatecontent/", Dialect.GEMINI),
     (b":streamgeneratecontent/", Dialect.GEMINI_STREAM),
 )
-_OF_GEMINI = frozenset({Dialect.GEMINI, Dialect.GEMINI_STREAM})
+# Google's verbs behind a model's name: its SDK calls them under /v1 too.
+_GEMINI_VERB = re.compile(
+    rb":(?:(?:stream|batch)?generatecontent|counttokens|(?:async)?(?:batch)?embedcontents?"
+    rb"|predict(?:longrunning)?)/$"
+)
 _TARGETS_REMEMBERED = 1_024
 _LONGEST_REMEMBERED = 512  # bytes
 _NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
@@ -278,13 +282,13 @@ def _route(plain: bytes, target: bytes, upstream: str, *, anthropic: bool) -> Ro
     """Return where the call goes by its path, `anthropic-version` and the named upstream."""
     fitting = (dialect for ending, dialect in _DIALECTS if plain.endswith(ending))
     dialect = next(fitting, Dialect.UNMETERED)
-    if plain.startswith(b"/v1beta/") or dialect in _OF_GEMINI:
+    if plain.startswith(b"/v1beta/") or _GEMINI_VERB.search(plain):
         default = "gemini"
     elif plain.startswith(b"/v1/messages/") or anthropic:
         default = "anthropic"
     else:
         default = "openai"
     # Gemini's own routes; its OpenAI-compatible one is called by OpenAI clients.
-    gemini = default == "gemini" and (dialect in _OF_GEMINI or dialect is Dialect.UNMETERED)
+    gemini = default == "gemini" and not dialect.startswith("openai")
     shape = ErrorShape.GEMINI if gemini else ErrorShape.OPENAI_ANTHROPIC
     return Route(upstream or default, target, dialect, shape, bool(upstream))

@@ -256,3 +256,16 @@ def test_the_oldest_key_goes_when_there_are_too_many() -> None:
     many.learn("new", "", 1)
     assert many.expected("m", "PLAN", 128_000) == 2_048
     assert many.expected("second", "", 128_000) == 3
+
+
+def test_input_that_is_not_all_in_the_body_has_no_bound_but_the_context() -> None:
+    """Counting the body would not narrow it."""
+    estimate = estimate_input(b'{"a":1}', 1_000, is_open=True)
+    assert (estimate.low, estimate.high) == (1_000, 1_000)
+
+
+def test_the_least_output_is_what_the_api_takes() -> None:
+    """But never more than the ceiling."""
+    assert least_output(5_000, 2_000) == 2_000
+    assert least_output(5_000) == 1_024
+    assert least_output(500, 2_000) == 500

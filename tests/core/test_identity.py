@@ -334,6 +334,34 @@ def test_other_paths_are_not_metered_as_chat(target: bytes) -> None:
     assert route_of(target).dialect is Dialect.UNMETERED
 
 
+@pytest.mark.parametrize(
+    ("target", "dialect"),
+    [
+        (b"/v1/messages", Dialect.ANTHROPIC_MESSAGES),
+        (b"/V1/Messages/?beta=true", Dialect.ANTHROPIC_MESSAGES),
+        (b"/u/vertex/anthropic/v1/messages", Dialect.ANTHROPIC_MESSAGES),
+        (b"/v1/responses", Dialect.OPENAI_RESPONSES),
+        (b"/v1/responses/compact", Dialect.OPENAI_RESPONSES),
+        (b"/u/azure/openai/v1/responses?api-version=1", Dialect.OPENAI_RESPONSES),
+        (b"/v1/completions", Dialect.OPENAI_COMPLETIONS),
+        (b"/v1/xchat/completions", Dialect.OPENAI_COMPLETIONS),
+        (b"/v1/embeddings", Dialect.OPENAI_EMBEDDINGS),
+        (b"/v1beta/models/gemini-2.5-pro:generateContent", Dialect.GEMINI),
+        (b"/v1/models/g%3AgenerateContent", Dialect.GEMINI),
+        (b"/v1beta/models/g:streamGenerateContent?alt=sse", Dialect.GEMINI_STREAM),
+        (b"/v1/messages/count_tokens", Dialect.UNMETERED),
+        (b"/v1/messages/batches", Dialect.UNMETERED),
+        (b"/v1/threads/thread_1/messages", Dialect.UNMETERED),
+        (b"/v1/responses/input_tokens", Dialect.UNMETERED),
+        (b"/v1/responses/resp_1/cancel", Dialect.UNMETERED),
+        (b"/v1beta/models/g:countTokens", Dialect.UNMETERED),
+    ],
+)
+def test_which_dialect_a_path_speaks(target: bytes, dialect: Dialect) -> None:
+    """Its end says so; counting, fetching and cancelling call no model."""
+    assert route_of(target).dialect is dialect
+
+
 VERSION = [(b"Anthropic-Version", b"2023-06-01")]
 
 
@@ -349,6 +377,10 @@ VERSION = [(b"Anthropic-Version", b"2023-06-01")]
         (b"/v1/messages_archive", [], "openai", ErrorShape.OPENAI_ANTHROPIC),
         (b"/v1beta/models/g:generateContent", [], "gemini", ErrorShape.GEMINI),
         (b"/v1beta", [], "gemini", ErrorShape.GEMINI),
+        (b"/v1/models/g:generateContent", [], "gemini", ErrorShape.GEMINI),
+        (b"/v1/models/g:countTokens", [], "gemini", ErrorShape.GEMINI),
+        (b"/v1/models/ft:gpt-4o:mine::1", [], "openai", ErrorShape.OPENAI_ANTHROPIC),
+        (b"/v1beta/openai/embeddings", [], "gemini", ErrorShape.OPENAI_ANTHROPIC),
         (b"/v1beta/models", VERSION, "gemini", ErrorShape.GEMINI),
         (b"/v1betamax/x", [], "openai", ErrorShape.OPENAI_ANTHROPIC),
         (b"/v1beta/openai/chat/completions", [], "gemini", ErrorShape.OPENAI_ANTHROPIC),

@@ -45,3 +45,28 @@ def test_weights_apply_to_disjoint_counts_and_round_up() -> None:
 def test_sources() -> None:
     """The words of the ledger and the metrics."""
     assert [source.value for source in UsageSource] == ["provider", "estimated", "none"]
+
+
+@pytest.mark.parametrize(
+    ("usage", "plausible"),
+    [
+        (Usage(), True),
+        (Usage(9, 4, 5, 7, 7, cache_write_1h=5, web_searches=3, provider_nano_usd=10), True),
+        (Usage(-1), False),
+        (Usage(9, -1), False),
+        (Usage(9, 0, -1), False),
+        (Usage(9, 5, 5), False),
+        (Usage(9, 0, 5, cache_write_1h=6), False),
+        (Usage(9, output_total=-1), False),
+        (Usage(9, output_total=5, reasoning=6), False),
+        (Usage(9, output_total=5, reasoning=-1), False),
+        (Usage(10**9 + 1), False),
+        (Usage(9, output_total=10**9 + 1), False),
+        (Usage(web_searches=-1), False),
+        (Usage(provider_nano_usd=-1), False),
+        (Usage(provider_nano_usd=10**15), False),
+    ],
+)
+def test_what_can_be_true(usage: Usage, plausible: bool) -> None:
+    """No negative or huge count, no part above its whole."""
+    assert usage.is_plausible is plausible

@@ -36,10 +36,10 @@ class Messages:
             base_url=url,
             api_key="sk-ant-test",
             default_headers={"x-task-id": task},
-            http_client=httpx.Client(trust_env=False),
+            http_client=anthropic.DefaultHttpxClient(trust_env=False),
         )
         self._asked: dict[str, Any] = {
-            "model": "claude-sonnet-4-5",
+            "model": "claude-opus-5-5",
             "max_tokens": 300,
             "messages": [{"role": "user", "content": SAY}],
         }

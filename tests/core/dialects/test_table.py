@@ -1,0 +1,9 @@
+"""The table of dialects."""
+
+from gateway.core.dialects.table import WIRE_FORMATS
+from gateway.core.identity import Dialect
+
+
+def test_every_dialect_but_the_unmetered_has_a_wire_format() -> None:
+    """A route that is told apart is read."""
+    assert set(Dialect) - set(WIRE_FORMATS) == {Dialect.UNMETERED}
