@@ -457,6 +457,18 @@ async def test_estimates_teach_nothing(open_bench: OpenBench) -> None:
         assert len(serving.events("usage_missing")) == 1
 
 
+async def test_usage_that_cannot_be_true_is_said_and_charged_its_hold(
+    open_bench: OpenBench, provider: FakeProvider
+) -> None:
+    """Nobody spends less than nothing."""
+    provider.script(lambda _: Script(prompt_tokens=-5_000))
+    async with open_bench() as serving:
+        await ask(serving, chat("T", max_tokens=100))
+        (record,) = serving.told.calls
+        assert (record.tokens, record.source) == (record.held_tokens, "estimated")
+        assert [event["task"] for event in serving.events("usage_doubtful")] == ["T"]
+
+
 async def test_a_warning_that_was_long_ago_is_given_again(
     open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts (`WireFormat.read`). `max_tokens` may be 0: a cache is warmed."""
     read = read_body(_decode_body, body, _BUDGETED_KEYS)
     thinking = read.thinking.budget_tokens if read.thinking else None
-    check_sizes(read.model, limits=(read.max_tokens or 0, thinking or 0))
+    check_sizes(read.model, 1, max(read.max_tokens or 0, thinking or 0))
     limit = read.max_tokens
     return ModelRequest(
         model=read.model or "",

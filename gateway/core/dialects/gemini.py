@@ -67,7 +67,7 @@ def read_request(body: bytes, target: bytes) -> ModelRequest:
     choices = _either(config.candidateCount, config.candidate_count)
     thinking = _thinking_budget(config)
     model = _model_of(target)
-    check_sizes(model, choices=choices, limits=(limit or 0, thinking))
+    check_sizes(model, choices, max(limit or 0, thinking))
     return ModelRequest(
         model=model,
         output_limit=limit + thinking if limit else None,

@@ -37,6 +37,7 @@ _BUDGETED_KEYS = (
     b"max_completion_tokens",
     b"n",
 )
+_USAGE_WISH = b"stream_options", b'{"include_usage":true}'
 _LIMIT_KEYS = (b"max_completion_tokens", b"max_tokens")
 _NANO_USD_PER_USD = 10**9
 _MOST_USD = 10**6
@@ -71,13 +72,13 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts. Raises BadCall (`invalid_body`) where it cannot be read."""
     read = read_body(_decode_body, body, _BUDGETED_KEYS)
-    limits = (read.max_tokens or 0, read.max_completion_tokens or 0)
-    check_sizes(read.model, choices=read.n, limits=limits)
-    keys, limit = _output_limit(read)
+    limit = max(read.max_tokens or 0, read.max_completion_tokens or 0)
+    check_sizes(read.model, read.n, limit)
+    keys, limit_of_one = _output_limit(read)
     return ModelRequest(
         model=read.model or "",
         stream=bool(read.stream),
-        output_limit=limit,
+        output_limit=limit_of_one,
         choices=max(1, read.n or 1),
         limit_keys=keys,
         usage_wish=usage_wish(read.stream_options) if read.stream else None,
@@ -86,9 +87,11 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
 
 def usage_wish(options: dict[str, Any] | None) -> tuple[bytes, bytes] | None:
     """Return `stream_options` with the wish for usage added, None if it is there already."""
-    if options and options.get("include_usage"):
+    if not options:
+        return _USAGE_WISH
+    if options.get("include_usage"):
         return None
-    return b"stream_options", msgspec.json.encode({**(options or {}), "include_usage": True})
+    return b"stream_options", msgspec.json.encode({**options, "include_usage": True})
 
 
 def _output_limit(read: _Body) -> tuple[tuple[bytes, ...], int | None]:

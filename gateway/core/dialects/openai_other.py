@@ -51,7 +51,7 @@ def read_completion(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return a completion request's facts (`WireFormat.read`)."""
     read = read_body(_decode_completion, body, _COMPLETION_KEYS)
     choices = max(1, read.n or 1, read.best_of or 1) * _prompts(read.prompt)
-    check_sizes(read.model, choices=choices, limits=(read.max_tokens or 0,))
+    check_sizes(read.model, choices, read.max_tokens or 0)
     limit = _USUAL_LIMIT if read.max_tokens is None else read.max_tokens
     return ModelRequest(
         model=read.model or "",
@@ -73,7 +73,7 @@ def _prompts(prompt: object) -> int:
 def read_embedding(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return an embedding request's facts: nothing is generated (`WireFormat.read`)."""
     read = read_body(_decode_embedding, body, _EMBEDDING_KEYS)
-    check_sizes(read.model, limits=())
+    check_sizes(read.model, 1, 0)
     return ModelRequest(model=read.model or "", output_limit=0)
 
 

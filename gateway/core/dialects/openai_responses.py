@@ -52,7 +52,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts (`WireFormat.read`)."""
     read = read_body(_decode_body, body, _BUDGETED_KEYS)
-    check_sizes(read.model, limits=(read.max_output_tokens or 0,))
+    check_sizes(read.model, 1, read.max_output_tokens or 0)
     limit = read.max_output_tokens
     return ModelRequest(
         model=read.model or "",

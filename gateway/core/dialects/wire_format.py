@@ -127,12 +127,12 @@ def read_body(decode: Callable[[bytes], Read], body: bytes, budgeted: tuple[byte
     return read
 
 
-def check_sizes(model: str | None, *, choices: int | None = None, limits: tuple[int, ...]) -> None:
+def check_sizes(model: str | None, choices: int | None, limit: int) -> None:
     """Raise BadCall for what no provider takes and no label, key or counter should have to."""
     if (
         len(model or "") <= LONGEST_MODEL_NAME
         and (choices or 0) <= MOST_CHOICES
-        and max(limits, default=0) <= MOST_TOKENS
+        and limit <= MOST_TOKENS
     ):
         return
     raise BadCall(
