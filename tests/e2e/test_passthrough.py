@@ -595,12 +595,12 @@ async def test_another_route_is_recorded_as_unmetered(
     """It costs the task nothing, and shows in log and metrics."""
     before = await gateway.metric("tollgate_calls_total", dialect="unmetered")
     async with gateway.client() as client:
-        body = {"model": "text-embedding-3-small", "input": "hello"}
-        await client.post("/v1/embeddings?key=secret", json=body, headers={"x-task-id": task})
+        body = {"model": "omni-moderation-latest", "input": "hello"}
+        await client.post("/v1/moderations?key=secret", json=body, headers={"x-task-id": task})
     await gateway.until_metric(before + 1, "tollgate_calls_total", dialect="unmetered")
     assert not gateway.task(task)
     (line,) = await until(lambda: gateway.log_events("call", task=task), "the log line")
-    assert (line["path"], line["usage"], line["status"]) == ("/v1/embeddings", "none", 200)
+    assert (line["path"], line["usage"], line["status"]) == ("/v1/moderations", "none", 200)
 
 
 async def test_nothing_secret_is_logged(gateway: Gateway, task: str) -> None:

@@ -101,7 +101,7 @@ async def test_what_is_no_http_gets_400_and_a_journal_entry(provider: FakeProvid
         ("GET", "/v1/no-content", 204),
         ("HEAD", "/v1/no-content", 204),
         ("GET", CHAT, 404),
-        ("POST", "/v1/responses", 404),
+        ("POST", "/v1/videos", 404),
         ("HEAD", "/v1/nothing", 404),
     ],
 )
