@@ -32,6 +32,7 @@ class Cost:
     worker_us: float
     store_us: float
     supervisor_us: float
+    ledger_us: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         """Both runs together."""
@@ -39,12 +40,18 @@ class Cost:
             self.worker_us + other.worker_us,
             self.store_us + other.store_us,
             self.supervisor_us + other.supervisor_us,
+            self.ledger_us + other.ledger_us,
         )
 
     def per(self, units: int) -> "Cost":
         """The share of one of `units`, calls or chunks."""
         count = max(1, units)
-        return Cost(self.worker_us / count, self.store_us / count, self.supervisor_us / count)
+        return Cost(
+            self.worker_us / count,
+            self.store_us / count,
+            self.supervisor_us / count,
+            self.ledger_us / count,
+        )
 
 
 NO_COST = Cost(0, 0, 0)
@@ -60,6 +67,7 @@ class Station:
         processes = children(running.pid)
         self._worker = _one(processes, "gateway.app")
         self._store = _one(processes, "valkey-server", "redis-server")
+        self._ledger = _one(processes, "gateway.writer_app")
         self._served = _NO_TOTALS
 
     def pin(self) -> str:
@@ -68,13 +76,13 @@ class Station:
         if len(cores) < 2:
             return "not pinned: there is one core only"
         ours, theirs = cores[0], cores[1]
-        for pid in (os.getpid(), self.provider.pid, self.gateway.pid):
+        for pid in (os.getpid(), self.provider.pid, self.gateway.pid, self._ledger):
             pin(pid, [ours])
         for pid in (self._worker, self._store):
             pin(pid, [theirs])
         return (
-            f"gateway worker and store on core {theirs}; provider, generator and supervisor on "
-            f"core {ours}"
+            f"gateway worker and store on core {theirs}; provider, generator, supervisor and the "
+            f"ledger's writer on core {ours}"
         )
 
     @property
@@ -97,10 +105,12 @@ class Station:
             after.worker_us - before.worker_us,
             after.store_us - before.store_us,
             after.supervisor_us - before.supervisor_us,
+            after.ledger_us - before.ledger_us,
         )
 
     def _spent(self) -> Cost:
-        return Cost(cpu_us(self._worker), cpu_us(self._store), cpu_us(self.gateway.pid))
+        processes = (self._worker, self._store, self.gateway.pid, self._ledger)
+        return Cost(*map(cpu_us, processes))
 
     async def settled(self) -> None:
         """Wait until no task holds anything."""

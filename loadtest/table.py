@@ -53,6 +53,7 @@ def _closed(result: Closed) -> Iterator[_Row]:
     )
     yield from _calls(result, f"aim {AIM_CALL_US}")
     yield "supervisor, CPU us per call", f"{result.per_call.supervisor_us:.1f}", ""
+    yield "ledger's writer, CPU us per call", f"{result.per_call.ledger_us:.0f}", "beside the calls"
 
 
 def _calls(result: Closed, aim: str = "") -> Iterator[_Row]:

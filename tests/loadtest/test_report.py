@@ -75,8 +75,8 @@ def test_spread_of_one_measurement_is_none() -> None:
 
 def test_cost_per_unit() -> None:
     """Costs of runs add up and are shared out; no calls cost what was spent, not a crash."""
-    both = Cost(100, 50, 10) + Cost(100, 50, 10)
-    assert both.per(20) == Cost(10, 5, 1)
+    both = Cost(100, 50, 10, 40) + Cost(100, 50, 10, 40)
+    assert both.per(20) == Cost(10, 5, 1, 4)
     assert both.per(0) == both
 
 
