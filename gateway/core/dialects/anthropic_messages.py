@@ -20,6 +20,7 @@ from gateway.core.dialects.wire_format import (
     has_no_usage,
     never_usage_only,
     read_body,
+    readable_members,
 )
 from gateway.core.usage import Usage
 
@@ -213,11 +214,8 @@ def read_answer(data: bytes) -> MessagesAnswer | None:
 
 def _read_odd_answer(data: bytes) -> MessagesAnswer | None:
     """Return what can be read of an answer with an odd member, or with broken text."""
-    try:
-        found = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+    found = readable_members(data)
+    if found is None:
         return None
     return MessagesAnswer(
         model=converted(str, found.get("model")),

@@ -20,6 +20,7 @@ from gateway.core.dialects.wire_format import (
     has_no_usage,
     never_usage_only,
     read_body,
+    readable_members,
     unless_it_falls,
 )
 from gateway.core.errors import BadCall
@@ -263,11 +264,8 @@ def read_answer(data: bytes) -> GeminiAnswer | GeminiChunks | None:
 
 def _read_odd_answer(data: bytes) -> GeminiAnswer | None:
     """Return what can be read of an answer with an odd member, or with broken text."""
-    try:
-        found = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+    found = readable_members(data)
+    if found is None:
         return None
     return GeminiAnswer(
         candidates=converted(list[_Candidate], found.get("candidates")),

@@ -5,7 +5,6 @@ Facts (`docs/wire.md`): usage comes in the JSON answer; in a stream only if
 are subsets of the totals. Azure sends other events with empty `choices`; they are not ours.
 """
 
-import json
 import math
 from decimal import Decimal
 from typing import Any
@@ -25,6 +24,7 @@ from gateway.core.dialects.wire_format import (
     clamped_members,
     converted,
     read_body,
+    readable_members,
     unless_it_falls,
 )
 from gateway.core.usage import Usage
@@ -254,11 +254,8 @@ def _read_odd_answer(data: bytes) -> ChatAnswer | None:
 
     Neither a choice of another shape nor half a surrogate pair in a text hides the usage.
     """
-    try:
-        found = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+    found = readable_members(data)
+    if found is None:
         return None
     return ChatAnswer(
         choices=converted(list[_Choice], found.get("choices")),

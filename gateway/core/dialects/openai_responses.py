@@ -5,7 +5,6 @@ Facts (`docs/wire.md`): usage comes unasked, with the event that ends a stream
 `background` the answer is fetched later: what it used may never be seen here.
 """
 
-import json
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from gateway.core.dialects.wire_format import (
     has_no_usage,
     never_usage_only,
     read_body,
+    readable_members,
 )
 from gateway.core.usage import Usage
 
@@ -209,11 +209,8 @@ def read_answer(data: bytes) -> ResponsesAnswer | None:
 
 def _read_odd_answer(data: bytes) -> ResponsesAnswer | None:
     """Return what can be read of an answer with an odd member, or with broken text."""
-    try:
-        found = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+    found = readable_members(data)
+    if found is None:
         return None
     return ResponsesAnswer(
         model=converted(str, found.get("model")),

@@ -4,6 +4,7 @@ A dialect is one module that ends in one `WireFormat`, a table of its functions.
 them by name; planner, lifecycle, accounting and meter know nothing else of them.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -152,6 +153,18 @@ def unless_it_falls(usage: Usage | None, earlier: Usage | None) -> Usage | None:
         and usage.total < earlier.total
     )
     return None if falls else usage
+
+
+def readable_members(data: bytes) -> dict[str, Any] | None:
+    """Return the members of a JSON object that a strict reader refuses; None if it is no object.
+
+    Half a surrogate pair or a control character in a text hides no usage.
+    """
+    try:
+        found = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def converted(kind: type[Member], value: object) -> Member | None:
