@@ -20,10 +20,26 @@ class Sizes:
     slow_reader_s: int
     store_stall_s: float
     ledger_calls: int
+    idle_clients: int
+    slow_clients: int
 
 
-SHORT = Sizes(calls=600, slow_reader_s=6, store_stall_s=1.5, ledger_calls=600)
-FULL = Sizes(calls=10_000, slow_reader_s=60, store_stall_s=10, ledger_calls=20_000)
+SHORT = Sizes(
+    calls=600,
+    slow_reader_s=6,
+    store_stall_s=1.5,
+    ledger_calls=600,
+    idle_clients=300,
+    slow_clients=50,
+)
+FULL = Sizes(
+    calls=10_000,
+    slow_reader_s=60,
+    store_stall_s=10,
+    ledger_calls=20_000,
+    idle_clients=2_000,
+    slow_clients=200,
+)
 
 
 def fuzz(examples: int, in_a_soak: int = 30_000) -> settings:

@@ -3,7 +3,6 @@
 Headers travel as lists of (name, value) byte pairs in the order and letter case they came in.
 """
 
-from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -211,8 +210,3 @@ def budget_header_lines(
 def format_usd(nano_usd: int) -> str:
     """Return dollars with six decimals, rounded down."""
     return f"{nano_usd // NANO_USD_PER_USD}.{nano_usd % NANO_USD_PER_USD // 1000:06d}"
-
-
-def header_map(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
-    """Return the headers by lower-case name; of repeated ones the last."""
-    return {name.lower(): value for name, value in headers}

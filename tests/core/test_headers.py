@@ -11,7 +11,6 @@ from gateway.core.headers import (
     baggage_members,
     budget_header_lines,
     format_usd,
-    header_map,
     request_headers,
     response_headers,
     without_task_members,
@@ -262,8 +261,3 @@ def test_status_and_pressure(used: int, status: str, pressure: int) -> None:
 def test_dollars_have_six_decimals_rounded_down(nano_usd: int, text: str) -> None:
     """A cost is never shown higher than it is."""
     assert format_usd(nano_usd) == text
-
-
-def test_header_map_takes_the_last_of_repeated_ones() -> None:
-    """Names in lower case; the last value counts."""
-    assert header_map([(b"A", b"1"), (b"b", b"2"), (b"a", b"3")]) == {b"a": b"3", b"b": b"2"}

@@ -30,7 +30,6 @@ from gateway.core.usage import Usage
 # Google's parsers take a member in either spelling.
 _CONFIG_NAMES = (b"generationConfig", b"generation_config")
 _LIMIT_NAMES = (b"maxOutputTokens", b"max_output_tokens")
-_OF_OTHER_PLACES = ("cachedContent", "cached_content")
 _CLIENT_TOOLS = frozenset({"functionDeclarations", "function_declarations"})
 
 
