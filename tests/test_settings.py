@@ -431,7 +431,7 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
     file = write(
         "refusal_status: 402\n"
         "limits: {max_body_bytes: 2000, max_head_bytes: 2001, header_timeout_ms: 1,"
-        " idle_timeout_ms: 2, drain_ms: 3, max_headers: 20, body_grace_ms: 4,"
+        " idle_timeout_ms: 2, drain_ms: 3, drain_idle_ms: 2, max_headers: 20, body_grace_ms: 4,"
         " min_body_bytes_per_s: 5, write_stall_ms: 6, max_connections: 7,"
         " max_connections_per_address: 8, max_bytes_in_flight: 9000, max_loop_lag_ms: 9}\n"
         "store: {timeout_ms: 4, lease_ms: 50, heartbeat_ms: 6, tombstone_ms: 7}\n"

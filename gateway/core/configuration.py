@@ -78,6 +78,7 @@ class DataPlane:
     tombstone_ms: int = 3_600_000
     phase_idle_close_ms: int = 60_000
     drain_ms: int = 30_000
+    drain_idle_ms: int = 1_000
     log_calls: bool = True
     log_format: str = "json"
     log_level: str = "info"

@@ -17,7 +17,6 @@ _SWEEP_S = 1.0
 _WATCH_S = 0.1
 _BACKLOG = 1_024
 _HANDSHAKE_S = 10.0
-_LINGER_S = 1.0  # for a request that was on its way when the drain began
 _LOOK_S = 0.02
 
 
@@ -41,6 +40,7 @@ class DataServer:
         self._clock = clock
         self._new_call_id = new_call_id
         self._drain_s = plane.drain_ms / 1000
+        self._drain_idle_s = plane.drain_idle_ms / 1000
         self._shared = Shared(plane)
         self._watch = LoopWatch(self._shared, plane.max_loop_lag_ms / 1000, clock, recorder)
         self._server: asyncio.Server | None = None
@@ -103,7 +103,7 @@ class DataServer:
 
         A client may send a request in the moment in which its idle connection is closed; it could
         not know whether that was carried. So a connection is closed only behind an answer that said
-        `connection: close`, or when it has been idle for a while since the drain began.
+        `connection: close`, or when it has been idle for `drain_idle_ms` since the drain began.
         """
         clock, idle_since = asyncio.get_running_loop().time, dict[Guest, float]()
         deadline = clock() + self._drain_s
@@ -137,7 +137,7 @@ class DataServer:
                 lambda: connection,
                 client,
                 ssl=self._tls,
-                ssl_handshake_timeout=_LINGER_S if self._tls else None,
+                ssl_handshake_timeout=self._drain_idle_s if self._tls else None,
             )
 
     def _end_idle(self, idle_since: dict[Guest, float], now: float) -> None:
@@ -145,7 +145,7 @@ class DataServer:
         for guest in list(self._shared.guests):
             if not guest.end_with_next_answer():
                 idle_since.pop(guest, None)
-            elif now - idle_since.setdefault(guest, now) > _LINGER_S:
+            elif now - idle_since.setdefault(guest, now) > self._drain_idle_s:
                 guest.close()
 
 

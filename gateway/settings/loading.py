@@ -356,6 +356,7 @@ def data_plane(
         tombstone_ms=store.tombstone_ms,
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
         drain_ms=limits.drain_ms,
+        drain_idle_ms=limits.drain_idle_ms,
         log_calls=settings.log.calls,
         log_format=settings.log.format,
         log_level=settings.log.level,

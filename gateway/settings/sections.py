@@ -211,6 +211,7 @@ class LimitsSection(_Section):
     max_bytes_in_flight: Annotated[int, Field(ge=1_024, le=1 << 40)] = 256 * 1024 * 1024
     max_loop_lag_ms: Milliseconds = 500
     drain_ms: Milliseconds = 30_000
+    drain_idle_ms: Milliseconds = 1_000
 
 
 class StoreSection(_Section):

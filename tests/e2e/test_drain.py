@@ -45,7 +45,7 @@ async def is_refused(gateway: Gateway) -> bool:
 
 
 async def refused(gateway: Gateway) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not await is_refused(gateway):
             await asyncio.sleep(0.02)
 
@@ -86,7 +86,7 @@ async def test_an_idle_connection_is_served_once_more(
     start_gateway: StartGateway, provider: FakeProvider, task: str
 ) -> None:
     """A request may be on its way when the drain begins: it is answered, with a close behind."""
-    gateway = await start_gateway()
+    gateway = await start_gateway(TOLLGATE_LIMITS__DRAIN_IDLE_MS="30000")
     host, port = gateway.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = json.dumps({**REQUEST, "stream": False}).encode()
@@ -106,14 +106,14 @@ async def test_an_idle_connection_is_served_once_more(
         await reader.readexactly(length)
         return head.decode().lower()
 
-    assert "connection: close" not in await answer()
-    gateway.process.send_signal(signal.SIGTERM)
-    await refused(gateway)
-    head = await answer()
-    assert head.startswith("http/1.1 200")
-    assert "connection: close" in head
-    assert await reader.read() == b""
-    writer.close()
+    with contextlib.closing(writer):
+        assert "connection: close" not in await answer()
+        gateway.process.send_signal(signal.SIGTERM)
+        await refused(gateway)
+        head = await answer()
+        assert head.startswith("http/1.1 200")
+        assert "connection: close" in head
+        assert await reader.read() == b""
     assert await exit_code(gateway) == 0
 
 
