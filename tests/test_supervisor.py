@@ -11,8 +11,7 @@ import pytest
 import pytest_asyncio
 
 from loadtest.fake_provider import FakeProvider
-from tests.e2e.running_gateway import MeasuredGateway as Gateway
-from tests.e2e.running_gateway import until
+from tests.e2e.running_gateway import Gateway, MeasuredGateway, until
 from tests.server.client import Client
 from tests.store.valkey_server import ValkeyServer, is_alive
 
@@ -69,7 +68,9 @@ async def test_it_does_not_bind_beyond_loopback_by_accident(
 ) -> None:
     """Without keys whoever reaches it could spend."""
     environment = {f"TOLLGATE_{section}__HOST": "0.0.0.0"}  # noqa: S104 - it must be refused
-    said = await fails_to_start(Gateway(tmp_path / "state", provider.base_url, **environment))
+    said = await fails_to_start(
+        MeasuredGateway(tmp_path / "state", provider.base_url, **environment)
+    )
     assert "not a loopback address" in said
     assert "unsafe_bind" in said
 
@@ -137,7 +138,7 @@ async def test_a_worker_that_cannot_start(tmp_path: Path, provider: FakeProvider
     """It is tried again, with a growing pause; the gateway can still be stopped."""
     https = provider.base_url.replace("http:", "https:")
     settings = {"TOLLGATE_UPSTREAMS__OPENAI__CA_FILE": str(tmp_path / "none.pem")}
-    async with Gateway(tmp_path / "state", https, **settings).launched() as gateway:
+    async with MeasuredGateway(tmp_path / "state", https, **settings).launched() as gateway:
         await until(lambda: len(gateway.log_events("worker_died")) >= 2, "two attempts")
         assert "ca_file" in gateway.log_text
         gateway.process.send_signal(signal.SIGTERM)
@@ -152,7 +153,7 @@ async def test_it_stops_when_it_is_told_to(
     tmp_path: Path, provider: FakeProvider, number: signal.Signals
 ) -> None:
     """With code 0; no process is left, and the addresses are free."""
-    async with Gateway(tmp_path / "state", provider.base_url, workers=2) as gateway:
+    async with MeasuredGateway(tmp_path / "state", provider.base_url, workers=2) as gateway:
         children = gateway.children()
         assert len(children) == 4  # two workers, the store, the ledger's writer
         port = port_of(gateway.url)

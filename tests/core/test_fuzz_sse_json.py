@@ -17,7 +17,7 @@ from tests.soak import fuzz
 
 pytestmark = pytest.mark.soak
 
-EXAMPLES = 500
+EXAMPLES = 250
 
 USAGE = (
     b'{"id":"a","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,'

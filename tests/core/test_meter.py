@@ -258,7 +258,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(JSON, st.booleans())
 def test_odd_answers_never_raise(answer: object, hide: bool) -> None:
     """Any JSON in any place of an answer passes, and what is read of it can be asked."""

@@ -49,7 +49,7 @@ class Crowd:
             self.told_to_wait += 1
             assert answer.json()["error"]["code"] == "budget_in_flight"
             assert answer.headers["retry-after"] == "2"
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1)
         if answer.status_code == 200:
             self.passed += 1
         else:

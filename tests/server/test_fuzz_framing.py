@@ -20,7 +20,7 @@ from tests.soak import fuzz
 
 pytestmark = pytest.mark.soak
 
-EXAMPLES = 600
+EXAMPLES = 250
 PLANE = DataPlane("unix:///nowhere", max_head_bytes=4_096, max_headers=40, max_body_bytes=4_096)
 
 

@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -29,6 +29,7 @@ from gateway.core.policy import Effect, ReserveKind
 from gateway.ports import ReservePlan, TaskFacts
 from gateway.store.keys import TenantKeys, facts_text
 from gateway.store.redis_store import RedisStore
+from tests.soak import fuzz
 from tests.store.agent import FACTS, LIMITS
 
 NOW = 5_000_000
@@ -228,13 +229,7 @@ def _named(scope: Scope, number: int, runaway_only: bool) -> Scope:
     return replace(scope, name=f"{scope.name}-{number}", balances=balances)
 
 
-@settings(
-    max_examples=300,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzz(100, 3_000)
 @pytest.mark.parametrize("calm", [False, True])
 @given(data=st.data())
 async def test_the_script_answers_as_the_specification(
