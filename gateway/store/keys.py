@@ -4,6 +4,8 @@ All keys of a tenant share the hash tag `{tenant}`, so one script may touch all 
 as well. Ids are validated before they come here (`core/identity.py`), so no key can be forged.
 
     tg:{_}:probe                    string  written to learn whether the store takes writes; a TTL
+    tg:{_}:keys                     hash    key id -> gateway key as JSON (`core/keys.py`)
+    tg:{T}:keys                     hash    key id -> its version: an older copy is stale
     tg:{T}:clock                    string  number of the latest act, microseconds; never runs back
     tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms
@@ -46,6 +48,7 @@ from gateway.core.phases import Complexity, ImportanceTier
 from gateway.ports import TaskFacts
 
 PROBE_KEY = "tg:{_}:probe"
+KEYS_KEY = "tg:{_}:keys"
 UNTAGGED_FACTS = "untagged"
 _UNTAGGED = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM)
 
@@ -57,6 +60,7 @@ class TenantKeys:
         self._prefix = f"tg:{{{tenant}}}:"
         self.clock = self._prefix + "clock"
         self.epoch = self._prefix + "epoch"
+        self.key_versions = self._prefix + "keys"
         self.tasks = self._prefix + "tasks"
         self.leases = self._prefix + "leases"
         self.ledger = self._prefix + "ledger"

@@ -1,0 +1,110 @@
+"""Gateway keys in the store: written by the admin plane, read by workers.
+
+A worker's copy of a key may be old. Its version goes with every reserve, which the store compares
+with the key's own in the tenant's slot (`lua/reserve.lua`): so a revoked key is stopped at its next
+call on every gateway, at no further round trip.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.core.errors import BadCall, StoreError
+from gateway.core.keys import Credential, GatewayKey
+from gateway.store.connection import Argument, StoreConnection
+from gateway.store.keys import KEYS_KEY, TenantKeys
+from gateway.store.scripts import load_script
+
+_REMEMBERED = 10_000
+_FRESH_MS = 5_000
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder(GatewayKey).decode
+
+
+class KeyExists(StoreError):
+    """A new key has the id of another one."""
+
+    def __init__(self) -> None:
+        super().__init__("key_exists", "a gateway key has this id already")
+
+
+class KeyStore:
+    """All keys of an installation, whatever their tenants."""
+
+    def __init__(self, connection: StoreConnection) -> None:
+        self._connection = connection
+        self._replace = load_script("replace_key")
+
+    async def read(self, key_id: str) -> GatewayKey | None:
+        """Return a key, None if there is none. Raises StoreError."""
+        text = await self._connection.execute("HGET", KEYS_KEY, key_id)
+        return _decode(text) if text is not None else None
+
+    async def read_all(self) -> list[GatewayKey]:
+        """Return all keys, oldest first. Raises StoreError."""
+        texts: list[str] = await self._connection.execute("HVALS", KEYS_KEY)
+        return sorted(map(_decode, texts), key=lambda key: (key.created_ms, key.id))
+
+    async def add(self, key: GatewayKey) -> None:
+        """Write a new key. Raises KeyExists, StoreError."""
+        if not await self._write("", key):
+            raise KeyExists
+
+    async def change(
+        self, key_id: str, change: Callable[[GatewayKey], GatewayKey]
+    ) -> GatewayKey | None:
+        """Write what `change` makes of a key and return it; None if there is no such key.
+
+        It holds with the next call everywhere once this has returned. Raises StoreError.
+        """
+        while True:
+            text = await self._connection.execute("HGET", KEYS_KEY, key_id)
+            if text is None:
+                return None
+            key = change(_decode(text))
+            if await self._write(text, key):
+                return key
+
+    async def _write(self, before: str, key: GatewayKey) -> bool:
+        args: list[Argument] = [key.id, before, _encode(key)]
+        if not await self._connection.run(self._replace, [KEYS_KEY], args):
+            return False
+        # Another slot on a cluster, so it cannot be the same script; a version never runs back.
+        await self._connection.execute(
+            "HSET", TenantKeys(key.tenant).key_versions, key.id, key.version
+        )
+        return True
+
+
+class KeyRing:
+    """A worker's copies of keys. Bounded: the oldest go first."""
+
+    def __init__(self, store: KeyStore, wall_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._wall_ms = wall_ms
+        self._known: OrderedDict[str, tuple[int, GatewayKey]] = OrderedDict()
+
+    async def key_of(self, credential: Credential) -> GatewayKey:
+        """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError."""
+        now_ms = self._wall_ms()
+        read_ms, key = self._known.get(credential.key_id, (0, None))
+        if key is None or now_ms - read_ms > _FRESH_MS:
+            key = await self._store.read(credential.key_id)
+            if key is not None:
+                self._remember(now_ms, key)
+        if key is None or not key.has_secret(credential.secret, now_ms):
+            raise BadCall("invalid_key", "The gateway key is not known here.")
+        if not key.is_good(now_ms):
+            raise BadCall("invalid_key", f"The gateway key {key.id} is revoked or has expired.")
+        return key
+
+    def forget(self, key_id: str) -> None:
+        """Read a key anew when it is asked for next: its copy was found to be old."""
+        self._known.pop(key_id, None)
+
+    def _remember(self, now_ms: int, key: GatewayKey) -> None:
+        self._known[key.id] = now_ms, key
+        self._known.move_to_end(key.id)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
