@@ -1,8 +1,8 @@
 """Gateway keys: who pays for a call, and what the caller may say of it.
 
-A key's text is `tg-<id>-<secret>`. The id is public: it names the key in lists, logs, the ledger. Of
-the secret only its SHA-256 is kept. A key is found in a request by its `tg-` alone, in the headers
-where clients put credentials; a credential of any other form is the provider's business.
+A key's text is `tg-<id>-<secret>`. The id is public: it names the key in lists, logs and the
+ledger. Of the secret only its SHA-256 is kept. A key is found in a request by its `tg-` alone, in
+the headers where clients put credentials; any other credential is the provider's business.
 """
 
 import hashlib
