@@ -6,6 +6,8 @@ Sources: USE-1..3, EC7 of the plan; what providers bill after a disconnect, `doc
 from msgspec import Struct, structs
 
 from gateway.core.decision import Receipt
+from gateway.core.estimate import COUNTABLE_BYTES
+from gateway.core.model_text import text_rule
 from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
 from gateway.planner import Call, Plan
@@ -55,7 +57,7 @@ async def account(
     ends_elsewhere = call.asked is not None and call.asked.is_background
     if ends_elsewhere or (not cut_stream and not relay.complete):
         return Charge(_held(plan, receipt), UsageSource.ESTIMATED)
-    usage = await _counted(call, relay, tokenizer)
+    usage = await _counted(call, plan, relay, tokenizer)
     return Charge(usage, UsageSource.ESTIMATED, lacked_usage=relay.complete)
 
 
@@ -65,24 +67,30 @@ def _held(plan: Plan, receipt: Receipt | None) -> Usage:
     return Usage(input_total=need.input_high, output_total=output)
 
 
-async def _counted(call: Call, relay: Relay, tokenizer: Tokenizer) -> Usage:
-    """Return the input as it was last reported, if it was, and the output that was seen."""
+async def _counted(call: Call, plan: Plan, relay: Relay, tokenizer: Tokenizer) -> Usage:
+    """Return the input as it was last reported, else counted, and the output that was seen.
+
+    A count is by the encoding of `text_rule`, times the model's ratio to it.
+    """
     known = relay.seen.usage or NO_USAGE
     model = call.asked.model if call.asked else ""
-    output = await tokenizer.count(model, ["".join(relay.seen.text)])
+    rule = text_rule(model)
+    output = rule.scaled(await tokenizer.count(model, ["".join(relay.seen.text)]))
     if not known.input_total:
-        return Usage(input_total=await count_input(call, tokenizer), output_total=output)
+        text = await count_input(call, tokenizer)
+        estimate = plan.estimate
+        counted = estimate.expected if text is None else rule.scaled(text) + estimate.images
+        return Usage(input_total=counted, output_total=output)
     return structs.replace(
         known, output_total=max(output, known.output_total), provider_nano_usd=None
     )
 
 
-async def count_input(call: Call, tokenizer: Tokenizer) -> int:
-    """Return the input tokens of a request, counted exactly as far as text goes."""
-    if call.wire is None or call.asked is None:
-        return 0
-    text, overhead = call.wire.countable_text(call.request.body)
-    return overhead + await tokenizer.count(call.asked.model, [text])
+async def count_input(call: Call, tokenizer: Tokenizer) -> int | None:
+    """Return the tokens of a request's text and of its frame; None if they cannot be counted."""
+    if call.asked is None or len(call.request.body) > COUNTABLE_BYTES:
+        return None
+    return await tokenizer.count_request(call.asked.model, call.route.dialect, call.request.body)
 
 
 def cost_of(usage: Usage, price: ModelPrice | None) -> int | None:

@@ -117,6 +117,7 @@ class Worker:
         )
         self._journal = Journal(Path(plane.journal_dir), secrets.token_hex(8))
         self._guard = GuardedStore(store, self._journal, self._recorder, time.monotonic)
+        self._tokenizer = TiktokenCounter()
         self._lifecycle = Lifecycle(
             plane,
             rules,
@@ -125,7 +126,7 @@ class Worker:
                 upstreams=self._upstreams,
                 wording=refusals,
                 recorder=self._recorder,
-                tokenizer=TiktokenCounter(),
+                tokenizer=self._tokenizer,
                 clock=time.monotonic,
                 new_call_id=call_ids,
             ),
@@ -160,6 +161,7 @@ class Worker:
         await self._upstreams.close(max(0.0, deadline - time.monotonic()))
         await self._calls.finish(_SETTLE_WAIT_S)
         await self._loops.finish(0)
+        await self._tokenizer.close()
         self._tell()
         self._journal.close()
         await self._connection.close()

@@ -18,7 +18,7 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import BadCall, CallError, StoreError
-from gateway.core.estimate import LearnedOutput, exact_input
+from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
 from gateway.core.headers import request_headers
 from gateway.core.identity import ErrorShape, Route, Tags, identify
 from gateway.core.phases import Complexity, ImportanceTier
@@ -70,7 +70,8 @@ class Lifecycle:
         self._plane = plane
         self._doors = doors
         self._learned = LearnedOutput()
-        self._planner = Planner(plane, rules, self._learned)
+        self._learned_input = LearnedInput()
+        self._planner = Planner(plane, rules, self._learned, self._learned_input)
         self._allowance = LocalAllowance()
         self._drains = {name: Drains(upstream) for name, upstream in plane.upstreams.items()}
         self._open: dict[str, tuple[Plan, Relay]] = {}
@@ -78,7 +79,7 @@ class Lifecycle:
 
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on; open calls keep theirs."""
-        self._planner = Planner(self._plane, rules, self._learned)
+        self._planner = Planner(self._plane, rules, self._learned, self._learned_input)
 
     # The way of a call --------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Lifecycle:
         """
         store, tenant = self._doors.store, self._plane.tenant
         facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
-        estimate = planner.estimate(call)
+        estimate = planner.estimate(call, asked)
         for _ in range(_MOST_PLANS):
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
             try:
@@ -161,7 +162,8 @@ class Lifecycle:
                     trace.receipt = receipt
                     self._allowance.renew(call.task)
                     return plan, receipt
-                estimate = exact_input(await count_input(call, self._doors.tokenizer))
+                counted = await count_input(call, self._doors.tokenizer)
+                estimate = counted_input(estimate, asked.model, asked.media, counted)
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
 
     async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
@@ -322,6 +324,7 @@ class Lifecycle:
         settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
         if charge.source is UsageSource.PROVIDER and call.asked is not None:
             self._learned.learn(call.asked.model, call.phase_tag, usage.output_total)
+            self._learned_input.learn(call.asked.model, plan.estimate, usage.input_total)
         if charge.is_doubtful:
             self._doors.recorder.event(
                 "usage_doubtful", "warning", call_id=call.call_id, task=call.task

@@ -15,6 +15,7 @@ from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.errors import BadCall
 from gateway.core.estimate import (
     InputEstimate,
+    LearnedInput,
     LearnedOutput,
     estimate_input,
     least_output,
@@ -65,6 +66,7 @@ class Plan(Struct, frozen=True):
     mode: Mode
     price: ModelPrice | None
     ceiling: int
+    estimate: InputEstimate
 
 
 def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
@@ -88,10 +90,17 @@ def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
 class Planner:
     """Step 3 under one `Rules` snapshot; limits and effects are computed once and kept."""
 
-    def __init__(self, plane: DataPlane, rules: Rules, learned: LearnedOutput) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        rules: Rules,
+        learned: LearnedOutput,
+        learned_input: LearnedInput | None = None,
+    ) -> None:
         self.rules = rules
         self._plane = plane
         self._learned = learned
+        self._learned_input = learned_input or LearnedInput()
         self._prices: dict[tuple[str, str], ModelPrice | None] = {}
         self._limits: dict[tuple[Complexity, ImportanceTier], TaskLimits] = {}
 
@@ -116,15 +125,17 @@ class Planner:
             self._prices[key] = self.rules.prices.find(model, provider)
         return self._prices[key]
 
-    def estimate(self, call: Call) -> InputEstimate:
+    def estimate(self, call: Call, asked: ModelRequest) -> InputEstimate:
         """Return the input's bounds from its length alone."""
-        asked = call.asked
-        price = self.price_of(call, asked.model) if asked else None
-        return estimate_input(
-            call.request.body,
+        price = self.price_of(call, asked.model)
+        estimate = estimate_input(
+            asked.model,
+            len(call.request.body),
+            asked.media,
             price.max_input_tokens if price else None,
-            is_open=asked is not None and asked.is_open,
+            is_open=asked.is_open,
         )
+        return self._learned_input.corrected(asked.model, estimate)
 
     def plan(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, estimate: InputEstimate
@@ -156,7 +167,7 @@ class Planner:
             else _likely_need(estimate, expected, price, facts),
             about=self._about(call, asked, facts, policy, mode),
         )
-        return Plan(reserve, policy, mode, price, ceiling)
+        return Plan(reserve, policy, mode, price, ceiling, estimate)
 
     def _about(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode

@@ -16,7 +16,7 @@ from gateway.core.call_facts import NO_ABOUT, NO_OUTCOME, CallAbout, CallOutcome
 from gateway.core.decision import Breach, Receipt
 from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.headers import Headers
-from gateway.core.identity import ErrorShape
+from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.usage import Usage, UsageSource
@@ -263,10 +263,13 @@ class Recorder(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Counts tokens exactly, off the event loop."""
+    """Counts tokens by the encoding of `core.model_text`, off the event loop. Never raises."""
 
     async def count(self, model: str, texts: Sequence[str]) -> int:
-        """Return the tokens of all texts together."""
+        """Return the tokens of all texts together; an estimate where they cannot be counted."""
+
+    async def count_request(self, model: str, dialect: Dialect, body: bytes) -> int | None:
+        """Return the tokens of a request's text with its frame; None if they cannot be counted."""
 
 
 Clock = Callable[[], float]

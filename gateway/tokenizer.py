@@ -1,73 +1,121 @@
-"""Exact token counts with tiktoken, offline, in a thread.
+"""Token counts for a worker, from a process beside it that is started when it is first asked.
 
-Facts (`docs/wire.md`): tiktoken fetches an encoding over the network unless its file is in
-TIKTOKEN_CACHE_DIR under the SHA-1 of its URL. The litellm package ships those of o200k and cl100k;
-nothing else is ever loaded. A run of a million blanks makes o200k panic, and `encode` refuses texts
-with special tokens; so texts go in slices, as ordinary text.
+Counting needs tiktoken with an encoding in memory: 80 MB, and a quarter of a second in which
+nothing else could run in the same process. Most workers never need a count.
 """
 
 import asyncio
-import importlib.util
-import os
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import tiktoken
+import msgspec
 
-_SLICE_CHARS = 50_000
-_LONGEST_CHARS = 8_000_000
+from gateway.core.identity import Dialect
+
+LENGTH_BYTES = 4  # in front of a question
+ANSWER_BYTES = 8
+UNCOUNTED = -1
 _CHARS_PER_TOKEN = 4
-_FILES = {
-    "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
-    "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
-}
-_CL100K_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-3", "gpt-35")
+_DEADLINE_S = 10.0
+_CLOSE_WAIT_S = 2.0
+_COMMAND = (sys.executable, "-m", "gateway.token_count")
+
+
+class Question(msgspec.Struct, array_like=True):
+    """How many tokens `body` has: a request of a dialect, or a text in UTF-8 if that is None."""
+
+    model: str
+    dialect: Dialect | None
+    body: bytes
 
 
 class TiktokenCounter:
-    """ports.Tokenizer. The encoding is loaded when it is first asked for (80 MB, half a second)."""
+    """ports.Tokenizer. One question at a time; a process that fails is replaced at the next."""
+
+    def __init__(
+        self, command: Sequence[str] = _COMMAND, *, deadline_s: float = _DEADLINE_S
+    ) -> None:
+        self._command = command
+        self._deadline_s = deadline_s
+        self._process: Process | None = None
+        self._killed: list[Process] = []
+        self._turn = asyncio.Lock()
 
     async def count(self, model: str, texts: Sequence[str]) -> int:
-        """Return the tokens of all texts; ceil(chars / 4) where no encoding can be had."""
-        return await asyncio.to_thread(count_tokens, model, tuple(texts))
+        """Return the tokens of all texts; ceil(chars / 4) where they cannot be counted."""
+        whole = "".join(texts)
+        if not whole:
+            return 0
+        counted = await self._ask(Question(model, None, whole.encode("utf-8", "replace")))
+        return -(-len(whole) // _CHARS_PER_TOKEN) if counted is None else counted
+
+    async def count_request(self, model: str, dialect: Dialect, body: bytes) -> int | None:
+        """Return the tokens of a request's text with its frame; None if they cannot be counted."""
+        return await self._ask(Question(model, dialect, body))
+
+    async def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            _hang_up(process)
+            try:
+                async with asyncio.timeout(_CLOSE_WAIT_S):
+                    await process.wait()
+            except TimeoutError:
+                self._killed.append(process)
+                process.kill()
+        await self._bury()
+
+    async def _ask(self, question: Question) -> int | None:
+        encoded = msgspec.msgpack.encode(question)
+        framed = len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded
+        try:
+            async with asyncio.timeout(self._deadline_s), self._turn:
+                answer = await self._exchange(framed)
+                if answer is None:  # it had ended, or died of it: once more, to a new one
+                    answer = await self._exchange(framed)
+                return answer if answer != UNCOUNTED else None
+        except TimeoutError:
+            return None
+
+    async def _exchange(self, framed: bytes) -> int | None:
+        """Return a new or running process's answer; None if it ends without one."""
+        answered = False
+        try:
+            process = self._process = self._process or await self._start()
+            if process.stdin is None or process.stdout is None:
+                return None
+            process.stdin.write(framed)
+            answer = await process.stdout.readexactly(ANSWER_BYTES)
+            answered = True
+            return int.from_bytes(answer, "big", signed=True)
+        except (OSError, asyncio.IncompleteReadError):
+            return None
+        finally:
+            if not answered:
+                self._drop()
+
+    async def _start(self) -> Process:
+        await self._bury()
+        return await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
+
+    def _drop(self) -> None:
+        """Leave a process that did not answer; what it might still say belongs to no question."""
+        process, self._process = self._process, None
+        if process is not None:
+            _hang_up(process)
+            if process.returncode is None:
+                process.kill()
+            self._killed.append(process)
+
+    async def _bury(self) -> None:
+        """Wait for those that were killed; that takes no time."""
+        while self._killed:
+            await self._killed.pop().wait()
 
 
-def count_tokens(model: str, texts: Sequence[str]) -> int:
-    """Return the tokens of all texts together. Blocking; never raises, never asks the network."""
-    chars = sum(map(len, texts))
-    encoding = _encoding(_encoding_name(model)) if chars <= _LONGEST_CHARS else None
-    if encoding is None:
-        return -(-chars // _CHARS_PER_TOKEN)
-    return sum(
-        len(encoding.encode_ordinary(text[start : start + _SLICE_CHARS]))
-        for text in texts
-        for start in range(0, len(text), _SLICE_CHARS)
-    )
-
-
-def _encoding_name(model: str) -> str:
-    name = model.rpartition("/")[2]
-    return "cl100k_base" if name == "gpt-4" or name.startswith(_CL100K_MODELS) else "o200k_base"
-
-
-@cache
-def _encoding(name: str) -> "tiktoken.Encoding | None":
-    """Return an encoding if its file is at hand, else None."""
-    folder = _encoding_folder()
-    if folder is None or not (folder / _FILES[name]).exists():
-        return None
-    import tiktoken
-
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
-    return tiktoken.get_encoding(name)
-
-
-def _encoding_folder() -> Path | None:
-    """Return where the litellm package keeps the files, without importing it."""
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
+def _hang_up(process: Process) -> None:
+    """Say that there will be no further question."""
+    if process.stdin is not None:
+        process.stdin.close()

@@ -9,10 +9,11 @@ from msgspec import structs
 
 from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, cost_of, count_input
 from gateway.core.configuration import DataPlane, UpstreamSettings
+from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.estimate import InputEstimate, LearnedOutput
-from gateway.core.identity import identify
+from gateway.core.identity import Dialect, identify
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
@@ -34,6 +35,17 @@ class Words:
     async def count(self, model: str, texts: Sequence[str]) -> int:
         assert model == "m"
         return sum(len(text.split()) for text in texts)
+
+    async def count_request(self, model: str, dialect: Dialect, body: bytes) -> int | None:
+        text, overhead = WIRE_FORMATS[dialect].countable_text(body)
+        return overhead + await self.count(model, [text])
+
+
+class Speechless(Words):
+    """ports.Tokenizer that cannot count requests."""
+
+    async def count_request(self, model: str, dialect: Dialect, body: bytes) -> int | None:
+        return None
 
 
 def call_of(**fields: object) -> tuple[Call, Plan]:
@@ -205,10 +217,44 @@ def test_the_providers_own_cost_counts_before_the_price_list() -> None:
 async def test_what_is_not_metered_has_no_input() -> None:
     """There is nothing to count it by."""
     call, _ = call_of()
-    assert await count_input(structs.replace(call, asked=None, wire=None), Words()) == 0
+    assert await count_input(structs.replace(call, asked=None, wire=None), Words()) is None
 
 
 async def test_input_is_counted_with_what_messages_cost() -> None:
     """Beside their text."""
     call, _ = call_of()
     assert await count_input(call, Words()) == INPUT
+
+
+async def test_a_body_too_long_to_count_is_not_counted() -> None:
+    """Counting it would take seconds."""
+    call, _ = call_of()
+    long = structs.replace(call.request, body=b" " * 8_000_001)
+    assert await count_input(structs.replace(call, request=long), Words()) is None
+
+
+async def test_what_cannot_be_counted_is_charged_as_it_was_estimated() -> None:
+    """That is the best that is known."""
+    line = answered(SSE, TEXT_EVENT, NO_USAGE_EVENT)
+    line.relay.on_end()
+    call, plan = call_of(stream=True)
+    charged = await account(call, plan, None, line.relay, Speechless())
+    assert charged == estimated(20, 2, whole=True)
+
+
+async def test_a_count_is_scaled_to_the_models_tokenizer_and_images_come_on_top() -> None:
+    """A newer Claude makes 1.8 tokens of one of o200k; an image is what its formula says."""
+
+    class Counter:
+        async def count(self, model: str, texts: Sequence[str]) -> int:
+            return 10
+
+        async def count_request(self, model: str, dialect: Dialect, body: bytes) -> int | None:
+            return 100
+
+    line = answered(SSE, TEXT_EVENT)
+    line.relay.client_left()
+    call, plan = call_of(stream=True, model="claude-opus-5")
+    plan = structs.replace(plan, estimate=InputEstimate(1, 20, 30, text=10, images=7))
+    charged = await account(call, plan, None, line.relay, Counter())
+    assert charged == estimated(187, 18)

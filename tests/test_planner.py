@@ -10,7 +10,7 @@ from gateway import planner as planner_module
 from gateway.core.budget import Dimension, TokenWeights
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.errors import BadCall
-from gateway.core.estimate import InputEstimate, LearnedOutput
+from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput
 from gateway.core.identity import identify
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
@@ -208,12 +208,25 @@ def test_a_tasks_plan() -> None:
     assert first.enforce_from is WorkPhase.VERIFY
 
 
-def test_images_may_use_the_models_whole_context() -> None:
+def test_images_without_a_formula_may_use_the_models_whole_context() -> None:
     """What they are billed, no body length bounds."""
     part = {"type": "image_url", "image_url": {"url": "https://a.example/i.png"}}
     call = call_of(messages=[{"role": "user", "content": [part]}])
-    assert planner_of(rules(prices=PriceTable({"m": PRICE}))).estimate(call).high == 128_000
-    assert planner_of(rules()).estimate(call_of(target=b"/v1/x")).high >= 1
+    assert call.asked is not None
+    planner = planner_of(rules(prices=PriceTable({"m": PRICE})))
+    assert planner.estimate(call, call.asked).high == 128_000
+
+
+def test_what_was_learned_of_a_models_input_is_expected() -> None:
+    """The planner of later rules knows it, too: it is the lifecycle's."""
+    learned, call = LearnedInput(), call_of(messages=[{"role": "user", "content": "x" * 4_000}])
+    assert call.asked is not None
+    plane = DataPlane("unix:///s")
+    before = Planner(plane, rules(), LearnedOutput(), learned).estimate(call, call.asked)
+    learned.learn("m", before, before.text * 2)
+    after = Planner(plane, rules(), LearnedOutput(), learned).estimate(call, call.asked)
+    assert after.expected == 2 * before.expected
+    assert (after.low, after.high) == (before.low, before.high)
 
 
 def test_prices_are_looked_up_once_but_not_remembered_for_ever(

@@ -1,57 +1,112 @@
-"""Exact counts, offline; a count that cannot be had is an estimate, never a failure."""
+"""Counts from a process beside the worker, whatever becomes of it."""
 
-import importlib.util
-from collections.abc import Iterator
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
-import tiktoken
 
 from gateway import tokenizer
-from gateway.tokenizer import TiktokenCounter, count_tokens
+from gateway.core.identity import Dialect
+from gateway.tokenizer import TiktokenCounter
+
+BODY = b'{"messages":[{"role":"user","content":"hello world"}]}'
+CHAT = Dialect.OPENAI_CHAT
+# Reads one question whole, then does as it is told.
+_READ = (
+    "import os, sys, time\n"
+    "n = int.from_bytes(os.read(0, 4), 'big')\n"
+    "while n > 0: n -= len(os.read(0, n))\n"
+)
 
 
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget what was loaded, before and after; the oracle finds the same files."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tokenizer._encoding_folder()))
-    tokenizer._encoding.cache_clear()
-    yield
-    tokenizer._encoding.cache_clear()
+@asynccontextmanager
+async def counting(
+    command: Sequence[str] | None = None, deadline_s: float = 30.0
+) -> AsyncIterator[TiktokenCounter]:
+    counter = TiktokenCounter(command or tokenizer._COMMAND, deadline_s=deadline_s)
+    try:
+        yield counter
+    finally:
+        await counter.close()
 
 
-def test_it_counts_what_the_model_counts() -> None:
-    """Each by its own encoding."""
-    text = "Hello, naïve world 😀"
-    newer, older = (tiktoken.get_encoding(name) for name in ("o200k_base", "cl100k_base"))
-    assert count_tokens("gpt-4o-mini", [text]) == len(newer.encode(text))
-    assert count_tokens("gpt-4", [text]) == len(older.encode(text))
-    assert count_tokens("azure/gpt-4-turbo", [text]) == len(older.encode(text))
-    assert count_tokens("somebody/else", [text, text]) == 2 * len(newer.encode(text))
-    assert count_tokens("gpt-4o", []) == 0
+def program(then: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", _READ + then)
 
 
-def test_special_tokens_are_text() -> None:
-    """A prompt that speaks of them must not fail."""
-    assert count_tokens("gpt-4o", ["<|endoftext|>"]) > 1
+async def test_it_counts_in_a_process_of_its_own() -> None:
+    """Which starts with the first question and serves all that follow, in their order."""
+    async with counting() as counter:
+        assert counter._process is None
+        assert await counter.count("gpt-4o", ["hello", " world"]) == 2
+        process = counter._process
+        assert process is not None
+        found = await asyncio.gather(
+            counter.count_request("gpt-4o", CHAT, BODY),
+            counter.count("gpt-4o", ["\ud800"]),
+            counter.count("gpt-4o", ["x " * 100_000]),
+            counter.count_request("gpt-4o", Dialect.UNMETERED, BODY),
+        )
+        assert found == [10, 1, 100_004, None]
+        assert counter._process is process
+    assert process.returncode == 0
 
 
-def test_long_runs_are_sliced() -> None:
-    """A million blanks make the encoder panic if it gets them at once."""
-    assert 0 < count_tokens("gpt-4o", [" " * 1_000_000]) < 1_000_000
+async def test_no_text_needs_no_process() -> None:
+    """It has no tokens."""
+    async with counting(("/nonexistent",)) as counter:
+        assert await counter.count("gpt-4o", [""]) == 0
 
 
-def test_very_long_texts_are_estimated() -> None:
-    """Counting them would take seconds."""
-    assert count_tokens("gpt-4o", ["x" * 8_000_001]) == 2_000_001
+async def test_a_process_that_ended_is_replaced() -> None:
+    """Killed, or idle for long: the question that finds it gone goes to a new one."""
+    async with counting() as counter:
+        assert await counter.count("gpt-4o", ["hello"]) == 1
+        first = counter._process
+        assert first is not None
+        first.kill()
+        await first.wait()
+        assert await counter.count("gpt-4o", ["hello world"]) == 2
+        assert counter._process is not first
 
 
-def test_without_the_files_it_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never asks the network for them."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert count_tokens("gpt-4o", ["hello world!"]) == 3
-    assert count_tokens("gpt-4o", ["a", "b"]) == 1
+@pytest.mark.parametrize(
+    "command", [("/nonexistent",), program("os.write(1, b'four')"), (sys.executable, "-c", "")]
+)
+async def test_without_an_answer_it_estimates(command: Sequence[str]) -> None:
+    """A text; a request has better bounds than a guess."""
+    async with counting(command) as counter:
+        assert await counter.count("gpt-4o", ["hello world"]) == 3
+        assert await counter.count_request("gpt-4o", CHAT, BODY) is None
 
 
-async def test_it_counts_in_a_thread() -> None:
-    """So that nobody waits for it."""
-    assert await TiktokenCounter().count("gpt-4o", ["hello world"]) == 2
+async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    """The process is killed, so that no later question gets an earlier answer."""
+    async with counting(program("time.sleep(60)"), deadline_s=0.2) as counter:
+        assert await counter.count("gpt-4o", ["hello world"]) == 3
+        assert counter._process is None
+
+
+async def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's end does not wait for it."""
+    monkeypatch.setattr(tokenizer, "_CLOSE_WAIT_S", 0.1)
+    stubborn = program("os.write(1, (7).to_bytes(8, 'big'))\ntime.sleep(60)")
+    async with counting(stubborn) as counter:
+        assert await counter.count("gpt-4o", ["hello world"]) == 7
+        process = counter._process
+        assert process is not None
+    assert process.returncode == -9
+
+
+async def test_who_stops_waiting_takes_nobody_elses_answer() -> None:
+    """The next question is put to a new process."""
+    async with counting() as counter:
+        waiting = asyncio.ensure_future(counter.count("gpt-4o", ["x " * 1_000_000]))
+        while counter._process is None:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await counter.count("gpt-4o", ["hello world"]) == 2

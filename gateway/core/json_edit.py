@@ -22,7 +22,11 @@ def member_spans(body: bytes) -> list[tuple[str, int, int]]:
     Raises BadCall if `body` is no JSON object, or has two members of one name: parsers disagree on
     which of them counts, so the provider could serve another than the one that was budgeted.
     """
-    members = _members(body)
+    return _spans(body, _members(body))
+
+
+def _spans(body: bytes, members: dict[str, msgspec.Raw]) -> list[tuple[str, int, int]]:
+    """Return `member_spans`; `members` is emptied."""
     spans: list[tuple[str, int, int]] = []
     place = body.index(b"{") + 1
     while (found := _NAME.match(body, place)) is not None:
@@ -53,19 +57,22 @@ def _unescaped(raw_name: bytes) -> str:
     return json.loads(f'"{text}"') if "\\" in text else text
 
 
-def reject_duplicates(body: bytes, keys: tuple[bytes, ...]) -> None:
-    """Raise BadCall if a member stands twice at the top level, or a spelling of `keys` is odd.
+def reject_duplicates(body: bytes, keys: tuple[bytes, ...]) -> dict[str, msgspec.Raw]:
+    """Return the top-level members' raw JSON, which points into `body`.
 
-    Some parsers (Go's) take a name in any letter case: `Model` beside `model` is a second one.
+    Raises BadCall if a member stands twice at the top level, or a spelling of `keys` is odd: some
+    parsers (Go's) take a name in any letter case, `Model` beside `model` is a second one.
     """
     members = _members(body)
-    names = members if _is_compact(body, members) else [span[0] for span in member_spans(body)]
-    for name in names:
+    if not _is_compact(body, members):
+        _spans(body, dict(members))
+    for name in members:
         folded = name.casefold()
         if folded != name and folded.encode() in keys:
             raise BadCall(
                 "invalid_body", f"Member {name!r} of the request body must be spelt {folded!r}."
             )
+    return members
 
 
 def _is_compact(body: bytes, members: dict[str, msgspec.Raw]) -> bool:

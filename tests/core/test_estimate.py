@@ -12,16 +12,18 @@ import tiktoken
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.dialects.openai_chat import countable_text
+from gateway.core.dialects.openai_chat import countable_text, read_request
+from gateway.core.dialects.prompt_media import TEXT_ONLY, Media
 from gateway.core.estimate import (
     InputEstimate,
+    LearnedInput,
     LearnedOutput,
+    counted_input,
     estimate_input,
-    exact_input,
     least_output,
     output_ceiling,
-    text_bytes,
 )
+from gateway.core.image_tokens import Image
 
 IMAGE = base64.b64encode(random.Random(1).randbytes(3_000)).decode()
 
@@ -66,6 +68,14 @@ CONVERSATIONS = st.lists(
 )
 
 
+def estimate_of(
+    body: bytes, context: int | None = None, model: str = "gpt-4o", *, is_open: bool = False
+) -> InputEstimate:
+    """Return the estimate of a chat body."""
+    media = read_request(body).media
+    return estimate_input(model, len(body), media, context, is_open=is_open)
+
+
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(CONVERSATIONS, st.booleans())
 @example([{"role": "user", "content": " " * 100_000}], True)
@@ -76,7 +86,7 @@ CONVERSATIONS = st.lists(
 def test_the_bounds_bound(messages: list[dict[str, str]], ensure_ascii: bool) -> None:
     """Whatever the text and however it is encoded: low <= what is counted <= high."""
     body = json.dumps({"model": "gpt-4o", "messages": messages}, ensure_ascii=ensure_ascii).encode()
-    estimate = estimate_input(body, None)
+    estimate = estimate_of(body)
     assert estimate.low <= counted(body) <= estimate.high
     assert estimate.low <= estimate.expected <= estimate.high
 
@@ -88,8 +98,10 @@ def test_the_longest_token_is_what_the_lower_bound_says() -> None:
 
 def test_a_plain_body() -> None:
     """768 bytes a token at the most, 4 as a rule, 1 at the least."""
-    assert estimate_input(b"x" * 7_681, 500) == InputEstimate(10, 1_921, 7_681)
-    assert estimate_input(b"", None) == InputEstimate(0, 1, 1)
+    assert estimate_input("gpt-4o", 7_681, TEXT_ONLY, 500) == InputEstimate(
+        10, 1_921, 7_681, text=1_921
+    )
+    assert estimate_input("gpt-4o", 0, TEXT_ONLY, None) == InputEstimate(0, 1, 1, text=1)
 
 
 def message(*parts: object) -> bytes:
@@ -110,10 +122,29 @@ TEXT_PART = {"type": "text", "text": "what is this?"}
     ],
 )
 def test_base64_is_left_out(part: dict[str, object]) -> None:
-    """A payload is no text: what is expected comes from the rest of the body."""
+    """A payload is no text: what is expected comes from the rest of the body, and the image."""
     body = message(TEXT_PART, part)
-    assert text_bytes(body) < 300 < len(IMAGE) < len(body)
-    assert estimate_input(body, 128_000).expected == -(-text_bytes(body) // 4)
+    estimate = estimate_of(body, 128_000)
+    assert len(body) > len(IMAGE) > 300 > estimate.expected - estimate.images
+    assert estimate.images == (765 + 680 if part["type"] == "image_url" else 0)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"audio_url": {"url": "https://a.example/1.wav"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+    ],
+)
+def test_what_no_formula_bounds_may_fill_the_context(part: dict[str, object]) -> None:
+    """Audio and files: both bounds are the context, for counting text tells nothing."""
+    body = message(TEXT_PART, part)
+    expected = -(-len(body) // 4)
+    assert estimate_of(body, 128_000) == InputEstimate(128_000, expected, 128_000)
+    assert estimate_of(body) == InputEstimate(200_000, expected, 200_000)
+    assert estimate_of(body + b" " * 300_000, 128_000).high == len(body) + 300_000
+    assert estimate_of(body.replace(b'": "', b'"\n:\t"'), 9_000).high == 9_000
 
 
 @pytest.mark.parametrize(
@@ -121,19 +152,35 @@ def test_base64_is_left_out(part: dict[str, object]) -> None:
     [
         {"type": "image_url", "image_url": {"url": "https://a.example/1.png"}},
         {"image_url": "https://a.example/1.png"},
-        {"audio_url": {"url": "https://a.example/1.wav"}},
-        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
-        {"type": "file", "file": {"file_id": "file-1"}},
     ],
 )
-def test_what_no_length_bounds_may_fill_the_context(part: dict[str, object]) -> None:
-    """Images, audio and files: both bounds are the context, for counting text tells nothing."""
+def test_an_image_of_unknown_size_is_bounded_by_what_the_model_takes(
+    part: dict[str, object],
+) -> None:
+    """Eight tiles for gpt-4o; nothing bounds one for a model without a formula."""
     body = message(TEXT_PART, part)
-    expected = -(-text_bytes(body) // 4)
-    assert estimate_input(body, 128_000) == InputEstimate(128_000, expected, 128_000)
-    assert estimate_input(body, None) == InputEstimate(200_000, expected, 200_000)
-    assert estimate_input(body + b" " * 300_000, 128_000).high == len(body) + 300_000
-    assert estimate_input(body.replace(b'": "', b'"\n:\t"'), 9_000).high == 9_000
+    estimate = estimate_of(body, 128_000)
+    assert (estimate.high, estimate.images) == (len(body) + 1_445, 1_445)
+    assert estimate.low < 10
+    assert estimate_of(body, 128_000, "somebody/else").low == 128_000
+
+
+def test_a_model_whose_tokenizer_is_not_known_is_not_worth_counting() -> None:
+    """Its bound stays the bytes, whatever o200k counts: no lower bound asks for a count."""
+    body = message(TEXT_PART)
+    for model, expected in (("claude-sonnet-4-6", 29), ("claude-opus-5", 40), ("llama", 22)):
+        estimate = estimate_of(body, 128_000, model)
+        assert (estimate.low, estimate.expected, estimate.high) == (
+            len(body),
+            expected,
+            len(body),
+        )
+
+
+def test_a_body_of_many_megabytes_is_not_worth_counting() -> None:
+    """It would take seconds."""
+    assert estimate_input("gpt-4o", 8_000_000, TEXT_ONLY, None).low == 10_416
+    assert estimate_input("gpt-4o", 8_000_001, TEXT_ONLY, None).low == 8_000_001
 
 
 def test_a_tool_with_such_parameters_is_only_text() -> None:
@@ -144,26 +191,102 @@ def test_a_tool_with_such_parameters_is_only_text() -> None:
     }
     tools = [{"type": "function", "function": {"name": "image_url", "parameters": parameters}}]
     body = json.dumps({"tools": tools, "messages": [{"content": '"type": "file"'}]}).encode()
-    assert estimate_input(body, 128_000).high == len(body)
+    assert estimate_of(body, 128_000).high == len(body)
 
 
 def test_base64_in_plain_text_is_text() -> None:
-    """It is billed, so the upper bound keeps it; only what is likely leaves it out."""
+    """It is billed as text, so bounds and expectation keep it."""
     body = message({"type": "text", "text": f"base64,{IMAGE}"})
-    estimate = estimate_input(body, 128_000)
+    estimate = estimate_of(body, 128_000)
     assert estimate.high == len(body)
-    assert estimate.expected < len(IMAGE) // 4
-
-
-def test_a_short_data_member_stays_text() -> None:
-    """`"data": "word"` is no payload."""
-    body = b'{"data":"word"}'
-    assert text_bytes(body) == len(body)
+    assert estimate.expected == -(-len(body) // 4)
 
 
 def test_a_counted_input_is_exact() -> None:
-    """Once counted, all three figures are one."""
-    assert exact_input(15_000) == InputEstimate(15_000, 15_000, 15_000)
+    """Once counted, all three figures are one; what it was taken for stays, to learn from."""
+    estimate = InputEstimate(10, 20, 900, text=15, images=5)
+    exact = counted_input(estimate, "gpt-4o", TEXT_ONLY, 300)
+    assert exact == InputEstimate(300, 300, 300, text=15, images=5)
+    two = Media(images=(Image(), Image(512, 512)))
+    assert counted_input(estimate, "gpt-4o", two, 300).high == 300 + 1_445 + 255
+    assert counted_input(estimate, "claude-opus-5", TEXT_ONLY, 300).high == 540
+    assert counted_input(estimate, "no-formula", two, 300).high == 300
+
+
+def test_a_text_that_cannot_be_counted_is_bounded_by_its_bytes() -> None:
+    """And nothing asks to count it again."""
+    estimate = InputEstimate(10, 20, 900, text=15)
+    assert counted_input(estimate, "gpt-4o", TEXT_ONLY, None) == InputEstimate(
+        900, 900, 900, text=15
+    )
+
+
+# Learned input --------------------------------------------------------------------------------
+
+PLAIN = InputEstimate(1, 1_000, 4_000, text=1_000)
+
+
+def test_an_estimate_is_corrected_by_what_calls_reported() -> None:
+    """From the first call on; its bounds stay as they are."""
+    learned = LearnedInput()
+    assert learned.corrected("m", PLAIN) is PLAIN
+    learned.learn("m", PLAIN, 1_500)
+    assert learned.corrected("m", PLAIN) == InputEstimate(1, 1_500, 4_000, text=1_000)
+    assert learned.corrected("n", PLAIN) is PLAIN
+
+
+def test_later_and_longer_calls_weigh_more() -> None:
+    """Each call's weight falls by a tenth with each that follows; a short one moves little."""
+    learned = LearnedInput()
+    for _ in range(100):
+        learned.learn("m", PLAIN, 1_000)
+    for _ in range(30):
+        learned.learn("m", PLAIN, 2_000)
+    assert 1_900 < learned.corrected("m", PLAIN).expected < 2_000
+    learned.learn("m", InputEstimate(1, 2, 8, text=2), 8)
+    assert 1_900 < learned.corrected("m", PLAIN).expected < 2_000
+
+
+def test_images_are_no_part_of_what_is_learned_of_text() -> None:
+    """They come off what was reported, and on top of what is corrected."""
+    learned = LearnedInput()
+    with_image = InputEstimate(1, 1_765, 9_000, text=1_000, images=765)
+    learned.learn("m", with_image, 2_765)
+    assert learned.corrected("m", PLAIN).expected == 2_000
+    assert learned.corrected("m", with_image).expected == 2_765
+
+
+@pytest.mark.parametrize(("reported", "expected"), [(10**9, 4_000), (1, 125)])
+def test_what_is_learned_is_bounded(reported: int, expected: int) -> None:
+    """By an eighth below, by the upper bound (or eightfold) above."""
+    learned = LearnedInput()
+    learned.learn("m", PLAIN, reported)
+    assert learned.corrected("m", PLAIN).expected == expected
+
+
+def test_nothing_is_learned_from_calls_whose_input_is_not_in_the_body() -> None:
+    """Nor from none, nor are such calls corrected."""
+    learned, opened = LearnedInput(), InputEstimate(200_000, 10, 200_000)
+    learned.learn("m", opened, 50_000)
+    learned.learn("m", PLAIN, 0)
+    assert learned.corrected("m", PLAIN) is PLAIN
+    learned.learn("m", PLAIN, 2_000)
+    assert learned.corrected("m", opened) is opened
+
+
+def test_the_model_learned_first_goes_when_there_are_too_many() -> None:
+    """1,024 are kept."""
+    learned = LearnedInput()
+    for number in range(1_024):
+        learned.learn(f"m{number}", PLAIN, 2_000)
+    learned.learn("m5", PLAIN, 2_000)
+    assert learned.corrected("m0", PLAIN).expected == 2_000
+    learned.learn("new", PLAIN, 2_000)
+    assert learned.corrected("m0", PLAIN) is PLAIN
+    assert learned.corrected("m1", PLAIN).expected == 2_000
+
+
+# Output ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -260,7 +383,7 @@ def test_the_oldest_key_goes_when_there_are_too_many() -> None:
 
 def test_input_that_is_not_all_in_the_body_has_no_bound_but_the_context() -> None:
     """Counting the body would not narrow it."""
-    estimate = estimate_input(b'{"a":1}', 1_000, is_open=True)
+    estimate = estimate_of(b'{"a":1}', 1_000, is_open=True)
     assert (estimate.low, estimate.high) == (1_000, 1_000)
 
 

@@ -109,13 +109,14 @@ async def bench(
     await connection.open()
     store = RedisStore(connection, lease_ms=settings.lease_ms)
     upstreams = Providers(settings.upstreams, asyncio.get_running_loop())
+    tokenizer = TiktokenCounter()
     wired = doors(
         Doors(
             store=store,
             upstreams=upstreams,
             wording=Refusals(),
             recorder=told,
-            tokenizer=TiktokenCounter(),
+            tokenizer=tokenizer,
             clock=time.monotonic,
             new_call_id=lambda: f"call-{next(_numbers)}",
         )
@@ -137,6 +138,7 @@ async def bench(
     try:
         yield Bench(lifecycle, port, told, store, look, tenant)
     finally:
+        await tokenizer.close()
         await server.drain()
         await upstreams.close(0)
         await asyncio.gather(*calls, return_exceptions=True)

@@ -19,7 +19,7 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_body,
+    read_prompted_body,
     readable_members,
 )
 from gateway.core.usage import Usage
@@ -52,7 +52,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts (`WireFormat.read`). `max_tokens` may be 0: a cache is warmed."""
-    read = read_body(_decode_body, body, _BUDGETED_KEYS)
+    read, media = read_prompted_body(_decode_body, body, _BUDGETED_KEYS, "messages")
     thinking = read.thinking.budget_tokens if read.thinking else None
     check_sizes(read.model, 1, max(read.max_tokens or 0, thinking or 0))
     limit = read.max_tokens
@@ -63,6 +63,7 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         limit_keys=(b"max_tokens",),
         least_limit=thinking + 1 if thinking else 1,
         is_open=bool(read.mcp_servers or read.container) or _has_server_tools(read.tools or []),
+        media=media,
     )
 
 

@@ -19,7 +19,7 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_body,
+    read_prompted_body,
     readable_members,
     unless_it_falls,
 )
@@ -61,7 +61,7 @@ _decode_config = msgspec.json.Decoder(_Config | None).decode
 
 def read_request(body: bytes, target: bytes) -> ModelRequest:
     """Return a request's facts (`WireFormat.read`)."""
-    read = read_body(_decode_body, body, ())
+    read, media = read_prompted_body(_decode_body, body, (), "contents")
     config = _read_config(read)
     limit = _either(config.maxOutputTokens, config.max_output_tokens)
     choices = _either(config.candidateCount, config.candidate_count)
@@ -74,6 +74,7 @@ def read_request(body: bytes, target: bytes) -> ModelRequest:
         choices=max(1, choices or 1),
         least_limit=thinking + 1,
         is_open=bool(read.cachedContent or read.cached_content) or _has_server_tools(read.tools),
+        media=media,
     )
 
 

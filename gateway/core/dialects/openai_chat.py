@@ -23,7 +23,7 @@ from gateway.core.dialects.wire_format import (
     check_sizes,
     clamped_members,
     converted,
-    read_body,
+    read_prompted_body,
     readable_members,
     unless_it_falls,
 )
@@ -71,7 +71,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts. Raises BadCall (`invalid_body`) where it cannot be read."""
-    read = read_body(_decode_body, body, _BUDGETED_KEYS)
+    read, media = read_prompted_body(_decode_body, body, _BUDGETED_KEYS, "messages")
     limit = max(read.max_tokens or 0, read.max_completion_tokens or 0)
     check_sizes(read.model, read.n, limit)
     keys, limit_of_one = _output_limit(read)
@@ -82,6 +82,7 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         choices=max(1, read.n or 1),
         limit_keys=keys,
         usage_wish=usage_wish(read.stream_options) if read.stream else None,
+        media=media,
     )
 
 

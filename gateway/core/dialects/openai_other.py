@@ -21,6 +21,7 @@ from gateway.core.dialects.wire_format import (
     has_no_usage,
     never_usage_only,
     read_body,
+    read_prompted_body,
 )
 from gateway.core.usage import Usage
 
@@ -72,9 +73,9 @@ def _prompts(prompt: object) -> int:
 
 def read_embedding(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return an embedding request's facts: nothing is generated (`WireFormat.read`)."""
-    read = read_body(_decode_embedding, body, _EMBEDDING_KEYS)
+    read, media = read_prompted_body(_decode_embedding, body, _EMBEDDING_KEYS, "input")
     check_sizes(read.model, 1, 0)
-    return ModelRequest(model=read.model or "", output_limit=0)
+    return ModelRequest(model=read.model or "", output_limit=0, media=media)
 
 
 def prompt_text(body: bytes) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_body,
+    read_prompted_body,
     readable_members,
 )
 from gateway.core.usage import Usage
@@ -51,7 +51,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts (`WireFormat.read`)."""
-    read = read_body(_decode_body, body, _BUDGETED_KEYS)
+    read, media = read_prompted_body(_decode_body, body, _BUDGETED_KEYS, "input")
     check_sizes(read.model, 1, read.max_output_tokens or 0)
     limit = read.max_output_tokens
     return ModelRequest(
@@ -60,8 +60,9 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         output_limit=limit if limit is not None and limit >= 0 else None,
         limit_keys=() if _is_compaction(target) else (b"max_output_tokens",),
         least_limit=_LEAST_LIMIT,
-        is_open=_is_open(read) or b'"file_id"' in body,
+        is_open=_is_open(read) or media.is_unbounded,
         is_background=bool(read.background),
+        media=media,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from gateway.core.dialects.prompt_media import TEXT_ONLY, Media, media_in
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import reject_duplicates, with_members
 from gateway.core.usage import MOST_TOKENS, Usage
@@ -28,7 +29,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     are its members that set one, or the one to set. `usage_wish` is (member, JSON) to set so that
     a stream reports its usage, None where that comes by itself. `least_limit` is the lowest limit
     that the API takes. `is_open` tells that what is billed as input is not all in the body,
-    `is_background` that the answer may come later, elsewhere.
+    `is_background` that the answer may come later, elsewhere. `media` is what the prompt holds
+    beside text.
     """
 
     model: str
@@ -40,6 +42,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     least_limit: int = 0
     is_open: bool = False
     is_background: bool = False
+    media: Media = TEXT_ONLY
 
 
 class Answer(Protocol):
@@ -126,6 +129,19 @@ def read_body(decode: Callable[[bytes], Read], body: bytes, budgeted: tuple[byte
         raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
     reject_duplicates(body, budgeted)
     return read
+
+
+def read_prompted_body(
+    decode: Callable[[bytes], Read], body: bytes, budgeted: tuple[bytes, ...], prompt: str
+) -> tuple[Read, Media]:
+    """Return `read_body` of all members but `prompt`, which may be long, and the media in that."""
+    members = reject_duplicates(body, budgeted)
+    said = members.pop(prompt, None)
+    try:
+        read = decode(msgspec.json.encode(members))
+    except (ValueError, RecursionError) as error:
+        raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
+    return read, TEXT_ONLY if said is None else media_in(said)
 
 
 def check_sizes(model: str | None, choices: int | None, limit: int) -> None:
