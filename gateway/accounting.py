@@ -12,7 +12,7 @@ from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
 from gateway.planner import Call, Plan
 from gateway.ports import Tokenizer
-from gateway.relay import Relay
+from gateway.relay import Carried
 
 MISSING_USAGE_WARNING = "Budget tracker using estimated tokens (model response lacked usage data)"
 _ERROR_STATUS = 400
@@ -31,7 +31,7 @@ class Charge(Struct, frozen=True):
 
 
 async def account(
-    call: Call, plan: Plan, receipt: Receipt | None, relay: Relay, tokenizer: Tokenizer
+    call: Call, plan: Plan, receipt: Receipt | None, relay: Carried, tokenizer: Tokenizer
 ) -> Charge:
     """Return what an answer, whole or cut, is charged.
 
@@ -67,7 +67,7 @@ def _held(plan: Plan, receipt: Receipt | None) -> Usage:
     return Usage(input_total=need.input_high, output_total=output)
 
 
-async def _counted(call: Call, plan: Plan, relay: Relay, tokenizer: Tokenizer) -> Usage:
+async def _counted(call: Call, plan: Plan, relay: Carried, tokenizer: Tokenizer) -> Usage:
     """Return the input as it was last reported, else counted, and the output that was seen.
 
     A count is by the encoding of `text_rule`, times the model's ratio to it.

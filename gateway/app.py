@@ -23,8 +23,8 @@ import uvloop
 from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import StoreError
-from gateway.lifecycle import Doors, Lifecycle
-from gateway.ports import Downstream, NewCallId, Request
+from gateway.lifecycle import Lifecycle
+from gateway.ports import Doors, Downstream, NewCallId, Request
 from gateway.server.data_server import DataServer
 from gateway.server.refusals import Refusals
 from gateway.server.tls import server_tls
@@ -140,7 +140,7 @@ class Worker:
 
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on, and say so."""
-        self._lifecycle.use_rules(rules)
+        self._lifecycle.metering.use_rules(rules)
         self._writer.write(frame(UsesRules()))
 
     async def start(self, listener: socket.socket) -> None:
@@ -171,7 +171,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._plane.heartbeat_ms / 1000)
             try:
-                await self._lifecycle.heartbeat()
+                await self._lifecycle.metering.heartbeat()
             except StoreError as error:
                 self._recorder.event("heartbeat_failed", "warning", reason=error.reason)
 
@@ -182,7 +182,7 @@ class Worker:
 
     def _tell(self) -> None:
         if not self._writer.is_closing():
-            counted, open_calls = self._counters.take(), self._lifecycle.open_calls
+            counted, open_calls = self._counters.take(), self._lifecycle.metering.open_calls
             self._writer.write(frame(Telemetry(counted, open_calls, self._guard.is_well)))
 
     async def _flush_log(self) -> None:

@@ -276,3 +276,16 @@ Clock = Callable[[], float]
 """Monotonic seconds; only differences mean anything."""
 
 NewCallId = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the ways of a call are wired to (`app.py`)."""
+
+    store: BudgetStore
+    upstreams: Upstreams
+    wording: Wording
+    recorder: Recorder
+    tokenizer: Tokenizer
+    clock: Clock
+    new_call_id: NewCallId

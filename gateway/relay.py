@@ -3,6 +3,7 @@ in the same callback; there is no task, await or queue per chunk.
 """
 
 import asyncio
+from typing import Protocol
 
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
@@ -11,6 +12,35 @@ from gateway.core.errors import UpstreamError
 from gateway.core.headers import RULES, Headers, response_headers
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.ports import Clock, Downstream, Exchange
+
+
+class Carried(Protocol):
+    """What is known of one answer on its way, whatever carries it: what a call is charged by.
+
+    `sent` tells that the request may have reached the provider, `complete` that its answer ended as
+    it should, `error` why it did not; `drain_cut` names the cap that ended an answer that was read
+    on without its client.
+    """
+
+    sent: bool
+    status: int
+    error: UpstreamError | None
+    complete: bool
+    client_left_early: bool
+    drain_cut: str
+    first_byte_at: float
+
+    @property
+    def seen(self) -> Observation:
+        """Return what was read of the answer so far."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Return whether the answer comes in events."""
+
+    @property
+    def answered(self) -> bool:
+        """Return whether any of the answer went to the client."""
 
 
 class Drains:

@@ -12,7 +12,7 @@ from gateway.core.identity import UNKNOWN, Route, Tags
 from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.planner import Call, Plan, path_label
 from gateway.ports import CallRecord, Request
-from gateway.relay import Relay
+from gateway.relay import Carried
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Trace:
     plan: Plan | None = None
     receipt: Receipt | None = None
     decision: Decision | None = None
-    relay: Relay | None = None
+    relay: Carried | None = None
     charge: Charge = field(default_factory=lambda: Charge(NO_USAGE, UsageSource.NONE))
     tokens: int = 0
     nano_usd: int | None = None

@@ -18,8 +18,7 @@ from gateway.core.identity import Dialect
 from gateway.core.policy import ReserveKind, StopLossPolicy, StoreFailure
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.usage import UsageSource
-from gateway.lifecycle import Doors
-from gateway.ports import StaleFacts
+from gateway.ports import Doors, StaleFacts
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.in_process import ENFORCING, Bench, OtherStore, bench, rules
 from tests.server.client import PATIENCE_S, Reply
@@ -182,7 +181,7 @@ async def test_a_failure_after_the_answer(open_bench: OpenBench) -> None:
         assert (reply.status, reply.complete) == (200, True)
         assert serving.events("internal_error")
         assert serving.task("T")["calls.H"] == "1"
-        assert serving.lifecycle.open_calls == 0
+        assert serving.lifecycle.metering.open_calls == 0
 
 
 # Plan and reserve ---------------------------------------------------------------------------------
@@ -308,10 +307,10 @@ async def test_rules_change_between_calls(open_bench: OpenBench) -> None:
     """The next call is under the new ones, an open one under those that it began with."""
     async with open_bench() as serving, serving.client() as client:
         client.send(chat("T", "X-Fake-Ttfb-Ms: 200"))
-        while not serving.lifecycle.open_calls:
+        while not serving.lifecycle.metering.open_calls:
             await asyncio.sleep(0.002)
         newer = rules(ENFORCING)
-        serving.lifecycle.use_rules(
+        serving.lifecycle.metering.use_rules(
             replace(newer, policies=replace(newer.policies, policy_hash="new"))
         )
         assert (await client.reply()).headers["x-tollgate-policy"] == "policyhash"
@@ -514,7 +513,7 @@ async def test_a_heartbeat_renews_leases_and_raises_holds(
     endless = Script(prompt_tokens=10, completion_tokens=4_000, fault="hang:3000")
     provider.script(lambda _: endless)
     async with open_bench() as serving, serving.client() as client:
-        await serving.lifecycle.heartbeat()  # with nothing open it asks nobody
+        await serving.lifecycle.metering.heartbeat()  # with nothing open it asks nobody
         client.send(chat(stream=True))
         await provider.until(lambda: len(provider.journal) == 1, PATIENCE_S)
         held, leases = int(serving.task("T")["tokens.H"]), serving.store.keys(serving.tenant).leases
@@ -522,7 +521,7 @@ async def test_a_heartbeat_renews_leases_and_raises_holds(
         assert call_id.startswith("call-")
         async with asyncio.timeout(PATIENCE_S):
             while int(serving.task("T")["tokens.H"]) <= held + 200:
-                await serving.lifecycle.heartbeat()
+                await serving.lifecycle.metering.heartbeat()
                 await asyncio.sleep(0.01)
         assert serving.client_of_store.zscore(leases, call_id) > lease
         assert int(serving.task("T")["PLAN.tokens.H"]) == int(serving.task("T")["tokens.H"])

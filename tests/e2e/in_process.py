@@ -18,8 +18,8 @@ from gateway.control import Message, Ready, Telemetry, receive
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.policy import Mode, PolicySet, StopLossPolicy
 from gateway.core.prices import PriceTable
-from gateway.lifecycle import Doors, Lifecycle
-from gateway.ports import BudgetStore, Downstream, Request
+from gateway.lifecycle import Lifecycle
+from gateway.ports import BudgetStore, Doors, Downstream, Request
 from gateway.rule_files.budgets import DEFAULT_PHASE_BUDGETS
 from gateway.server.data_server import DataServer
 from gateway.server.refusals import Refusals

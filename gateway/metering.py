@@ -1,0 +1,265 @@
+"""What every metered call goes through, whatever carries it: identify, reserve, decide, settle.
+
+`lifecycle` (HTTP) and `socket_lifecycle` (WebSocket) tell when; here is how. One a worker.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
+from gateway.core.admission import Verdict
+from gateway.core.allowance import LocalAllowance
+from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
+from gateway.core.configuration import DataPlane, Rules
+from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
+from gateway.core.dialects.wire_format import ModelRequest
+from gateway.core.errors import BadCall, CallError, StoreError
+from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
+from gateway.core.identity import Route, Tags, identify
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.policy import Mode, StoreFailure
+from gateway.core.usage import UsageSource
+from gateway.planner import Call, Plan, Planner
+from gateway.ports import Doors, Settlement, StaleFacts, TaskFacts
+from gateway.relay import Carried
+from gateway.trace import Trace, outcome_of
+
+Stored = TypeVar("Stored")
+
+_MOST_PLANS = 4  # first guess, other facts, counted, and once more for luck with a race
+_MOST_PARENTS = 4
+_RETRY_S = (0.05, 0.2, 0.5, 1.0)
+_WARNED_REMEMBERED = 10_000
+
+
+class Metering:
+    """The steps around relaying; everything it holds is bounded or belongs to open calls."""
+
+    def __init__(self, plane: DataPlane, rules: Rules, doors: Doors) -> None:
+        self._plane = plane
+        self._doors = doors
+        self._learned = LearnedOutput()
+        self._learned_input = LearnedInput()
+        self.planner = Planner(plane, rules, self._learned, self._learned_input)
+        self._allowance = LocalAllowance()
+        self._open: dict[str, tuple[Plan, Carried]] = {}
+        self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def use_rules(self, rules: Rules) -> None:
+        """Use other rules from the next call on; open calls keep theirs."""
+        self.planner = Planner(self._plane, rules, self._learned, self._learned_input)
+
+    # 1 identify ---------------------------------------------------------------------------------
+
+    def identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
+        """Find out for which task and phase the call is made, and where it goes."""
+        request = trace.request
+        tags, route = identify(request.target, request.headers)
+        trace.tags, trace.route = tags, route
+        if tags.invalid:
+            first = tags.invalid[0]
+            self._doors.recorder.event(
+                "invalid_tag", "warning", call_id=trace.call_id, problem=first.message
+            )
+            if planner.enforces_tags:
+                raise BadCall("invalid_tag", first.message)
+        if not self._doors.upstreams.has(route.upstream):
+            raise BadCall("unknown_upstream", f"There is no upstream named {route.upstream!r}.")
+        if not route.target.startswith((b"/v1/", b"/v1beta/")) and not route.is_named:
+            raise BadCall(
+                "unknown_route", "Routes are /v1/..., /v1beta/..., or /u/<upstream>/... for others."
+            )
+        return tags, route
+
+    # 3 plan, 4 reserve --------------------------------------------------------------------------
+
+    async def reserve(
+        self, trace: Trace, call: Call, asked: ModelRequest, planner: Planner
+    ) -> tuple[Plan, Receipt | None]:
+        """Plan the call and ask the store, once more where the plan was made on wrong facts.
+
+        No receipt means that the store failed and the policy lets calls pass.
+        """
+        store, tenant = self._doors.store, self._plane.tenant
+        facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
+        estimate = planner.estimate(call, asked)
+        for _ in range(_MOST_PLANS):
+            plan = trace.plan = planner.plan(call, asked, facts, estimate)
+            try:
+                receipt = await store.reserve(plan.reserve)
+            except StaleFacts:
+                facts = store.facts_of(tenant, call.task) or facts
+            except StoreError as error:
+                self._allow_without_store(trace, plan, error)
+                return plan, None
+            else:
+                if receipt.verdict is not Verdict.COUNT:
+                    trace.receipt = receipt
+                    self._allowance.renew(call.task)
+                    return plan, receipt
+                counted = await count_input(call, self._doors.tokenizer)
+                estimate = counted_input(estimate, asked.model, asked.media, counted)
+        raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
+        """Return what a task is taken for that this worker has not seen: what its tags say."""
+        tags = call.tags
+        parents: tuple[str, ...] = ()
+        if tags.parent and tags.parent != call.task and not call.is_untagged:
+            parents = await self._chain_of(tags.parent)
+        return TaskFacts(
+            tags.complexity or Complexity.MEDIUM,
+            tags.importance or ImportanceTier.MEDIUM,
+            parents,
+            EQUAL_WEIGHTS if call.is_untagged else planner.rules.budgets.token_weights,
+        )
+
+    async def _chain_of(self, parent: str) -> tuple[str, ...]:
+        """Return a parent and its ancestors; none if the parent is not known yet."""
+        try:
+            facts = await self._doors.store.read_facts(self._plane.tenant, parent)
+        except StoreError:
+            facts = None
+        if facts is None:
+            self._doors.recorder.event("unknown_parent", "warning", parent=parent)
+            return ()
+        return (parent, *facts.parents)[:_MOST_PARENTS]
+
+    def _allow_without_store(self, trace: Trace, plan: Plan, error: StoreError) -> None:
+        """Let the call pass unchecked, or not, as the policy says for a store that fails."""
+        self._doors.recorder.event(
+            "store_failed", "error", call_id=trace.call_id, reason=error.reason
+        )
+        policy, need = plan.policy, plan.reserve.need
+        if plan.mode is not Mode.ENFORCE or policy.store_failure is StoreFailure.OPEN:
+            return
+        tokens = need.input_high + need.output_tokens(need.output)
+        if policy.store_failure is StoreFailure.ALLOWANCE and self._allowance.take(
+            plan.reserve.task, tokens, policy.allowance_tokens
+        ):
+            return
+        raise CallError(
+            "budget_store_unavailable", "The budget store does not answer; ask again shortly."
+        )
+
+    # 5 decide -----------------------------------------------------------------------------------
+
+    def decide(self, trace: Trace, plan: Plan, receipt: Receipt | None) -> Decision:
+        """Return the decision; one made without the store is a flag."""
+        if receipt is None:
+            trace.decision = Decision(Outcome.FLAG)
+            return trace.decision
+        trace.decision = decide(receipt, plan.policy, plan.mode, plan.ceiling)
+        if receipt.tripped_now and receipt.stop_scope is not None:
+            self._doors.recorder.event(
+                "stop_loss_tripped",
+                "critical",
+                task=receipt.stop_scope.name,
+                code=trace.decision.code,
+                episode=receipt.episode,
+                remediation=remediation_task(receipt.stop_scope.name, receipt.episode),
+                message=trace.decision.message,
+            )
+        return trace.decision
+
+    # 8 settle -----------------------------------------------------------------------------------
+
+    async def settle(
+        self, trace: Trace, call: Call, plan: Plan, relay: Carried, planner: Planner
+    ) -> None:
+        """Replace the hold by what was used, exactly once, whatever happened."""
+        if not relay.sent:
+            return  # to be released
+        receipt = trace.receipt
+        charge = trace.charge = await account(call, plan, receipt, relay, self._doors.tokenizer)
+        if relay.drain_cut and charge.source is not UsageSource.PROVIDER:
+            self._doors.recorder.event(
+                "drain_cut", "warning", call_id=call.call_id, cap=relay.drain_cut
+            )
+        usage = charge.usage
+        price = planner.price_of(call, relay.seen.model) or plan.price
+        trace.tokens = usage.budget_tokens(plan.reserve.facts.weights)
+        trace.nano_usd = cost_of(usage, price)
+        settlement = Settlement(
+            plan.reserve,
+            receipt.phase if receipt is not None else plan.reserve.phase,
+            trace.tokens,
+            trace.nano_usd or 0,
+            usage,
+            charge.source,
+            trace.decision is not None and trace.decision.would_refuse,
+            outcome_of(trace, self._doors.clock()),
+        )
+        settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
+        if charge.source is UsageSource.PROVIDER and call.asked is not None:
+            self._learned.learn(call.asked.model, call.phase_tag, usage.output_total)
+            self._learned_input.learn(call.asked.model, plan.estimate, usage.input_total)
+        if charge.is_doubtful:
+            self._doors.recorder.event(
+                "usage_doubtful", "warning", call_id=call.call_id, task=call.task
+            )
+        if charge.lacked_usage:
+            self._warn_once(call.task, trace.phase_name)
+        for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):
+            self._doors.recorder.event("budget_notice", task=call.task, percent=level)
+
+    async def release_unsent(self, trace: Trace) -> None:
+        """Give the hold back, if there may be one and nothing was sent to the provider."""
+        plan, relay = trace.plan, trace.relay
+        refused = trace.decision is not None and trace.decision.refuses
+        if plan is None or refused or (relay is not None and relay.sent):
+            return
+        outcome = outcome_of(trace, self._doors.clock())
+        await self._until_stored(lambda: self._doors.store.release(plan.reserve, outcome))
+
+    async def _until_stored(self, act: Callable[[], Awaitable[Stored]]) -> Stored:
+        """Repeat an idempotent act until the store has done it."""
+        attempt = 0
+        while True:
+            try:
+                return await act()
+            except StoreError as error:
+                self._doors.recorder.event("store_failed", "error", reason=error.reason)
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+
+    def _warn_once(self, task: str, phase: str) -> None:
+        """Warn about estimated tokens, once per task and phase (USE-3)."""
+        if (task, phase) in self._warned:
+            return
+        self._warned[task, phase] = None
+        if len(self._warned) > _WARNED_REMEMBERED:
+            self._warned.popitem(last=False)
+        self._doors.recorder.event(
+            "usage_missing", "warning", message=MISSING_USAGE_WARNING, task=task, phase=phase
+        )
+
+    # Open calls ---------------------------------------------------------------------------------
+
+    def open(self, call_id: str, plan: Plan, carried: Carried) -> None:
+        """Renew the call's lease from now on."""
+        self._open[call_id] = plan, carried
+
+    def end(self, call_id: str) -> None:
+        """Take note that the call is over."""
+        self._open.pop(call_id, None)
+
+    async def heartbeat(self) -> None:
+        """Renew the leases of all open calls, and raise holds that they outgrew."""
+        open_calls = [
+            (
+                plan.reserve,
+                plan.reserve.need.input_high + relay.seen.output_tokens_seen,
+                0,
+            )
+            for plan, relay in self._open.values()
+        ]
+        if open_calls:
+            await self._doors.store.heartbeat(self._plane.tenant, open_calls)
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many metered calls are with a provider or not settled yet."""
+        return len(self._open)
