@@ -113,7 +113,7 @@ _MESSAGES: Mapping[str, str] = {
     "dict_type": "must be a mapping of keys",
 }
 _SHOWN_CHARACTERS = 60
-_SECRET_KEYS = frozenset({"token", "url"})
+_SECRET_KEYS = frozenset({"token", "url", "api_key"})
 
 
 def explain(error: ErrorDetails, known_keys: Sequence[str]) -> tuple[str, str]:

@@ -52,6 +52,8 @@ def leaves(model: BaseModel, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "[]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f'"{value}"' if value == "" else str(value)

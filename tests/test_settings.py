@@ -151,6 +151,8 @@ def test_every_key_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         "TOLLGATE_ADMIN__TOKEN",
         "TOLLGATE_UPSTREAMS__OPENAI__PROVIDER",
         "TOLLGATE_UPSTREAMS__OPENAI__CA_FILE",
+        "TOLLGATE_UPSTREAMS__OPENAI__MODELS",
+        "TOLLGATE_UPSTREAMS__OPENAI__API_KEY",
         "TOLLGATE_STORE__VALKEY_BINARY",
         "TOLLGATE_POLICIES__DIR",
         "TOLLGATE_BUDGETS__FILE",
@@ -440,7 +442,9 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         "upstreams: {openai: {provider: azure, include_usage: false, forward_tags: true,"
         " ca_file: ca.pem, max_connections: 1, connect_timeout_ms: 2, read_timeout_ms: 3,"
         " keepalive_ms: 4, queue_timeout_ms: 5, max_waiting: 6, disconnect: Drain, drain_ms: 7,"
-        " drain_max_bytes: 2002, max_draining: 8}}\n"
+        " drain_max_bytes: 2002, max_draining: 8, models: 'gpt-*', dialects: [anthropic],"
+        " api_key: sk-1, auth_header: Api-Key, drop_v1: true, fallback: [Anthropic],"
+        " fallback_on: [503]}, anthropic: {api_key: sk-2}}\n"
     )
     plane = data_plane(load_settings(file, {}), "u")
     default = data_plane(Settings(), "other")
@@ -462,6 +466,13 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         7,
         2002,
         8,
+        models=("gpt-*",),
+        dialects=("anthropic",),
+        api_key="sk-1",
+        auth_header="api-key",
+        drop_v1=True,
+        fallback=("anthropic",),
+        fallback_on=("503",),
     )
 
 

@@ -25,6 +25,13 @@ class UpstreamSettings:
     `disconnect` tells what becomes of a stream whose client has left. An answer is drained for at
     most `drain_ms` and `drain_max_bytes` of body, `max_draining` of a worker's at a time; what is
     beyond a cap is cancelled.
+
+    `models` are patterns of models that come here by name (`core/routing.py`); `dialects` the
+    families of wire formats that it takes, none for what its provider does. `api_key` replaces the
+    client's credential in `auth_header`, empty for its provider's own; without a key the client's
+    passes, and the word `none` sends none at all. `drop_v1` leaves out a call's leading `/v1`; None
+    does so where the base URL needs it. `fallback` are the upstreams that are tried when this one
+    fails as `fallback_on` says: `connect`, a status, or `5xx`.
     """
 
     base_url: str
@@ -44,11 +51,19 @@ class UpstreamSettings:
     max_draining: int = 100
     allow_link_local: bool = False
     proxy_url: str = field(default="", repr=False)
+    models: tuple[str, ...] = ()
+    dialects: tuple[str, ...] = ()
+    api_key: str = field(default="", repr=False)
+    auth_header: str = ""
+    drop_v1: bool | None = None
+    fallback: tuple[str, ...] = ()
+    fallback_on: tuple[str, ...] = ("connect", "429", "5xx")
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """Everything static that a worker needs; no secrets but in the URLs of store and proxies.
+    """Everything static that a worker needs; its secrets are API keys and the URLs of store and
+    proxies.
 
     `refusal_status` answers refusals; `store_timeout_ms` bounds a reserve; `drain_ms` bounds
     finishing open calls at shutdown, those that are read on without a client included. Connections

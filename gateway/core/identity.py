@@ -50,7 +50,8 @@ class ErrorShape(Vocabulary):
 class Route(Struct, frozen=True):
     """Where a call goes: the upstream's name, the target as received behind our prefixes.
 
-    `is_named` tells that the URL named the upstream (`/u/<upstream>/`).
+    `is_named` tells that the URL named the upstream (`/u/<upstream>/`). `meant` is the upstream
+    that the client's credential is for, empty if that is this one.
     """
 
     upstream: str
@@ -58,6 +59,7 @@ class Route(Struct, frozen=True):
     dialect: Dialect
     error_shape: ErrorShape
     is_named: bool = False
+    meant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from gateway.rule_files.budgets import read_phase_budgets
 from gateway.rule_files.policies import read_policies
 from gateway.rule_files.prices import read_prices
 from gateway.settings import DEFAULT_CONFIG_FILE, Settings, environment_doubts, load_settings
+from gateway.settings.routing import routing_doubts
 from gateway.yaml_source import is_missing
 
 _RETRIED_BY_CLIENTS = (402, 408, 409, 429)
@@ -55,13 +56,15 @@ def _doubts_about(settings: Settings, file: str) -> list[Finding]:
     """Return warnings on settings that are allowed but seldom meant."""
     doubts = Findings(file)
     for name, upstream in settings.upstreams.items():
-        if upstream.base_url.endswith("/v1"):
+        if upstream.base_url.endswith("/v1") and not upstream.drop_v1:
             doubts.warning(
                 f"upstreams.{name}.base_url",
                 None,
                 "ends in /v1, which the calls' own path repeats",
                 "leave out /v1",
             )
+    for key, problem, remedy in routing_doubts(settings.upstreams):
+        doubts.warning(key, None, problem, remedy)
     if settings.refusal_status in _RETRIED_BY_CLIENTS:
         doubts.warning(
             "refusal_status",

@@ -6,7 +6,6 @@ would be a limit that is not there.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,10 +19,13 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.disconnect import disconnect_of
 from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
+from gateway.settings.api_keys import read_key_file
+from gateway.settings.routing import routing_conflicts
 from gateway.settings.sections import (
     DEFAULT_UPSTREAMS,
     ENV_DELIMITER,
     ENV_PREFIX,
+    UPSTREAM_NAME,
     GatewayFile,
     Settings,
     UpstreamSection,
@@ -33,7 +35,6 @@ from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, re
 DEFAULT_CONFIG_FILE = Path("config/gateway.yaml")
 DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 
-_UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
 _REMOTE_STORE_TIMEOUT_MS = 50
 _ENVIRONMENT = "environment"
@@ -75,7 +76,7 @@ class _Sources:
     def settings(self) -> Settings | None:
         """Return the settings, or None with the reasons among the findings."""
         defaults: Values = {"upstreams": DEFAULT_UPSTREAMS}
-        with_file = _merged(defaults, self._file)
+        with_file = _in_the_file_s_order(_merged(defaults, self._file), self._file)
         try:
             # Strict for the file, where a number can be written as one; not for the environment.
             GatewayFile.model_validate(with_file, strict=True)
@@ -105,7 +106,7 @@ class _Sources:
         for name, keys in upstreams.items():
             low = name.lower()
             line = line_of(self._root, ("upstreams", name))
-            if not _UPSTREAM_NAME.fullmatch(low):
+            if not UPSTREAM_NAME.fullmatch(low):
                 self._findings.error(
                     f"upstreams.{name}",
                     line,
@@ -190,6 +191,15 @@ def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Values:
     return result
 
 
+def _in_the_file_s_order(values: Values, file: Values) -> Values:
+    """Return the values, upstreams in the order of the file: of two patterns the first counts."""
+    named = file.get("upstreams")
+    if not isinstance(named, dict):
+        return values
+    upstreams = values["upstreams"]
+    return {**values, "upstreams": {name: upstreams[name] for name in [*named, *upstreams]}}
+
+
 def _holds(values: object, key: Key) -> bool:
     for part in key:
         if not isinstance(values, Mapping) or part not in values:
@@ -242,6 +252,7 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
             "give all of them one PostgreSQL by ledger.url; or set ledger.writer: true on exactly "
             "one gateway and false on the others",
         )
+    yield from routing_conflicts(settings.upstreams)
     if server.port and (server.host, server.port) == (admin.host, admin.port):
         yield (
             "admin.port",
@@ -371,5 +382,10 @@ def _upstream(
     proxy = values.pop("proxy")
     if proxy == "env":
         proxy = environment_proxy(section.base_url)
+    key_file = values.pop("api_key_file")
+    if key_file:
+        values["api_key"] = read_key_file(key_file)
+    values["dialects"] = section.dialects or ()
+    values["auth_header"] = section.auth_header or ""
     values["disconnect"] = section.disconnect or disconnect_of(section.provider)
     return UpstreamSettings(**values, proxy_url="" if proxy == "none" else proxy)

@@ -1,20 +1,28 @@
 """What `config/gateway.yaml` may say: sections, types, bounds and defaults."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.core.credentials import AUTH_HEADERS
 from gateway.core.disconnect import Disconnect
 from gateway.core.policy import Mode
+from gateway.core.routing import CONNECT, FAMILIES, SERVER_ERRORS
 from gateway.findings import rule, suggestion
+from gateway.settings.api_keys import checked_key, read_key_file
 
 ENV_PREFIX = "TOLLGATE_"
 ENV_DELIMITER = "__"
 _DAY_MS = 86_400_000
+_LONGEST_PATTERN = 128  # characters
+UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_ERROR_STATUS = re.compile("[45][0-9]{2}")
 
 
 def _switch(value: object) -> object:
@@ -100,7 +108,79 @@ def _ledger_url(value: str) -> str:
     return value
 
 
+def _words(value: object) -> object:
+    """Return words for one, or for several with commas or as JSON: so a variable has them."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise rule("is no JSON list", "write words with commas between them") from None
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    if isinstance(value, list | tuple):
+        return tuple(
+            str(word) if isinstance(word, int) and not isinstance(word, bool) else word
+            for word in value
+        )
+    return value
+
+
+def _names(value: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(word.lower() for word in value)
+    for name in names:
+        if not UPSTREAM_NAME.fullmatch(name):
+            raise rule(f"{name!r} cannot be an upstream's name", "name keys of upstreams")
+    if len(set(names)) < len(names):
+        raise rule("names an upstream twice", "name each once, in the order to try them")
+    return names
+
+
+def _patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in value:
+        if not pattern or len(pattern) > _LONGEST_PATTERN or pattern != pattern.strip():
+            raise rule(
+                f"{pattern[:_LONGEST_PATTERN]!r} is no pattern of model names",
+                "write a name, with * for any text, like claude-*",
+            )
+    return value
+
+
+def _families(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for word in value or ():
+        if word not in FAMILIES:
+            raise rule(f"{word!r} is no family of dialects", suggestion(word, FAMILIES))
+    return value
+
+
+def _auth_header(value: object) -> object:
+    if isinstance(value, str):
+        if value.lower() not in AUTH_HEADERS:
+            raise rule(f"{value!r} holds no provider's key", suggestion(value, AUTH_HEADERS))
+        return value.lower()
+    return value
+
+
+def _failures(value: tuple[str, ...]) -> tuple[str, ...]:
+    for word in value:
+        if word not in (CONNECT, SERVER_ERRORS) and not _ERROR_STATUS.fullmatch(word):
+            raise rule(
+                f"{word!r} is no failure", f"write {CONNECT}, {SERVER_ERRORS}, or a status like 429"
+            )
+    return value
+
+
+def _key_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _key_file(value: str) -> str:
+    if value:
+        read_key_file(value)
+    return value
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Place = Annotated[Path, BeforeValidator(_path)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Milliseconds = Annotated[int, Field(gt=0, le=_DAY_MS)]
@@ -134,7 +214,8 @@ class AdminSection(_Section):
 class UpstreamSection(_Section):
     """A provider; see `core.configuration.UpstreamSettings`.
 
-    `disconnect` None does as the provider bills.
+    `disconnect` None does as the provider bills; `dialects`, `auth_header` and `drop_v1` None do
+    what its provider and base URL need.
     """
 
     base_url: Annotated[str, AfterValidator(_base_url)]
@@ -154,6 +235,18 @@ class UpstreamSection(_Section):
     max_draining: Annotated[int, Field(ge=0, le=65_535)] = 100
     proxy: Annotated[str, AfterValidator(_proxy), Field(repr=False)] = "env"
     allow_link_local: Switch = False
+    models: Annotated[Words, AfterValidator(_patterns)] = ()
+    dialects: Annotated[
+        tuple[str, ...] | None, NoDecode, BeforeValidator(_words), AfterValidator(_families)
+    ] = None
+    api_key: Annotated[
+        str, BeforeValidator(_key_text), AfterValidator(checked_key), Field(repr=False)
+    ] = ""
+    api_key_file: Annotated[str, AfterValidator(_key_file)] = ""
+    auth_header: Annotated[str, BeforeValidator(_auth_header)] | None = None
+    drop_v1: Switch | None = None
+    fallback: Annotated[Words, AfterValidator(_names)] = ()
+    fallback_on: Annotated[Words, AfterValidator(_failures)] = (CONNECT, "429", SERVER_ERRORS)
 
 
 class RedisSection(_Section):
