@@ -484,7 +484,7 @@ async def test_a_warning_that_was_long_ago_is_given_again(
     open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was warned about is remembered, but not for ever."""
-    monkeypatch.setattr("gateway.lifecycle._WARNED_REMEMBERED", 2)
+    monkeypatch.setattr("gateway.metering._WARNED_REMEMBERED", 2)
     async with open_bench() as serving:
         for task in ("a", "b", "b", "c", "a"):
             await ask(serving, chat(task, "X-Fake-Fault: missing_usage"))
