@@ -35,7 +35,7 @@ class UsesRules(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """From a worker: it accepts calls."""
+    """From a worker: it accepts calls. From the translator: it serves."""
 
     pid: int
 
@@ -74,7 +74,30 @@ class LedgerTelemetry(msgspec.Struct, tag=True):
     size_bytes: int
 
 
-Message = Start | UseRules | UsesRules | Ready | Telemetry | LedgerPlan | LedgerTelemetry
+class FarSide(msgspec.Struct, frozen=True):
+    """A translated upstream: litellm's name of its provider, its base URL, how long it may take."""
+
+    provider: str
+    base_url: str
+    timeout_s: float
+
+
+class TranslatorPlan(msgspec.Struct, tag=True):
+    """To the translator, first of all: where to serve, and the upstreams by name.
+
+    It answers `Ready` when it serves.
+    """
+
+    socket_path: str
+    far_sides: dict[str, FarSide]
+    max_body_bytes: int
+    log_format: str
+    log_level: str
+
+
+Message = (
+    Start | UseRules | UsesRules | Ready | Telemetry | LedgerPlan | LedgerTelemetry | TranslatorPlan
+)
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

@@ -6,9 +6,7 @@ replaces the workers one by one.
 """
 
 import asyncio
-import ipaddress
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -25,15 +23,16 @@ from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
 from gateway.app import TaskGroup, build_admin, event_log
-from gateway.banner import AdminToken, banner
-from gateway.control import LedgerPlan, Start, TlsFiles
+from gateway.banner import banner
+from gateway.child_plans import ledger_plan, translator_plan
+from gateway.control import Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
-from gateway.server.tls import server_tls
-from gateway.settings import Settings, data_plane, ledger_url
+from gateway.settings import Settings, data_plane
+from gateway.start_checks import admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
@@ -45,6 +44,7 @@ from gateway.store.redis_store import RedisStore
 from gateway.store.stream_cap import StreamCap, StreamLag
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.recorder import CountingRecorder
+from gateway.translator_process import TranslatorProcess
 from gateway.upstream.proxy import environment_proxy
 from gateway.worker_process import WorkerPlace, WorkerProcess
 from gateway.writer_process import LedgerProcess
@@ -55,7 +55,6 @@ _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _KILL_AFTER_S = 8.0  # more than a worker takes behind its drain to settle and close
 _APPLY_S = 5.0
 _MOST_ROLLS = 2
-_TOKEN_BYTES = 32
 _STORE_TIMEOUT_MS = 5_000  # of the reaper and the admin plane: nobody's call waits for them
 
 _Signature = tuple[tuple[str, int, int], ...]  # of each watched file: path, change in ns, bytes
@@ -97,6 +96,7 @@ class Supervisor:
         self._admin: web.AppRunner | None = None
         self._workers: list[WorkerPlace] = []
         self._ledger: LedgerProcess | None = None
+        self._translator: TranslatorProcess | None = None
         self._lag = StreamLag()
         self._backlog = Backlog()
         self.was_forced = False
@@ -126,6 +126,7 @@ class Supervisor:
         store = await self._connect_store(plane)
         token = admin_token(settings)
         await self._start_admin(admin, store, plane, token.secret)
+        self._start_translator()
         for number in range(settings.server.workers):
             worker = WorkerPlace(number, partial(self._process, plane, tls, data), self._spawn)
             self._workers.append(worker)
@@ -133,7 +134,7 @@ class Supervisor:
         self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
         if settings.ledger.writer is not False:
             self._ledger = LedgerProcess(ledger_plan(settings, plane), self._counters)
-            self._spawn(self._keep_ledger_alive(self._ledger))
+            self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))
         self._spawn(self._watch_stream(store, plane))
         self._spawn(self._watch_journal(JournalWatch(Path(plane.journal_dir))))
         self._spawn(self._watch_files())
@@ -153,6 +154,12 @@ class Supervisor:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._loops.spawn(work)
+
+    def _start_translator(self) -> None:
+        plan = translator_plan(self._settings)
+        if plan is not None:
+            self._translator = TranslatorProcess(plan)
+            self._spawn(self._keep_running(self._translator, "translator_died"))
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -258,6 +265,7 @@ class Supervisor:
             and rules.budgets.stop_loss.enabled
             and not self._settings.enforcement_disabled
             and rules.policies.refuses_without_store,
+            lacks_translator=self._translator is not None and not self._translator.is_ready,
             journal_entries=self._backlog.entries,
             journal_bytes=self._backlog.size_bytes,
         )
@@ -298,15 +306,16 @@ class Supervisor:
             with suppress(StoreError):
                 await embedded.restart()
 
-    async def _keep_ledger_alive(self, ledger: LedgerProcess) -> None:
+    async def _keep_running(self, child: LedgerProcess | TranslatorProcess, died: str) -> None:
+        """Start a child again whenever it ends, waiting longer each time it ends soon."""
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
-            await ledger.run()
+            await child.run()
             if self._stopping.is_set():
                 return
             failures = 0 if loop.time() - began > _BACKOFF_S[-1] else failures + 1
-            self._recorder.event("ledger_writer_died", "error", code=ledger.exit_code)
+            self._recorder.event(died, "error", code=child.exit_code)
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
     async def _watch_stream(self, store: RedisStore, plane: DataPlane) -> None:
@@ -408,6 +417,8 @@ class Supervisor:
         await asyncio.gather(*(worker.stop(wait_s) for worker in self._workers))
         if self._admin is not None:
             await self._admin.cleanup()
+        if self._translator is not None:
+            await self._translator.stop(_KILL_AFTER_S)
         if self._ledger is not None:
             await self._ledger.stop(_KILL_AFTER_S)
         await self._loops.finish(0)
@@ -426,57 +437,3 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     except OSError:
         return str(file), 0, 0
     return str(file), stat.st_mtime_ns, stat.st_size
-
-
-def ledger_plan(settings: Settings, plane: DataPlane) -> LedgerPlan:
-    """Return what the ledger's writer is told."""
-    ledger = settings.ledger
-    return LedgerPlan(
-        store_url=plane.store_url,
-        ledger_url=ledger_url(settings),
-        tenants=(plane.tenant,),
-        refusal_status=settings.refusal_status,
-        rebuilds=ledger.rebuild == "auto",
-        retention_days=ledger.retention_days,
-        size_alert_bytes=ledger.size_alert_bytes,
-        tombstone_ms=settings.store.tombstone_ms,
-        log_format=settings.log.format,
-        log_level=settings.log.level,
-    )
-
-
-def check_bind(settings: Settings) -> None:
-    """Raise TollgateError for listening beyond loopback without gateway keys, unless told so."""
-    if settings.server.unsafe_bind:
-        return
-    for section, host in (("server", settings.server.host), ("admin", settings.admin.host)):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            continue
-        raise TollgateError(
-            f"{section}.host {host} is not a loopback address, and no gateway keys are configured: "
-            "anybody who reaches it could spend. Remedy: bind 127.0.0.1, or set "
-            "server.unsafe_bind: true if something else guards the port."
-        )
-
-
-def tls_files(settings: Settings) -> TlsFiles | None:
-    """Return the data plane's certificate and key, None for none. Raises TollgateError."""
-    server = settings.server
-    if not server.tls_cert_file:
-        return None
-    files = TlsFiles(server.tls_cert_file, server.tls_key_file)
-    server_tls(files)
-    return files
-
-
-def admin_token(settings: Settings) -> AdminToken:
-    """Return the admin token; without a setting one is generated into `state/admin-token`, once."""
-    if settings.admin.token:
-        return AdminToken(settings.admin.token)
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = settings.state_dir / "admin-token"
-    is_new = not file.exists()
-    if is_new:
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
-    return AdminToken(file.read_text().strip(), file, is_new)

@@ -9,6 +9,8 @@ METERED_ENDINGS = (
     "/v1/messages",
     "/responses",
     "/responses/compact",
+    "/converse",
+    "/converse-stream",
     ":generateContent",
     ":streamGenerateContent",
 )

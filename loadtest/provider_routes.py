@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -24,6 +24,7 @@ from loadtest.provider_answers import (
     sized_answer,
     stream_answer,
 )
+from loadtest.provider_bedrock import EVENT_STREAM, BedrockStream, converse
 from loadtest.provider_chat import (
     CREATED_S,
     SLOT,
@@ -74,6 +75,7 @@ class Ask:
     prompt: Any = None
     contents: list[dict[str, Any]] | None = None
     generationConfig: dict[str, Any] | None = None
+    inferenceConfig: dict[str, Any] | None = None
 
     @functools.cached_property
     def chat_tokens(self) -> int:
@@ -215,6 +217,21 @@ def _gemini(call: Call, ask: Ask) -> Steps:
     return _said(call, ask, said, amounts, Framing(is_array="alt=sse" not in query))
 
 
+def _converse(call: Call, ask: Ask) -> Steps:
+    if ask.messages is None:
+        return error_answer(call, 400, "messages: required")
+    _, _, name, verb = call.request.path.split("/", 3)
+    call.served.stream, call.served.model = verb == "converse-stream", unquote(name)
+    limit = (ask.inferenceConfig or {}).get("maxTokens")
+    prompt = [{"content": ask.system}, *ask.messages] if ask.system else ask.messages
+    amounts = _measured(call, ask, count_chat(prompt, ask.tools), limit)
+    said = converse(call.script, amounts)
+    if call.served.stream:
+        stream = BedrockStream(said, amounts, call.script, Framing())
+        return stream_answer(call, stream, EVENT_STREAM)
+    return _said(call, ask, said, amounts, Framing())
+
+
 def _measured(call: Call, ask: Ask, counted: int, limit: int | None) -> Amounts:
     """Note in the journal what a call costs, and return it."""
     script, served = call.script, call.served
@@ -334,6 +351,8 @@ _MODEL_ENDINGS: tuple[tuple[str, Callable[[Call, Ask], Steps]], ...] = (
     ("/chat/completions", _chat),
     ("/embeddings", _embeddings),
     ("/responses", _responses),
+    ("/converse", _converse),
+    ("/converse-stream", _converse),
     (":generateContent", _gemini),
     (":streamGenerateContent", _gemini),
 )

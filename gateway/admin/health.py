@@ -52,6 +52,7 @@ async def get_readiness(request: web.Request) -> web.Response:
     health = request.app[PARTS].health()
     stops, troubles = list(_stops(health)), list(_store_troubles(health))
     refuses = bool(troubles) and health.refuses_without_store
+    troubles += _translator_troubles(health)
     status = "not_ready" if stops or refuses else "degraded" if troubles else "ready"
     body = ReadinessBody.model_validate(
         {
@@ -71,6 +72,11 @@ def _stops(health: Health) -> Iterator[str]:
         yield "the gateway is draining"
     if health.workers_ready == 0:
         yield f"no worker is ready (0 of {health.workers_wanted})"
+
+
+def _translator_troubles(health: Health) -> Iterator[str]:
+    if health.lacks_translator:
+        yield "translator: not running; calls to translated upstreams are answered 502"
 
 
 def _store_troubles(health: Health) -> Iterator[str]:

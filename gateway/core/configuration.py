@@ -32,6 +32,9 @@ class UpstreamSettings:
     passes, and the word `none` sends none at all. `drop_v1` leaves out a call's leading `/v1`; None
     does so where the base URL needs it. `fallback` are the upstreams that are tried when this one
     fails as `fallback_on` says: `connect`, a status, or `5xx`.
+
+    `translator_socket` is empty for none; else connections go to the translator there, which makes
+    the call at `base_url`.
     """
 
     base_url: str
@@ -50,6 +53,8 @@ class UpstreamSettings:
     drain_max_bytes: int = 32 * 1024 * 1024
     max_draining: int = 100
     allow_link_local: bool = False
+    translate: str = ""
+    translator_socket: str = ""
     proxy_url: str = field(default="", repr=False)
     models: tuple[str, ...] = ()
     dialects: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from gateway.settings.loading import (
     environment_doubts,
     ledger_url,
     load_settings,
+    translator_socket,
 )
 from gateway.settings.sections import GatewayFile, Settings, UpstreamSection
 
@@ -21,4 +22,5 @@ __all__ = [
     "environment_doubts",
     "ledger_url",
     "load_settings",
+    "translator_socket",
 ]

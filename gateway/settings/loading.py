@@ -30,6 +30,7 @@ from gateway.settings.sections import (
     Settings,
     UpstreamSection,
 )
+from gateway.socket_path import socket_path
 from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, read_mapping
 
 DEFAULT_CONFIG_FILE = Path("config/gateway.yaml")
@@ -37,6 +38,7 @@ DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 
 _EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
 _REMOTE_STORE_TIMEOUT_MS = 50
+_TRANSLATED_FAMILIES = ("openai", "anthropic")
 _ENVIRONMENT = "environment"
 _COMMAND_LINE = "command line"
 
@@ -281,6 +283,11 @@ def _is_remote(redis_url: str) -> bool:
         return host != "localhost"
 
 
+def translator_socket(settings: Settings) -> str:
+    """Return where the translator serves: in the state folder, or a short private place."""
+    return socket_path(settings.state_dir.absolute() / "translator.sock")
+
+
 def ledger_url(settings: Settings) -> str:
     """Return the URL of the ledger's database; by default a file in the state folder."""
     return settings.ledger.url or f"sqlite:///{(settings.state_dir / 'ledger.db').absolute()}"
@@ -345,7 +352,7 @@ def data_plane(
         store_url=store_url,
         journal_dir=str(settings.state_dir / "journal"),
         upstreams={
-            name: _upstream(section, environment_proxy)
+            name: _upstream(section, environment_proxy, translator_socket(settings))
             for name, section in settings.upstreams.items()
         },
         refusal_status=settings.refusal_status,
@@ -376,7 +383,7 @@ def data_plane(
 
 
 def _upstream(
-    section: UpstreamSection, environment_proxy: Callable[[str], str]
+    section: UpstreamSection, environment_proxy: Callable[[str], str], translator: str
 ) -> UpstreamSettings:
     values = section.model_dump()
     proxy = values.pop("proxy")
@@ -385,7 +392,10 @@ def _upstream(
     key_file = values.pop("api_key_file")
     if key_file:
         values["api_key"] = read_key_file(key_file)
-    values["dialects"] = section.dialects or ()
+    values["dialects"] = section.dialects or (_TRANSLATED_FAMILIES if section.translate else ())
     values["auth_header"] = section.auth_header or ""
-    values["disconnect"] = section.disconnect or disconnect_of(section.provider)
+    values["provider"] = section.provider or section.translate
+    values["disconnect"] = section.disconnect or disconnect_of(values["provider"])
+    if section.translate:
+        values["translator_socket"], values["drop_v1"] = translator, False
     return UpstreamSettings(**values, proxy_url="" if proxy == "none" else proxy)

@@ -215,11 +215,13 @@ class UpstreamSection(_Section):
     """A provider; see `core.configuration.UpstreamSettings`.
 
     `disconnect` None does as the provider bills; `dialects`, `auth_header` and `drop_v1` None do
-    what its provider and base URL need.
+    what its provider and base URL need. `translate` names the provider's dialect where calls
+    must be translated for it, empty where they speak it themselves.
     """
 
     base_url: Annotated[str, AfterValidator(_base_url)]
     provider: str = ""
+    translate: Literal["", "anthropic", "bedrock", "gemini", "openai"] = ""
     include_usage: Switch = True
     forward_tags: Switch = False
     ca_file: str = ""

@@ -13,20 +13,17 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
 from gateway.child import dies_with_parent
 from gateway.core.errors import StoreError
+from gateway.socket_path import socket_path
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
 
 _OLDEST = (7, 2)
-_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes
-_SHORT_FOLDERS = ("/tmp", "/run")  # noqa: S108 - what is made there is private and checked
 _LOCK_WAIT_S = 10.0
 _START_WAIT_S = 15.0
 _STOP_WAIT_S = 10.0
@@ -45,13 +42,7 @@ class EmbeddedStore:
     @property
     def socket_path(self) -> str:
         """Return the socket's path; a long state path is replaced by a short private one."""
-        path = str(self._folder / "valkey.sock")
-        if len(path) <= _LONGEST_SOCKET_PATH:
-            return path
-        digest = sha256(path.encode()).hexdigest()[:16]
-        short = f"tollgate-{os.getuid()}-{digest}/valkey.sock"
-        places = [f"{folder}/{short}" for folder in (tempfile.gettempdir(), *_SHORT_FOLDERS)]
-        return next(place for place in places if len(place) <= _LONGEST_SOCKET_PATH)
+        return socket_path(self._folder / "valkey.sock")
 
     @property
     def url(self) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from gateway.core.configuration import UpstreamSettings
 from gateway.upstream.addresses import Found, Resolve, SocketAddress, allowed, resolver
 from gateway.upstream.http1 import UpstreamConnection
-from gateway.upstream.origin import Origin, parse_origin
+from gateway.upstream.origin import Origin, parse_origin, translator_origin
 from gateway.upstream.proxy import Proxy, connect_answer, connect_request, parse_proxy
 
 _READ_BYTES = 4_096
@@ -34,12 +34,15 @@ class Dialler:
         resolve: Resolve | None = None,
     ) -> None:
         origin = parse_origin(name, settings.base_url)
+        self._socket_path = settings.translator_socket
+        if self._socket_path:
+            origin = translator_origin(name)
         self._loop = loop
         self._resolve = resolve or resolver(loop)
         self._any_address = settings.allow_link_local
         self._host, self._port = origin.host, origin.port
         self._proxy: Proxy | None = None
-        if settings.proxy_url:
+        if settings.proxy_url and not self._socket_path:
             self._proxy = parse_proxy(f"upstreams.{name}.proxy", settings.proxy_url)
             if not origin.tls:
                 origin = _in_absolute_form(origin, self._proxy)
@@ -54,6 +57,9 @@ class Dialler:
         `timeout_s`, which all addresses share.
         """
         async with asyncio.timeout(timeout_s):
+            if self._socket_path:
+                await self._loop.create_unix_connection(lambda: connection, self._socket_path)
+                return
             if tls is None:
                 await self._first_of_all(partial(self._plain, connection), timeout_s)
                 return

@@ -54,6 +54,17 @@ def parse_origin(name: str, base_url: str) -> Origin:
     )
 
 
+def translator_origin(name: str) -> Origin:
+    """Return what requests of upstream `name` are made for on the translator's socket."""
+    return Origin(
+        host="translator",
+        port=0,
+        tls=False,
+        host_header=b"translator",
+        prefix=b"/u/" + name.encode(),
+    )
+
+
 def _faults(url: SplitResult, base_url: str) -> list[str]:
     found = {
         "it must begin with http:// or https://": url.scheme not in _DEFAULT_PORTS,

@@ -1,0 +1,40 @@
+"""What children that carry no calls themselves are told: the ledger's writer, the translator."""
+
+from gateway.control import FarSide, LedgerPlan, TranslatorPlan
+from gateway.core.configuration import DataPlane
+from gateway.settings import Settings, ledger_url, translator_socket
+
+
+def ledger_plan(settings: Settings, plane: DataPlane) -> LedgerPlan:
+    """Return what the ledger's writer is told."""
+    ledger = settings.ledger
+    return LedgerPlan(
+        store_url=plane.store_url,
+        ledger_url=ledger_url(settings),
+        tenants=(plane.tenant,),
+        refusal_status=settings.refusal_status,
+        rebuilds=ledger.rebuild == "auto",
+        retention_days=ledger.retention_days,
+        size_alert_bytes=ledger.size_alert_bytes,
+        tombstone_ms=settings.store.tombstone_ms,
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+    )
+
+
+def translator_plan(settings: Settings) -> TranslatorPlan | None:
+    """Return what the translator is told, None if no upstream is translated."""
+    far_sides = {
+        name: FarSide(section.translate, section.base_url, section.read_timeout_ms / 1000)
+        for name, section in settings.upstreams.items()
+        if section.translate
+    }
+    if not far_sides:
+        return None
+    return TranslatorPlan(
+        socket_path=translator_socket(settings),
+        far_sides=far_sides,
+        max_body_bytes=settings.limits.max_body_bytes,
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+    )
