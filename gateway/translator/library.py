@@ -55,8 +55,8 @@ def load_litellm() -> Any:
 def _messages_by_chat() -> Any:
     """Return what answers Messages by Chat Completions.
 
-    It is called itself, for litellm's front door imports, for any call with tools, the package of a
-    protocol that we have no use for.
+    It is called itself: litellm's front door imports packages for calls with tools, and for OpenAI
+    and Anthropic, that it does not depend on (docs/adr/0008).
     """
     from litellm.llms.anthropic.pass_through.adapters import handler
 
@@ -81,10 +81,8 @@ class Library:
 
     async def messages(self, far: FarSide, key: str, said: Json) -> Any:
         """Return a Messages answer, a dict, or an async iterator of server-sent events."""
-        arguments = {**said, **addressed(far, said["model"], key), "_skip_mcp_handler": True}
-        if far.provider == "anthropic":  # its own dialect
-            return await self._litellm.anthropic.messages.acreate(**arguments)
-        return await self._messages_by_chat(**arguments)
+        arguments = {**said, **addressed(far, said["model"], key)}
+        return await self._messages_by_chat(**arguments, _skip_mcp_handler=True)
 
 
 async def first_of(stream: AsyncIterator[Any]) -> Any:

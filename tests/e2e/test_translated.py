@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 KEY = "sk-test-0123456789"
 SAY: Any = [{"role": "user", "content": "Say something about budgets and their limits."}]
 CHAT_MODELS = {
-    "anthropic": "claude-opus-5-5",
+    "anthropic": "claude-opus-4-6",
     "gemini": "gemini-2.5-pro",
     "bedrock": "anthropic.claude-sonnet-4-5-20250929-v1:0",
 }
