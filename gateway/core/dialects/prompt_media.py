@@ -1,12 +1,16 @@
 """What a prompt holds beside text: images, and what no formula bounds.
 
 One reader for all dialects: a part says what it is by its `type`, or by the member that holds it
-(Gemini). What a model's own calls hold (`arguments`, a tool's `input`) is text, whatever it says:
-a tool may well have a parameter of type "file".
+(Gemini). Parts stand in the members of `_CONTAINERS`. What a model's own calls hold (`arguments`, a
+tool's `input`) is text, whatever it says: a tool may well have a parameter of type "file".
+
+Most prompts are only text, and long: a decoder that knows the shapes of text and fails at any other
+tells so without building what it reads. Only what it refuses is read part by part.
 """
 
 import json
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,9 +33,7 @@ _UNBOUNDED = frozenset(
     }
 )
 _GEMINI_DATA = ("inlineData", "inline_data", "fileData", "file_data")
-_TEXT_MEMBERS = frozenset(
-    {"arguments", "args", "functionCall", "function_call", "input", "response", "tool_calls"}
-)
+_CONTAINERS = ("content", "output", "parts", "functionResponse", "function_response")
 _MOST_IMAGES = 1_000
 
 Part = dict[str, Any]
@@ -48,11 +50,60 @@ class Media(msgspec.Struct, frozen=True, gc=False):
 TEXT_ONLY = Media()
 UNBOUNDED = Media(is_unbounded=True)
 
+TextType = Literal[
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "function",
+    "function_call",
+    "function_call_output",
+    "input_text",
+    "local_shell_call",
+    "local_shell_call_output",
+    "message",
+    "output_text",
+    "reasoning",
+    "redacted_thinking",
+    "refusal",
+    "summary_text",
+    "text",
+    "thinking",
+    "tool_result",
+    "tool_use",
+]
+
+
+class _TextPart(msgspec.Struct, gc=False):
+    """A message or part with nothing but text; what is not named here is text, or no content.
+
+    The members that are `None` are those of media: with any other value the decoder fails.
+    """
+
+    type: TextType | None = None
+    content: "_TextPart | list[_TextPart | str | None] | str | None" = None
+    output: "_TextPart | list[_TextPart | str | None] | str | None" = None
+    parts: "_TextPart | list[_TextPart | str | None] | str | None" = None
+    functionResponse: "_TextPart | None" = None
+    function_response: "_TextPart | None" = None
+    image_url: None = None
+    audio_url: None = None
+    video_url: None = None
+    source: None = None
+    file_id: None = None
+    inlineData: None = None
+    inline_data: None = None
+    fileData: None = None
+    file_data: None = None
+
+
 _decode = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(list[_TextPart | str | None] | _TextPart | str | None).decode
 
 
 def media_in(prompt: bytes | memoryview) -> Media:
     """Return what a prompt's raw JSON holds beside text. What cannot be read is unbounded."""
+    with suppress(ValueError, RecursionError):
+        _decode_text(prompt)
+        return TEXT_ONLY
     try:
         value = _decode(prompt)
     except (ValueError, RecursionError):
@@ -78,11 +129,7 @@ class _Reader:
             if type(one) is list:
                 todo += [each for each in one if type(each) is dict or type(each) is list]
             elif type(one) is dict and not self._is_medium(one):
-                todo += [
-                    each
-                    for name, each in one.items()
-                    if (type(each) is list or type(each) is dict) and name not in _TEXT_MEMBERS
-                ]
+                todo += [one[name] for name in _CONTAINERS if name in one]
         if not (self._images or self._is_unbounded or self._payload_bytes):
             return TEXT_ONLY
         return Media(tuple(self._images), self._payload_bytes, self._is_unbounded)
