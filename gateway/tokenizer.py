@@ -5,6 +5,7 @@ nothing else could run in the same process. Most workers never need a count.
 """
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ UNCOUNTED = -1
 _CHARS_PER_TOKEN = 4
 _DEADLINE_S = 10.0
 _CLOSE_WAIT_S = 2.0
+_NICE = 10
 _COMMAND = (sys.executable, "-m", "gateway.token_count")
 
 
@@ -98,7 +100,9 @@ class TiktokenCounter:
 
     async def _start(self) -> Process:
         await self._bury()
-        return await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
+        return await asyncio.create_subprocess_exec(
+            *self._command, stdin=PIPE, stdout=PIPE, preexec_fn=_give_way
+        )
 
     def _drop(self) -> None:
         """Leave a process that did not answer; what it might still say belongs to no question."""
@@ -113,6 +117,11 @@ class TiktokenCounter:
         """Wait for those that were killed; that takes no time."""
         while self._killed:
             await self._killed.pop().wait()
+
+
+def _give_way() -> None:
+    """Let the worker go first where both want one core: others wait for it, one for a count."""
+    os.nice(_NICE)
 
 
 def _hang_up(process: Process) -> None:

@@ -91,6 +91,11 @@ class Station:
         return not self.provider.ca_file
 
     @property
+    def worker_pid(self) -> int:
+        """Return the process id of the only worker."""
+        return self._worker
+
+    @property
     def peak_rss_bytes(self) -> int:
         """The worker's."""
         return peak_rss_bytes(self._worker)
