@@ -6,12 +6,13 @@ steps, with reasons, are in `docs/life-of-a-call.md`. Steps 1, 3, 4, 5 and 8 are
 
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, Outcome
-from gateway.core.dialects.wire_format import edited_body
-from gateway.core.errors import CallError
+from gateway.core.dialects.wire_format import ModelRequest, edited_body
+from gateway.core.errors import CallError, UpstreamError
 from gateway.core.headers import request_headers
 from gateway.core.identity import ErrorShape
+from gateway.fallback import Attempt, Gate, attempts
 from gateway.metering import Metering
-from gateway.planner import Call, Plan, read_call
+from gateway.planner import Call, Plan, Planner, read_call
 from gateway.ports import Doors, Downstream, Request
 from gateway.relay import Drains, Relay
 from gateway.trace import Trace, head_lines, record_of
@@ -35,19 +36,11 @@ class Lifecycle:
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
         try:
             tags, route = metering.identify(trace, planner)
-            call = trace.call = read_call(trace.call_id, request, tags, route)
+            call = trace.call = read_call(trace.call_id, request, tags, route, metering.routing)
             if call.asked is None:
                 await self._pass(trace, call, downstream)
             else:
-                plan, receipt = await metering.reserve(trace, call, call.asked, planner)
-                decision = metering.decide(trace, plan, receipt)
-                if decision.refuses:
-                    self._answer(trace, decision.code, decision.message, downstream)
-                else:
-                    relay = await self._forward(trace, call, plan, downstream)
-                    await relay.done
-                    self._close(trace, relay, downstream)
-                    await metering.settle(trace, call, plan, relay, planner)
+                await self._meter(trace, call, call.asked, planner, downstream)
         except CallError as error:
             self._answer(trace, error.code, error.message, downstream)
         except Exception as error:  # a call's life ends here: say so, cut what is open, go on
@@ -60,10 +53,38 @@ class Lifecycle:
             metering.end(trace.call_id)
             self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
 
+    async def _meter(
+        self,
+        trace: Trace,
+        call: Call,
+        asked: ModelRequest,
+        planner: Planner,
+        downstream: Downstream,
+    ) -> None:
+        """Make the call at its upstream; while one fails, anew at the next that stands in."""
+        metering = self.metering
+        for attempt in attempts(call, metering.routing):
+            trace.attempt(attempt.call)
+            plan, receipt = await metering.reserve(trace, attempt.call, asked, planner)
+            decision = metering.decide(trace, plan, receipt)
+            if decision.refuses:
+                self._answer(trace, decision.code, decision.message, downstream)
+                return
+            relay = await self._forward(trace, attempt, plan, downstream)
+            await relay.done
+            if not relay.passed_over:
+                self._close(trace, relay, downstream)
+                await metering.settle(trace, attempt.call, plan, relay, planner)
+                return
+            await metering.pass_over(trace, relay.passed_over)
+
     # 6 forward, 7 relay -------------------------------------------------------------------------
 
-    async def _forward(self, trace: Trace, call: Call, plan: Plan, downstream: Downstream) -> Relay:
+    async def _forward(
+        self, trace: Trace, attempt: Attempt, plan: Plan, downstream: Downstream
+    ) -> Relay:
         """Send a metered call on with the edits it needs; the relay then runs by itself."""
+        call = attempt.call
         wire, asked = call.wire, call.asked
         if wire is None or asked is None:
             raise ValueError("only a metered call has a plan")
@@ -81,7 +102,7 @@ class Lifecycle:
             drains=self._drains[call.route.upstream],
         )
         self.metering.open(call.call_id, plan, relay)
-        await self._send(trace, call, relay, body, downstream)
+        await self._send(attempt, relay, body, downstream)
         return relay
 
     async def _pass(self, trace: Trace, call: Call, downstream: Downstream) -> None:
@@ -96,27 +117,37 @@ class Lifecycle:
             head_lines=head_lines(trace),
             drains=self._drains[call.route.upstream],
         )
-        await self._send(trace, call, relay, call.request.body, downstream)
+        await self._send(Attempt(call), relay, call.request.body, downstream)
         await relay.done
         self._close(trace, relay, downstream)
 
     async def _send(
-        self, trace: Trace, call: Call, relay: Relay, body: bytes, downstream: Downstream
+        self, attempt: Attempt, relay: Relay, body: bytes, downstream: Downstream
     ) -> None:
         """Write the request to a provider's connection, unless the client has gone meanwhile.
 
-        Raises UpstreamError if there is no connection: then nothing was sent.
+        Raises UpstreamError if there is no connection and no other upstream to try: then nothing
+        was sent.
         """
+        call = attempt.call
         upstream = self._plane.upstreams[call.route.upstream]
         headers = request_headers(
             call.request.headers, forward_tags=upstream.forward_tags, metered=call.asked is not None
         )
-        exchange = await self._doors.upstreams.connect(call.route.upstream, relay)
+        target, headers = self.metering.routing.outgoing(call.route, headers)
+        sink = Gate(relay, attempt.fallback_on) if attempt.fallback_on else relay
+        try:
+            exchange = await self._doors.upstreams.connect(call.route.upstream, sink)
+        except UpstreamError as error:
+            if not attempt.follows_no_connection:
+                raise
+            relay.pass_over(error.code)
+            return
         if not downstream.is_open:
             exchange.cancel()
             relay.give_up_unsent()
             return
-        exchange.send(call.request.method, call.route.target, headers, body)
+        exchange.send(call.request.method, target, headers, body)
         relay.sent = True
         relay.follow(exchange)
 

@@ -20,6 +20,7 @@ from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
 from gateway.core.identity import Route, Tags, identify
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
+from gateway.core.routing import Routing
 from gateway.core.usage import UsageSource
 from gateway.planner import Call, Plan, Planner
 from gateway.ports import Doors, Settlement, StaleFacts, TaskFacts
@@ -40,6 +41,7 @@ class Metering:
     def __init__(self, plane: DataPlane, rules: Rules, doors: Doors) -> None:
         self._plane = plane
         self._doors = doors
+        self.routing = Routing(plane.upstreams)
         self._learned = LearnedOutput()
         self._learned_input = LearnedInput()
         self.planner = Planner(plane, rules, self._learned, self._learned_input)
@@ -213,6 +215,27 @@ class Metering:
             return
         outcome = outcome_of(trace, self._doors.clock())
         await self._until_stored(lambda: self._doors.store.release(plan.reserve, outcome))
+
+    async def pass_over(self, trace: Trace, reason: str) -> None:
+        """Give the hold of an attempt back that another one follows: an error costs nothing."""
+        plan, call = trace.plan, trace.call
+        if plan is None or call is None:
+            return
+        upstream = call.route.upstream
+        self._doors.recorder.event(
+            "upstream_passed_over",
+            "warning",
+            call_id=call.call_id,
+            upstream=upstream,
+            reason=reason,
+        )
+        trace.passed_over += (f"{upstream}={reason}",)
+        trace.status, trace.code = (int(reason), "") if reason.isdigit() else (0, reason)
+        outcome = outcome_of(trace, self._doors.clock())
+        await self._until_stored(lambda: self._doors.store.release(plan.reserve, outcome))
+        self.end(call.call_id)
+        trace.plan = trace.receipt = trace.decision = trace.relay = None
+        trace.status, trace.code = 0, ""
 
     async def _until_stored(self, act: Callable[[], Awaitable[Stored]]) -> Stored:
         """Repeat an idempotent act until the store has done it."""

@@ -26,9 +26,11 @@ from gateway.core.identity import Route, Tags
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
+from gateway.core.routing import Routing
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
+_NO_ROUTING = Routing({})
 _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
@@ -69,9 +71,12 @@ class Plan(Struct, frozen=True):
     estimate: InputEstimate
 
 
-def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
+def read_call(
+    call_id: str, request: Request, tags: Tags, route: Route, routing: Routing = _NO_ROUTING
+) -> Call:
     """Step 2: read what a budget needs to know. The body's bytes stay as they came.
 
+    The model's name may say where the call goes.
     Raises BadCall for a metered request that cannot be read.
     """
     wire = WIRE_FORMATS.get(route.dialect)
@@ -84,7 +89,7 @@ def read_call(call_id: str, request: Request, tags: Tags, route: Route) -> Call:
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",
             )
     asked = wire.read(request.body, route.target)
-    return Call(call_id, request, tags, route, asked, wire)
+    return Call(call_id, request, tags, routing.by_model(route, asked.model), asked, wire)
 
 
 class Planner:

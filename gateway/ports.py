@@ -222,7 +222,10 @@ class BudgetStore(Protocol):
 
 
 class CallRecord(Struct, frozen=True):
-    """A finished call, for the ledger, the metrics and the log. Times in milliseconds."""
+    """A finished call, for the ledger, the metrics and the log. Times in milliseconds.
+
+    `passed_over` names the upstreams that failed before the one that served, each with the reason.
+    """
 
     call_id: str
     tenant: str
@@ -250,6 +253,7 @@ class CallRecord(Struct, frozen=True):
     first_byte_ms: float
     client_left: bool
     store_failed: bool
+    passed_over: tuple[str, ...] = ()
 
 
 class Recorder(Protocol):

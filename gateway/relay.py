@@ -90,6 +90,7 @@ class Relay:
         self.complete = False
         self.client_left_early = False
         self.drain_cut = ""
+        self.passed_over = ""
         self.first_byte_at = 0.0
         self._downstream = downstream
         self._clock = clock
@@ -206,6 +207,17 @@ class Relay:
         """End without an answer: the client left before anything was sent."""
         self.client_left_early = True
         self._finish()
+
+    def pass_over(self, reason: str) -> None:
+        """End without an answer: another upstream is to give one (`fallback.py`)."""
+        self.passed_over = reason
+        self.sent = False
+        self._finish()
+
+    def cancel_rest(self) -> None:
+        """Stop reading an answer that was passed over."""
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     def _count_drained(self, size: int) -> None:
         self._drained_bytes += size

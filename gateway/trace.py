@@ -34,6 +34,11 @@ class Trace:
     nano_usd: int | None = None
     status: int = 0
     code: str = ""
+    passed_over: tuple[str, ...] = ()
+
+    def attempt(self, call: Call) -> None:
+        """Take note that the call is now made so: at this upstream, under this id."""
+        self.call, self.call_id, self.route = call, call.call_id, call.route
 
     @property
     def outcome(self) -> Outcome:
@@ -59,6 +64,10 @@ def head_lines(trace: Trace) -> str:
         f"x-tollgate-phase: {trace.phase_name}\r\n"
         f"x-tollgate-policy: {trace.policy_hash}\r\n"
     )
+    if trace.call is not None:
+        lines += f"x-tollgate-upstream: {trace.call.route.upstream}\r\n"
+    if trace.passed_over:
+        lines += f"x-tollgate-fallback: {', '.join(trace.passed_over)}\r\n"
     receipt = trace.receipt
     if trace.plan is not None and receipt is None:
         return lines + "x-tollgate-store: unavailable\r\n"
@@ -109,6 +118,7 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         first_byte_ms=(first - began) * 1000,
         client_left=relay is not None and relay.client_left_early,
         store_failed=trace.plan is not None and trace.receipt is None,
+        passed_over=trace.passed_over,
     )
 
 

@@ -64,6 +64,7 @@ ALWAYS = {
     "x-tollgate-task": "T",
     "x-tollgate-phase": "PLAN",
     "x-tollgate-policy": "hash",
+    "x-tollgate-upstream": "openai",
 }
 
 
@@ -118,12 +119,16 @@ def test_without_a_receipt() -> None:
     assert lines_of(trace_of(planned=False)) == {**ALWAYS, "x-tollgate-decision": "refuse"}
     untagged = Trace("c1", Request(b"GET", b"/x", [], b"", 0.0), "hash")
     untagged.decision = Decision(Outcome.ALLOW)
+    no_route = {name: text for name, text in ALWAYS.items() if name != "x-tollgate-upstream"}
     assert lines_of(untagged) == {
-        **ALWAYS,
+        **no_route,
         "x-tollgate-decision": "allow",
         "x-tollgate-task": "-",
         "x-tollgate-phase": "-",
     }
+    moved = trace_of(planned=False)
+    moved.passed_over = ("openai=429", "azure=upstream_busy")
+    assert lines_of(moved)["x-tollgate-fallback"] == "openai=429, azure=upstream_busy"
     empty = trace_of()
     empty.receipt = receipt()
     assert "x-budget-status" not in lines_of(empty)

@@ -213,6 +213,11 @@ class Routing:
             and (known[name].settings.api_key or self._is_at(known[name], route))
         )
 
+    def fallback_on(self, route: Route) -> tuple[str, ...]:
+        """Return what counts as a failure of the upstream that a route leads to."""
+        target = self._targets.get(route.upstream)
+        return target.settings.fallback_on if target else ()
+
     def _is_at(self, target: Target, route: Route) -> bool:
         """Return whether the client's credential is for this target's origin."""
         meant = self._targets.get(route.meant or route.upstream)

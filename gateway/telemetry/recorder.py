@@ -85,4 +85,5 @@ def _line(record: CallRecord) -> dict[str, object]:
         "ms": round(record.latency_ms, 1),
         "first_byte_ms": round(record.first_byte_ms, 1),
         "client_left": record.client_left,
+        **({"passed_over": record.passed_over} if record.passed_over else {}),
     }
