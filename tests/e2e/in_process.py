@@ -54,8 +54,9 @@ def listening() -> socket.socket:
 def data_plane(store_url: str, upstream_url: str, tenant: str, **plane: Any) -> DataPlane:
     """Return what a worker runs on, patient enough for a busy machine."""
     upstream = UpstreamSettings(upstream_url, "openai", **plane.pop("upstream", {}))
+    upstreams = {"openai": upstream, **plane.pop("others", {})}
     settings = {"store_timeout_ms": 20_000, "drain_ms": 5_000, **plane}
-    return DataPlane(store_url, tenant=tenant, upstreams={"openai": upstream}, **settings)
+    return DataPlane(store_url, tenant=tenant, upstreams=upstreams, **settings)
 
 
 # The way of a call, without the worker around it --------------------------------------------------
