@@ -4,7 +4,6 @@ Each attempt is a call of its own to the store: its hold is given back when it i
 """
 
 import asyncio
-from collections.abc import Iterator
 
 from msgspec import Struct, structs
 
@@ -30,19 +29,25 @@ class Attempt(Struct, frozen=True):
         return CONNECT in self.fallback_on
 
 
-def attempts(call: Call, routing: Routing) -> Iterator[Attempt]:
-    """Yield the call as it goes to its upstream, then to each that stands in.
+def attempts(call: Call, routing: Routing) -> tuple[Attempt, ...]:
+    """Return the call as it goes to its upstream, then to each that stands in.
 
     Call ids end in `.2`, `.3` and so on from the second on.
     """
     names = routing.fallbacks(call.route)
-    fallback_on = routing.fallback_on(call.route)
-    yield Attempt(call, fallback_on if names else ())
-    for number, name in enumerate(names, 2):
-        turned = structs.replace(
+    if not names:
+        return (Attempt(call),)
+    turned = [
+        structs.replace(
             call, call_id=f"{call.call_id}.{number}", route=routing.turned(call.route, name)
         )
-        yield Attempt(turned, fallback_on if number <= len(names) else ())
+        for number, name in enumerate(names, 2)
+    ]
+    fallback_on = routing.fallback_on(call.route)
+    return (
+        *(Attempt(each, fallback_on) for each in (call, *turned[:-1])),
+        Attempt(turned[-1]),
+    )
 
 
 class Gate:

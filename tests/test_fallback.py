@@ -17,6 +17,7 @@ from gateway.core.policy import ReserveKind
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.fallback import Gate
 from gateway.rule_files.budgets import DEFAULT_PHASE_BUDGETS
+from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.in_process import ENFORCING, Bench, bench, rules
 from tests.server.client import Reply
@@ -103,6 +104,18 @@ def assert_nothing_held(serving: Bench, task: str = "T") -> None:
     assert {fields.get(name, "0") for name in HELD} == {"0"}
 
 
+def first_id(call_id: str) -> str:
+    return call_id.rpartition(".")[0]
+
+
+def ledger_rows(serving: Bench) -> list[list[Any]]:
+    """Return the words of each entry about a call, with what the ledger is told of it behind."""
+    entries = serving.client_of_store.xrange(TenantKeys(serving.tenant).ledger)
+    return [
+        [*fields["e"].split(), json.loads(fields["a"])] for _, fields in entries if "a" in fields
+    ]
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["JSON", "stream"])
 @pytest.mark.parametrize("fault", ["status:429", "status:500", "status:529"])
 async def test_an_error_is_passed_over(
@@ -126,6 +139,11 @@ async def test_an_error_is_passed_over(
         assert (task["tokens.S"], task["calls.S"]) == ("15", "1")
         assert task["nano_usd.S"] == str(10 * 10_000 + 5 * 20_000)
         assert_nothing_held(serving)
+        rows = ledger_rows(serving)
+        assert [(row[0], row[3], row[-1][1]) for row in rows] == [
+            ("released", first_id(record.call_id), "openai"),
+            ("settled", record.call_id, "azure"),
+        ]
         (event,) = serving.events("upstream_passed_over")
         assert (event["upstream"], event["reason"]) == ("openai", reason)
         assert f"{event['call_id']}.2" == record.call_id

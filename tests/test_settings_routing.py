@@ -1,5 +1,6 @@
 """Upstreams together: patterns, keys, fallbacks. What is wrong is named with its remedy."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,9 @@ def test_what_is_wrong_is_named_with_its_remedy(
         "openai: {fallback: [eu]}, eu: {base_url: 'https://api.openai.com:443/eu'}",
         "own: {base_url: 'https://api.openai.com', models: [gpt-9]}",
         "openai: {models: [gpt-*, o3]}",
+        "openai: {fallback: [aws]}, aws: {base_url: 'https://aws.example', translate: bedrock}",
+        "claude: {base_url: 'https://c.example', translate: anthropic, api_key: k, models: ['*']},"
+        " anthropic: {fallback: [claude]}, openai: {fallback: [claude]}",
     ],
 )
 def test_what_is_right(write: Write, upstreams: str) -> None:
@@ -156,6 +160,28 @@ def test_a_key_comes_from_the_environment_or_a_file(
     assert plane.upstreams["anthropic"].models == ("claude-*",)
     assert plane.upstreams["anthropic"].api_key == SECRET
     assert SECRET not in repr(plane) + repr(settings)
+
+
+def test_bedrock_is_shown_nobody_s_credential(write: Write) -> None:
+    """The translator signs its calls."""
+    file = write("upstreams: {aws: {base_url: 'https://aws.example', translate: bedrock}}")
+    assert data_plane(load_settings(file, {}), "u").upstreams["aws"].api_key == "none"
+
+
+PAGE = (Path(__file__).parents[1] / "docs/routing.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "example", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL), ids=lambda text: text.split()[1]
+)
+def test_the_examples_of_the_page_are_sound(
+    write: Write, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    """With the keys that they name in the environment; nothing about their routes is doubtful."""
+    for variable in re.findall(r"TOLLGATE_\w+__API_KEY", example):
+        monkeypatch.setenv(variable, SECRET)
+    settings = load_settings(write(example), {})
+    assert not list(routing_doubts(settings.upstreams))
 
 
 def test_patterns_count_in_the_order_of_the_file(write: Write) -> None:

@@ -19,8 +19,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.disconnect import disconnect_of
 from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
-from gateway.settings.api_keys import read_key_file
-from gateway.settings.routing import routing_conflicts
+from gateway.settings.routing import dialects_of, held_key, routing_conflicts
 from gateway.settings.sections import (
     DEFAULT_UPSTREAMS,
     ENV_DELIMITER,
@@ -38,7 +37,6 @@ DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 
 _EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
 _REMOTE_STORE_TIMEOUT_MS = 50
-_TRANSLATED_FAMILIES = ("openai", "anthropic")
 _ENVIRONMENT = "environment"
 _COMMAND_LINE = "command line"
 
@@ -389,10 +387,9 @@ def _upstream(
     proxy = values.pop("proxy")
     if proxy == "env":
         proxy = environment_proxy(section.base_url)
-    key_file = values.pop("api_key_file")
-    if key_file:
-        values["api_key"] = read_key_file(key_file)
-    values["dialects"] = section.dialects or (_TRANSLATED_FAMILIES if section.translate else ())
+    del values["api_key_file"]
+    values["api_key"] = held_key(section)
+    values["dialects"] = dialects_of(section)
     values["auth_header"] = section.auth_header or ""
     values["provider"] = section.provider or section.translate
     values["disconnect"] = section.disconnect or disconnect_of(values["provider"])

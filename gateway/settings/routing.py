@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from gateway.core.configuration import UpstreamSettings
+from gateway.core.credentials import NO_KEY
 from gateway.core.routing import (
     DEFAULT_UPSTREAM_OF,
     doubtful_overlaps,
@@ -10,11 +11,14 @@ from gateway.core.routing import (
     origin_of,
 )
 from gateway.findings import suggestion
+from gateway.settings.api_keys import read_key_file
 from gateway.settings.sections import UpstreamSection
 
 Upstreams = Mapping[str, UpstreamSection]
 Remark = tuple[str, str, str]  # key, problem, remedy
 
+_TRANSLATED_FAMILIES = ("openai", "anthropic")
+_SIGNED = "bedrock"
 _NEEDS_KEY = "give it api_key, api_key_file, or api_key: none if it takes calls without one"
 
 
@@ -87,13 +91,29 @@ def routing_doubts(upstreams: Upstreams) -> Iterator[Remark]:
             )
 
 
+def dialects_of(section: UpstreamSection) -> tuple[str, ...]:
+    """Return the families of dialects that an upstream is said to take, none if nothing is."""
+    return section.dialects or (_TRANSLATED_FAMILIES if section.translate else ())
+
+
+def held_key(section: UpstreamSection) -> str:
+    """Return the key that the gateway holds for an upstream; `none` where it needs nobody's.
+
+    Bedrock's calls are signed by the translator.
+    """
+    if section.api_key_file:
+        return read_key_file(section.api_key_file)
+    return section.api_key or (NO_KEY if section.translate == _SIGNED else "")
+
+
 def _has_key(section: UpstreamSection) -> bool:
-    return bool(section.api_key or section.api_key_file)
+    return bool(section.api_key or section.api_key_file or section.translate == _SIGNED)
 
 
 def _families(section: UpstreamSection) -> tuple[str, ...]:
-    dialects = section.dialects or ()
-    return families_of(UpstreamSettings(section.base_url, section.provider, dialects=dialects))
+    return families_of(
+        UpstreamSettings(section.base_url, section.provider, dialects=dialects_of(section))
+    )
 
 
 def _same_origin(one: UpstreamSection, other: UpstreamSection) -> bool:
