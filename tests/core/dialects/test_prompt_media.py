@@ -6,8 +6,10 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.core.dialects.prompt_media import TEXT_ONLY, UNBOUNDED, Media, media_in
+from gateway.core.dialects.prompt_media import TEXT_ONLY, UNBOUNDED, Media, _Reader, media_in
 from gateway.core.image_tokens import Image
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + bytes(300)
@@ -126,3 +128,25 @@ def test_depth_does_not_matter() -> None:
     for _ in range(200):
         deep = [{"content": deep}]
     assert media(deep) == SIZED
+
+
+SHAPES = st.recursive(
+    st.sampled_from(["x", URL, None, 5, True]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["type", "content", "output", "parts", "image_url", "source", "file_id", "inlineData",
+             "file_data", "functionResponse", "input", "text", "video_url"]
+        ),
+        inner | st.sampled_from(["text", "image", "file", "tool_result", "item_reference"]),
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(SHAPES)
+def test_what_is_taken_for_text_has_no_media(value: object) -> None:
+    """The decoder that knows text says so of nothing in which the reader finds a medium."""
+    assert media(value) == _Reader().read(value)
