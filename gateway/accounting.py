@@ -42,29 +42,44 @@ async def account(
       bills more after a cut.
     - A whole JSON answer without usage: both counted.
     - A JSON answer that never came whole, or no answer at all: it may be billed in full and its
-      length is unknown, so the hold is charged. So it is for an answer in the background.
+      length is unknown, so the hold is charged. So it is for an answer in the background, and for
+      images and sound that nothing was reported of.
     """
     reported = relay.seen.reported_usage()
     if reported is not None:
         return Charge(reported, UsageSource.PROVIDER)
     if relay.seen.is_doubtful:
-        return Charge(_held(plan, receipt), UsageSource.ESTIMATED, is_doubtful=True)
+        return Charge(_held(call, plan, receipt), UsageSource.ESTIMATED, is_doubtful=True)
     never_sent = relay.error is not None and not relay.error.sent
     only_error = relay.seen.error_seen and not relay.seen.chars
     if never_sent or only_error or relay.status >= _ERROR_STATUS:
         return Charge(NO_USAGE, UsageSource.NONE)
     cut_stream = relay.is_stream and (relay.answered or relay.client_left_early)
-    ends_elsewhere = call.asked is not None and call.asked.is_background
-    if ends_elsewhere or (not cut_stream and not relay.complete):
-        return Charge(_held(plan, receipt), UsageSource.ESTIMATED)
+    if _tells_nothing(call) or (not cut_stream and not relay.complete):
+        return Charge(_held(call, plan, receipt), UsageSource.ESTIMATED)
     usage = await _counted(call, plan, relay, tokenizer)
     return Charge(usage, UsageSource.ESTIMATED, lacked_usage=relay.complete)
 
 
-def _held(plan: Plan, receipt: Receipt | None) -> Usage:
+def _tells_nothing(call: Call) -> bool:
+    """Return whether an answer's text says nothing of its length: it is no text, or elsewhere."""
+    return call.asked is not None and (call.asked.is_background or call.asked.is_uncountable)
+
+
+def _held(call: Call, plan: Plan, receipt: Receipt | None) -> Usage:
     need = plan.reserve.need
     output = receipt.output if receipt is not None else need.output
-    return Usage(input_total=need.input_high, output_total=output)
+    return _with_pieces(call, Usage(input_total=need.input_high, output_total=output))
+
+
+def _with_pieces(call: Call, usage: Usage) -> Usage:
+    """Return a usage with what the request asked for in other units than tokens."""
+    pieces = call.asked.pieces if call.asked else NO_USAGE
+    if pieces is NO_USAGE:
+        return usage
+    return structs.replace(
+        usage, seconds=pieces.seconds, characters=pieces.characters, images=pieces.images
+    )
 
 
 async def _counted(call: Call, plan: Plan, relay: Carried, tokenizer: Tokenizer) -> Usage:
@@ -80,7 +95,7 @@ async def _counted(call: Call, plan: Plan, relay: Carried, tokenizer: Tokenizer)
         text = await count_input(call, tokenizer)
         estimate = plan.estimate
         counted = estimate.expected if text is None else rule.scaled(text) + estimate.images
-        return Usage(input_total=counted, output_total=output)
+        return _with_pieces(call, Usage(input_total=counted, output_total=output))
     return structs.replace(
         known, output_total=max(output, known.output_total), provider_nano_usd=None
     )

@@ -23,6 +23,7 @@ from gateway.core.estimate import (
 )
 from gateway.core.headers import RULES
 from gateway.core.identity import Route, Tags
+from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
@@ -88,8 +89,17 @@ def read_call(
                 "unsupported_encoding",
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",
             )
-    asked = wire.read(request.body, route.target)
+    asked = _read_request(wire, request, route)
     return Call(call_id, request, tags, routing.by_model(route, asked.model), asked, wire)
+
+
+def _read_request(wire: WireFormat, request: Request, route: Route) -> ModelRequest:
+    """Return a request's facts, from a form where the dialect takes one."""
+    if wire.read_form is not None:
+        kinds = [v for name, v in request.headers if RULES[name].lower == b"content-type"]
+        if len(kinds) == 1 and is_form(kinds[0]):
+            return wire.read_form(request.body, kinds[0])
+    return wire.read(request.body, route.target)
 
 
 class Planner:

@@ -43,6 +43,11 @@ class Carried(Protocol):
         """Return whether any of the answer went to the client."""
 
 
+_EVENT_STREAM = b"text/event-stream"
+_LINES = b"application/x-ndjson"
+_SOUND = b"audio/"  # holds no report, and is not worth a copy
+
+
 class Drains:
     """The answers of one provider that are read on without their clients. One a worker."""
 
@@ -131,11 +136,13 @@ class Relay:
         """Send the head on, and choose how the body is read."""
         self.status = status
         self.first_byte_at = self._clock()
-        self._streaming = _is_event_stream(headers)
-        if self._wire is not None:
+        kind = _content_type(headers)
+        is_events = kind.startswith(_EVENT_STREAM)
+        self._streaming = is_events or kind.startswith(_LINES)
+        if self._wire is not None and not kind.startswith(_SOUND):
             self._meter = (
                 StreamMeter(self._wire, hide_usage=self._hide_usage)
-                if self._streaming
+                if is_events
                 else JsonMeter(self._wire)
             )
         hides = self._streaming and self._hide_usage
@@ -245,8 +252,8 @@ class Relay:
             self.done.set_result(None)
 
 
-def _is_event_stream(headers: Headers) -> bool:
+def _content_type(headers: Headers) -> bytes:
     for name, value in headers:
         if RULES[name].lower == b"content-type":
-            return value.lower().startswith(b"text/event-stream")
-    return False
+            return value.lower()
+    return b""

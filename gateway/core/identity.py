@@ -34,6 +34,11 @@ class Dialect(Vocabulary):
     OPENAI_RESPONSES = "openai_responses"
     OPENAI_COMPLETIONS = "openai_completions"
     OPENAI_EMBEDDINGS = "openai_embeddings"
+    OPENAI_IMAGES = "openai_images"
+    OPENAI_AUDIO = "openai_audio"
+    OPENAI_SPEECH = "openai_speech"
+    OLLAMA = "ollama"
+    OLLAMA_EMBED = "ollama_embed"
     ANTHROPIC_MESSAGES = "anthropic_messages"
     GEMINI = "gemini"
     GEMINI_STREAM = "gemini_stream"
@@ -132,6 +137,15 @@ _DIALECTS = (
     (b"/embeddings/", Dialect.OPENAI_EMBEDDINGS),
     (b"/responses/", Dialect.OPENAI_RESPONSES),
     (b"/responses/compact/", Dialect.OPENAI_RESPONSES),
+    (b"/images/generations/", Dialect.OPENAI_IMAGES),
+    (b"/images/edits/", Dialect.OPENAI_IMAGES),
+    (b"/images/variations/", Dialect.OPENAI_IMAGES),
+    (b"/audio/transcriptions/", Dialect.OPENAI_AUDIO),
+    (b"/audio/translations/", Dialect.OPENAI_AUDIO),
+    (b"/audio/speech/", Dialect.OPENAI_SPEECH),
+    (b"/api/chat/", Dialect.OLLAMA),
+    (b"/api/generate/", Dialect.OLLAMA),
+    (b"/api/embed/", Dialect.OLLAMA_EMBED),
     (b"/v1/messages/", Dialect.ANTHROPIC_MESSAGES),
     (b":generatecontent/", Dialect.GEMINI),
     (b":streamgeneratecontent/", Dialect.GEMINI_STREAM),
@@ -182,7 +196,7 @@ def _read_target(target: bytes) -> _Place:
     path, mark, query = checked_target(target).partition(b"?")
     raw = _RawTags()
     path, upstream = _strip_prefixes(path, raw)
-    plain, rest = _plain_path(path), path + mark + query
+    plain, rest = plain_path(path), path + mark + query
     return _Place(
         tuple((tag, text, source) for tag, (text, source) in raw.items()),
         _route(plain, rest, upstream, anthropic=False),
@@ -271,7 +285,7 @@ def _value_of(tag: str, text: str) -> tuple[Any, str]:
     return member, "" if member is not None else allowed_terms(vocabulary)
 
 
-def _plain_path(path: bytes) -> bytes:
+def plain_path(path: bytes) -> bytes:
     """Return a path as the most lenient server reads it.
 
     Decoded, in any letter case, without path parameters.

@@ -13,7 +13,6 @@ from gateway.core.usage import Usage
 # A usage event is a few hundred bytes; a longer unfinished event (a tool call, an image) is not
 # held back. It is still read, if it is not longer than what is worth a copy.
 _LONGEST_HELD_EVENT = 16_384
-_LONGEST_COPIED_EVENT = 1_048_576
 _LONGEST_JSON = 64 * 1024 * 1024
 _CHARS_PER_TOKEN = 4
 
@@ -134,6 +133,7 @@ class StreamMeter:
         self._read_answer = wire.read_answer
         self._may_be_only_text = wire.may_be_only_text
         self._is_usage_only = wire.is_usage_only
+        self._longest_event = wire.longest_event
         self._splitter = EventSplitter()
         self._hide_usage = hide_usage
         self._passed = 0  # bytes of the unfinished event that went on
@@ -145,7 +145,7 @@ class StreamMeter:
         if self._splitter.held_back > _LONGEST_HELD_EVENT:
             passing.append(self._splitter.held(self._passed))
             self._passed = self._splitter.held_back
-        if self._splitter.held_back > _LONGEST_COPIED_EVENT:
+        if self._splitter.held_back > self._longest_event:
             self._splitter.forget()
             self._passed = self._splitter.held_back
             self._is_unread = True

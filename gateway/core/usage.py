@@ -26,7 +26,8 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 
     `cache_write_1h` is the part of `cache_write` that is kept an hour and costs more.
     `web_searches` are billed by the piece. `provider_nano_usd` is what the provider says that the
-    call costs, None if it does not say.
+    call costs, None if it does not say. `seconds` of sound, `characters` to be spoken and
+    `images` are billed beside tokens or instead of them.
     """
 
     input_total: int = 0
@@ -37,6 +38,9 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     cache_write_1h: int = 0
     web_searches: int = 0
     provider_nano_usd: int | None = None
+    seconds: int = 0
+    characters: int = 0
+    images: int = 0
 
     @property
     def total(self) -> int:
@@ -58,6 +62,8 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
             and self.cache_write_1h <= self.cache_write
             and self.reasoning <= self.output_total <= MOST_TOKENS
             and 0 <= self.web_searches <= MOST_TOKENS
+            and min(self.seconds, self.characters, self.images) >= 0
+            and max(self.seconds, self.characters, self.images) <= MOST_TOKENS
             and 0 <= (self.provider_nano_usd or 0) <= _MOST_NANO_USD
         )
 

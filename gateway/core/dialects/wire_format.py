@@ -13,7 +13,7 @@ import msgspec
 from gateway.core.dialects.prompt_media import TEXT_ONLY, Media, media_in
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import reject_duplicates, with_members
-from gateway.core.usage import MOST_TOKENS, Usage
+from gateway.core.usage import MOST_TOKENS, NO_USAGE, Usage
 
 LONGEST_MODEL_NAME = 256  # characters
 MOST_CHOICES = 10_000
@@ -30,7 +30,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     a stream reports its usage, None where that comes by itself. `least_limit` is the lowest limit
     that the API takes. `is_open` tells that what is billed as input is not all in the body,
     `is_background` that the answer may come later, elsewhere. `media` is what the prompt holds
-    beside text.
+    beside text. `pieces` are what is billed by other units than tokens, as far as the request
+    tells. `is_uncountable` tells that the answer's length cannot be told from what it holds.
     """
 
     model: str
@@ -43,6 +44,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     is_open: bool = False
     is_background: bool = False
     media: Media = TEXT_ONLY
+    pieces: Usage = NO_USAGE
+    is_uncountable: bool = False
 
 
 class Answer(Protocol):
@@ -76,6 +79,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     - `read_answer(data)`: a whole JSON answer or an event's data; None if it is neither.
     - `may_be_only_text(data)`: whether an event holds neither usage nor an error; False if unsure.
     - `is_usage_only(data)`: whether an event is exactly what `usage_wish` adds to a stream.
+    - `read_form(body, content_type)`: as `read`, of a multipart form; None where none is taken.
+    - `longest_event`: bytes of an event up to which it is worth a copy.
     """
 
     read: Callable[[bytes, bytes], ModelRequest]
@@ -84,6 +89,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     read_answer: Callable[[bytes], Answer | None]
     may_be_only_text: Callable[[bytes], bool]
     is_usage_only: Callable[[bytes], bool]
+    read_form: Callable[[bytes, bytes], ModelRequest] | None = None
+    longest_event: int = 1_048_576
 
 
 def edited_body(
