@@ -37,11 +37,11 @@ class Dialect(Vocabulary):
     OPENAI_IMAGES = "openai_images"
     OPENAI_AUDIO = "openai_audio"
     OPENAI_SPEECH = "openai_speech"
-    OLLAMA = "ollama"
-    OLLAMA_EMBED = "ollama_embed"
     ANTHROPIC_MESSAGES = "anthropic_messages"
     GEMINI = "gemini"
     GEMINI_STREAM = "gemini_stream"
+    OLLAMA = "ollama"
+    OLLAMA_EMBED = "ollama_embed"
     UNMETERED = "unmetered"
 
 

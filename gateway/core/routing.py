@@ -42,7 +42,12 @@ FAMILIES = tuple(
 )
 """Dialects of one maker: the name's first part. Who takes one of them is taken to take all."""
 
-DEFAULT_UPSTREAM_OF = {"openai": "openai", "anthropic": "anthropic", "gemini": "gemini"}
+DEFAULT_UPSTREAM_OF = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+    "ollama": "openai",
+}
 """The upstream that a call of a family goes to by its path alone."""
 
 

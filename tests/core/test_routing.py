@@ -42,7 +42,7 @@ def named(name: str, route: Route = CHAT) -> Route:
 
 def test_families_are_those_of_the_dialects() -> None:
     """Each has an upstream that its calls go to by their path."""
-    assert FAMILIES == ("openai", "anthropic", "gemini")
+    assert FAMILIES == ("openai", "anthropic", "gemini", "ollama")
     assert set(DEFAULT_UPSTREAM_OF) == set(FAMILIES)
 
 
