@@ -32,6 +32,7 @@ from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.guard import GuardedStore
 from gateway.store.journal import Journal
+from gateway.store.key_store import KeyRing, KeyStore
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
@@ -75,6 +76,11 @@ def new_call_ids() -> NewCallId:
     """Return a source of call ids: unique over all workers, made without asking anybody."""
     prefix, numbers = f"c{secrets.token_hex(8)}-", count(1)
     return lambda: f"{prefix}{next(numbers):x}"
+
+
+def wall_ms() -> int:
+    """Return the time of day, milliseconds since the epoch."""
+    return int(time.time() * 1000)
 
 
 def event_log(form: str, level: str, source: str) -> EventLog:
@@ -123,6 +129,7 @@ class Worker:
             rules,
             Doors(
                 store=self._guard,
+                keys=KeyRing(KeyStore(self._connection), wall_ms),
                 upstreams=self._upstreams,
                 wording=refusals,
                 recorder=self._recorder,

@@ -10,6 +10,7 @@ from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import CallError, UpstreamError
 from gateway.core.headers import request_headers
 from gateway.core.identity import ErrorShape
+from gateway.core.keys import without_keys
 from gateway.fallback import Attempt, Gate, attempts
 from gateway.metering import Metering
 from gateway.planner import Call, Plan, Planner, read_call
@@ -35,9 +36,11 @@ class Lifecycle:
         planner = metering.planner  # one snapshot of the rules for the whole call
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
         try:
-            tags, route = metering.identify(trace, planner)
-            call = trace.call = read_call(trace.call_id, request, tags, route, metering.routing)
+            tags, route = await metering.identify(trace, planner)
+            routing, key = metering.routing, trace.key
+            call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
             if call.asked is None:
+                await metering.authorise(trace, call, planner)
                 await self._pass(trace, call, downstream)
             else:
                 await self._meter(trace, call, call.asked, planner, downstream)
@@ -134,6 +137,8 @@ class Lifecycle:
         headers = request_headers(
             call.request.headers, forward_tags=upstream.forward_tags, metered=call.asked is not None
         )
+        if call.key is not None:
+            headers = without_keys(headers)
         target, headers = self.metering.routing.outgoing(call.route, headers)
         sink = Gate(relay, attempt.fallback_on) if attempt.fallback_on else relay
         try:
@@ -166,6 +171,7 @@ class Lifecycle:
             downstream.abort()
             return
         shape = trace.route.error_shape if trace.route else ErrorShape.OPENAI_ANTHROPIC
-        answer = self._doors.wording.answer(code, message, shape, trace.call_id)
+        status = trace.key.refusal_status if trace.key else None
+        answer = self._doors.wording.answer(code, message, shape, trace.call_id, status)
         trace.status = answer.status
         downstream.send(answer, head_lines(trace))

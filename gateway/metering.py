@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from msgspec import structs
+
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
@@ -18,12 +20,13 @@ from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import BadCall, CallError, StoreError
 from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
 from gateway.core.identity import Route, Tags, identify
+from gateway.core.keys import NO_KEY, GatewayKey, find_credential, forbidden, tags_under
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.routing import Routing
 from gateway.core.usage import UsageSource
 from gateway.planner import Call, Plan, Planner
-from gateway.ports import Doors, Settlement, StaleFacts, TaskFacts
+from gateway.ports import Doors, Settlement, StaleFacts, StaleKey, TaskFacts
 from gateway.relay import Carried
 from gateway.trace import Trace, outcome_of
 
@@ -55,11 +58,25 @@ class Metering:
 
     # 1 identify ---------------------------------------------------------------------------------
 
-    def identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
-        """Find out for which task and phase the call is made, and where it goes."""
-        request = trace.request
+    async def identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
+        """Find out who pays, for which task and phase the call is made, and where it goes.
+
+        What a key forbids is looked at again in the key as it is now: the worker's copy may be old.
+        """
+        try:
+            return await self._identify(trace, planner)
+        except BadCall as error:
+            if trace.key is None or not error.code.startswith("forbidden_"):
+                raise
+            self._doors.keys.forget(trace.key.id)
+            return await self._identify(trace, planner)
+
+    async def _identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
+        request, key = trace.request, await self._authenticate(trace)
         tags, route = identify(request.target, request.headers)
         trace.tags, trace.route = tags, route
+        if key is not None:
+            tags = trace.tags = tags_under(key, tags)
         if tags.invalid:
             first = tags.invalid[0]
             self._doors.recorder.event(
@@ -75,6 +92,21 @@ class Metering:
             )
         return tags, route
 
+    async def _authenticate(self, trace: Trace) -> GatewayKey | None:
+        """Return the key that pays. Raises BadCall for one that is missing or proves nothing."""
+        credential = find_credential(trace.request.headers)
+        if credential is None:
+            if self._plane.keys_required:
+                raise BadCall("invalid_key", NO_KEY)
+            return None
+        try:
+            trace.key = await self._doors.keys.key_of(credential)
+        except StoreError as error:
+            raise CallError(
+                "budget_store_unavailable", "The gateway keys cannot be read; ask again shortly."
+            ) from error
+        return trace.key
+
     # 3 plan, 4 reserve --------------------------------------------------------------------------
 
     async def reserve(
@@ -84,6 +116,7 @@ class Metering:
 
         No receipt means that the store failed and the policy lets calls pass.
         """
+        call = await self.authorise(trace, call, planner)
         store, tenant = self._doors.store, self._plane.tenant
         facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
         estimate = planner.estimate(call, asked)
@@ -93,6 +126,8 @@ class Metering:
                 receipt = await store.reserve(plan.reserve)
             except StaleFacts:
                 facts = store.facts_of(tenant, call.task) or facts
+            except StaleKey:
+                call = await self._under_key_of_today(trace, call, planner)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)
                 return plan, None
@@ -104,6 +139,27 @@ class Metering:
                 counted = await count_input(call, self._doors.tokenizer)
                 estimate = counted_input(estimate, asked.model, asked.media, counted)
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def authorise(self, trace: Trace, call: Call, planner: Planner) -> Call:
+        """Return the call if its key lets it go where it goes. Raises BadCall if it does not.
+
+        Before a call is forbidden, its key is read anew: the worker's copy may be old.
+        """
+        if call.key is None or forbidden(call.key, call.route.upstream, call.model) is None:
+            return call
+        return await self._under_key_of_today(trace, call, planner)
+
+    async def _under_key_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
+        """Return the call under its key as it is by now. Raises BadCall if it may not be made."""
+        if call.key is not None:
+            self._doors.keys.forget(call.key.id)
+        tags, _ = await self.identify(trace, planner)
+        trace.route, key = call.route, trace.key
+        error = forbidden(key, call.route.upstream, call.model) if key is not None else None
+        if error is not None:
+            raise error
+        call = trace.call = structs.replace(call, tags=tags, key=key)
+        return call
 
     async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
         """Return what a task is taken for that this worker has not seen: what its tags say."""

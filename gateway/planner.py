@@ -23,6 +23,7 @@ from gateway.core.estimate import (
 )
 from gateway.core.headers import RULES
 from gateway.core.identity import Route, Tags
+from gateway.core.keys import GatewayKey
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
@@ -36,7 +37,10 @@ _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
 class Call(Struct, frozen=True):
-    """One request, understood. `asked` and `wire` are None on routes that are not metered."""
+    """One request, understood. `asked` and `wire` are None on routes that are not metered.
+
+    `key` is the gateway key that pays, None where calls need none.
+    """
 
     call_id: str
     request: Request
@@ -44,11 +48,19 @@ class Call(Struct, frozen=True):
     route: Route
     asked: ModelRequest | None = None
     wire: WireFormat | None = None
+    key: GatewayKey | None = None
 
     @property
     def task(self) -> str:
-        """Return the task's id, or the bucket of calls that name none."""
-        return self.tags.task or UNTAGGED_TASK
+        """Return the task's id, or the bucket of its key's calls that name none."""
+        if self.tags.task is not None:
+            return self.tags.task
+        return f"-{self.key.id}" if self.key is not None else UNTAGGED_TASK
+
+    @property
+    def model(self) -> str | None:
+        """Return the model that it names, None on routes that are not metered."""
+        return self.asked.model if self.asked is not None else None
 
     @property
     def phase_tag(self) -> str:
@@ -73,7 +85,12 @@ class Plan(Struct, frozen=True):
 
 
 def read_call(
-    call_id: str, request: Request, tags: Tags, route: Route, routing: Routing = _NO_ROUTING
+    call_id: str,
+    request: Request,
+    tags: Tags,
+    route: Route,
+    routing: Routing = _NO_ROUTING,
+    key: GatewayKey | None = None,
 ) -> Call:
     """Step 2: read what a budget needs to know. The body's bytes stay as they came.
 
@@ -82,7 +99,7 @@ def read_call(
     """
     wire = WIRE_FORMATS.get(route.dialect)
     if wire is None or request.method != b"POST":
-        return Call(call_id, request, tags, route)
+        return Call(call_id, request, tags, route, key=key)
     for value in [v for name, v in request.headers if RULES[name].lower == b"content-encoding"]:
         if value.lower() != b"identity":
             raise BadCall(
@@ -90,7 +107,7 @@ def read_call(
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",
             )
     asked = _read_request(wire, request, route)
-    return Call(call_id, request, tags, routing.by_model(route, asked.model), asked, wire)
+    return Call(call_id, request, tags, routing.by_model(route, asked.model), asked, wire, key)
 
 
 def _read_request(wire: WireFormat, request: Request, route: Route) -> ModelRequest:
@@ -181,6 +198,8 @@ class Planner:
             if kind is ReserveKind.WORST_CASE
             else _likely_need(estimate, expected, price, facts),
             about=self._about(call, asked, facts, policy, mode),
+            key_id=call.key.id if call.key is not None else "",
+            key_version=call.key.version if call.key is not None else 0,
         )
         return Plan(reserve, policy, mode, price, ceiling, estimate)
 
@@ -199,6 +218,7 @@ class Planner:
             complexity=facts.complexity.value,
             importance=facts.importance.value,
             tags=_said(call.tags),
+            key=call.key.id if call.key is not None else "",
             policy=policy.name,
             mode=mode.value,
             policy_hash=self.rules.policies.policy_hash,

@@ -17,6 +17,7 @@ from gateway.core.decision import Breach, Receipt
 from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
+from gateway.core.keys import Credential, GatewayKey
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.usage import Usage, UsageSource
@@ -128,8 +129,18 @@ class Answer:
 class Wording(Protocol):
     """Who words our own answers."""
 
-    def answer(self, code: str, message: str, shape: ErrorShape, call_id: str) -> Answer:
-        """Return the answer for a code of the outward contract, in the caller's error shape."""
+    def answer(
+        self,
+        code: str,
+        message: str,
+        shape: ErrorShape,
+        call_id: str,
+        refusal_status: int | None = None,
+    ) -> Answer:
+        """Return the answer for a code of the outward contract, in the caller's error shape.
+
+        `refusal_status` replaces the gateway's own for refusals.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,7 @@ class ReservePlan(Struct, frozen=True):
     """One reserve: for whom, what to compare, what to hold. `limits` is used by the first call.
 
     `about` is what the ledger is told of the call, if it is refused or whatever becomes of it.
+    `key_id` names the gateway key that pays, '' if there is none, `key_version` the copy of it.
     """
 
     call_id: str
@@ -159,6 +171,8 @@ class ReservePlan(Struct, frozen=True):
     effects: Effects
     need: Need
     about: CallAbout = NO_ABOUT
+    key_id: str = ""
+    key_version: int = 0
 
 
 class Settlement(Struct, frozen=True):
@@ -194,6 +208,23 @@ class StaleFacts(StoreError):
         super().__init__("stale_facts", "the task's snapshot has other facts")
 
 
+class StaleKey(StoreError):
+    """A plan was made with an old copy of its gateway key: it was changed or revoked meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("stale_key", "the gateway key has changed")
+
+
+class Keys(Protocol):
+    """Who knows the gateway keys."""
+
+    async def key_of(self, credential: Credential) -> GatewayKey:
+        """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError."""
+
+    def forget(self, key_id: str) -> None:
+        """Drop the copy of a key, which is old."""
+
+
 class BudgetStore(Protocol):
     """Where balances live. Each method is one atomic act; all raise StoreError."""
 
@@ -206,7 +237,8 @@ class BudgetStore(Protocol):
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """Create the task if it is new, compare every budget, hold the amount or say why not.
 
-        Raises StaleFacts when the task's snapshot has other facts than the plan was made with.
+        Raises StaleFacts when the task's snapshot has other facts than the plan was made with,
+        StaleKey when its gateway key is another by now.
         """
 
     async def settle(self, settlement: Settlement) -> Settled:
@@ -229,6 +261,7 @@ class CallRecord(Struct, frozen=True):
 
     call_id: str
     tenant: str
+    key: str
     task: str
     phase: str
     complexity: str
@@ -287,6 +320,7 @@ class Doors:
     """What the ways of a call are wired to (`app.py`)."""
 
     store: BudgetStore
+    keys: Keys
     upstreams: Upstreams
     wording: Wording
     recorder: Recorder

@@ -14,15 +14,15 @@ _TOKEN_BYTES = 32
 
 def check_bind(settings: Settings) -> None:
     """Raise TollgateError for listening beyond loopback without gateway keys, unless told so."""
-    if settings.server.unsafe_bind:
+    if settings.server.unsafe_bind or settings.keys.required:
         return
     for section, host in (("server", settings.server.host), ("admin", settings.admin.host)):
         if host == "localhost" or ipaddress.ip_address(host).is_loopback:
             continue
         raise TollgateError(
-            f"{section}.host {host} is not a loopback address, and no gateway keys are configured: "
-            "anybody who reaches it could spend. Remedy: bind 127.0.0.1, or set "
-            "server.unsafe_bind: true if something else guards the port."
+            f"{section}.host {host} is not a loopback address, and no gateway keys are needed: "
+            "anybody who reaches it could spend. Remedy: bind 127.0.0.1, or set keys.required: "
+            "true, or server.unsafe_bind: true if something else guards the port."
         )
 
 

@@ -9,6 +9,7 @@ from gateway.core.call_facts import MOST_TEXT, CallOutcome, CrossedLine, Standin
 from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.headers import budget_header_lines
 from gateway.core.identity import UNKNOWN, Route, Tags
+from gateway.core.keys import GatewayKey
 from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.planner import Call, Plan, path_label
 from gateway.ports import CallRecord, Request
@@ -24,6 +25,7 @@ class Trace:
     policy_hash: str
     tags: Tags = field(default_factory=Tags)
     route: Route | None = None
+    key: GatewayKey | None = None
     call: Call | None = None
     plan: Plan | None = None
     receipt: Receipt | None = None
@@ -94,6 +96,7 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
     return CallRecord(
         call_id=trace.call_id,
         tenant=tenant,
+        key=trace.key.id if trace.key is not None else "-",
         task=trace.tags.task or "-",
         phase=trace.phase_name,
         complexity=facts.complexity if facts else "-",

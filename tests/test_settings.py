@@ -241,7 +241,7 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
         "FILE:5: stor: unknown key. Remedy: did you mean 'store'? known here: server, admin, "
-        "upstreams, redis, ledger, policies, budgets, prices, state_dir, limits, store, tasks, "
+        "upstreams, redis, ledger, policies, budgets, prices, state_dir, limits, keys, store, tasks, "
         "refusal_status, log.",
         "FILE:6: log: must be a mapping of keys, not 'text'. Remedy: write `key: value` lines.",
         "FILE:7: state_dir: is empty. Remedy: name a path, or leave the key out for its default.",
@@ -438,6 +438,7 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         " max_connections_per_address: 8, max_bytes_in_flight: 9000, max_loop_lag_ms: 9}\n"
         "store: {timeout_ms: 4, lease_ms: 50, heartbeat_ms: 6, tombstone_ms: 7}\n"
         "tasks: {phase_idle_close_ms: 8}\n"
+        "keys: {required: true}\n"
         "log: {calls: false, format: text, level: debug}\n"
         "upstreams: {openai: {provider: azure, include_usage: false, forward_tags: true,"
         " ca_file: ca.pem, max_connections: 1, connect_timeout_ms: 2, read_timeout_ms: 3,"

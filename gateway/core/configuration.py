@@ -103,6 +103,7 @@ class DataPlane:
     log_format: str = "json"
     log_level: str = "info"
     enforcement_disabled: bool = False
+    keys_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ TAG_HEADERS = frozenset(
 )
 BAGGAGE_TAGS = frozenset({"task.id", "task.phase", "task.complexity", "task.importance"})
 
+# Where clients put a credential; `X-Tollgate-Key` beside one that is for the provider.
+KEY_HEADERS = frozenset({b"x-tollgate-key", b"authorization", b"x-api-key", b"x-goog-api-key"})
+
 _NEVER_TO_UPSTREAM = HOP_BY_HOP | {
     b"host",
     b"content-length",
@@ -62,7 +65,7 @@ class NameRule(Struct, frozen=True):
 
     `passes_up`, `passes_down`: they go to the provider, to the client, unless `Connection` lists
     them. `is_read` marks those that tell the gateway what a call is, `frames` those that say where
-    a request ends or what connection it wants.
+    a request ends or what connection it wants, `may_be_key` those where a gateway key may stand.
     """
 
     lower: bytes
@@ -70,6 +73,7 @@ class NameRule(Struct, frozen=True):
     passes_down: bool
     is_read: bool
     frames: bool
+    may_be_key: bool
 
 
 class _Rules(dict[bytes, NameRule]):
@@ -89,6 +93,7 @@ class _Rules(dict[bytes, NameRule]):
             passes_down=down,
             is_read=lower in _READ,
             frames=lower in _FRAMING,
+            may_be_key=lower in KEY_HEADERS,
         )
         if len(name) <= _LONGEST_REMEMBERED:
             if len(self) >= _NAMES_REMEMBERED:

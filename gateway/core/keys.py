@@ -19,8 +19,11 @@ from gateway.core.identity import Tags
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 
 KEY_TEXT = re.compile(rb"tg-([a-z0-9]{8})-([A-Za-z0-9]{32,64})")
-KEY_HEADERS = frozenset({b"x-tollgate-key", b"authorization", b"x-api-key", b"x-goog-api-key"})
 TAG_NAMES = ("task", "phase", "complexity", "importance", "parent", "grace")
+NO_KEY = (
+    "A gateway key is needed: send it as the client's API key, or in X-Tollgate-Key beside the "
+    "provider's. Ask an operator for one (tollgate keys create)."
+)
 _MARK = b"tg-"
 _BEARER = b"bearer "
 
@@ -110,9 +113,7 @@ def find_credential(headers: Headers) -> Credential | None:
     `X-Tollgate-Key` goes first: beside it the client's own credential is for the provider. Raises
     BadCall (`invalid_key`) for text that begins like a key and is none.
     """
-    found = [
-        (RULES[name].lower, value) for name, value in headers if RULES[name].lower in KEY_HEADERS
-    ]
+    found = [(RULES[name].lower, value) for name, value in headers if RULES[name].may_be_key]
     found.sort(key=lambda header: header[0] != b"x-tollgate-key")
     for name, value in found:
         text = value.strip()
@@ -126,6 +127,13 @@ def find_credential(headers: Headers) -> Credential | None:
                 raise BadCall("invalid_key", f"{name.decode()}: this is not a gateway key.")
             return Credential(match[1].decode(), match[2], name)
     return None
+
+
+def without_keys(headers: Headers) -> Headers:
+    """Return headers without any gateway key: none ever reaches a provider."""
+    return [
+        (name, value) for name, value in headers if not RULES[name].may_be_key or _MARK not in value
+    ]
 
 
 def tags_under(key: GatewayKey, tags: Tags) -> Tags:
@@ -163,6 +171,17 @@ def _check_may_set(key: GatewayKey, tags: Tags) -> None:
                     "forbidden_tag",
                     f"The gateway key {key.id} may not set {name}; it may set: {allowed}.",
                 )
+
+
+def forbidden(key: GatewayKey, upstream: str, model: str | None) -> BadCall | None:
+    """Return why a key does not let a call go to an upstream or model, None if it does."""
+    if not key.allows_upstream(upstream):
+        message = f"The gateway key {key.id} does not allow the upstream {upstream}."
+        return BadCall("forbidden_upstream", message)
+    if model is not None and not key.allows_model(model):
+        message = f"The gateway key {key.id} does not allow the model {model!r}."
+        return BadCall("forbidden_model", message)
+    return None
 
 
 def changed(key: GatewayKey, **changes: object) -> GatewayKey:

@@ -27,6 +27,7 @@ class _Kind:
 _REFUSAL = _Kind(400, "billing_error", "FAILED_PRECONDITION")
 _OVERLOADED = _Kind(503, "overloaded_error", "UNAVAILABLE", 2)
 _BAD = _Kind(400, "invalid_request_error", "INVALID_ARGUMENT")
+_FORBIDDEN = _Kind(403, "permission_error", "PERMISSION_DENIED")
 _MISSING = _Kind(404, "not_found_error", "NOT_FOUND")
 
 _KINDS = {
@@ -45,7 +46,9 @@ _KINDS = {
     "expectation_failed": _Kind(417, "invalid_request_error", "INVALID_ARGUMENT"),
     "unsupported_encoding": _Kind(415, "invalid_request_error", "INVALID_ARGUMENT"),
     "invalid_key": _Kind(401, "authentication_error", "UNAUTHENTICATED"),
-    "forbidden_tag": _Kind(403, "permission_error", "PERMISSION_DENIED"),
+    "forbidden_tag": _FORBIDDEN,
+    "forbidden_upstream": _FORBIDDEN,
+    "forbidden_model": _FORBIDDEN,
     "unknown_route": _MISSING,
     "unknown_upstream": _MISSING,
     "invalid_tag": _BAD,
@@ -78,10 +81,17 @@ class Refusals:
     def __init__(self, refusal_status: int = 400) -> None:
         self._refusal_status = refusal_status
 
-    def answer(self, code: str, message: str, shape: ErrorShape, call_id: str) -> Answer:
-        """Return the answer for a code of the outward contract, in the caller's error shape."""
+    def answer(
+        self,
+        code: str,
+        message: str,
+        shape: ErrorShape,
+        call_id: str,
+        refusal_status: int | None = None,
+    ) -> Answer:
+        """See ports.Wording."""
         kind = _KINDS.get(code, _REFUSAL)
-        status = self._refusal_status if kind is _REFUSAL else kind.status
+        status = (refusal_status or self._refusal_status) if kind is _REFUSAL else kind.status
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if kind.retry_after_s:
             headers += [

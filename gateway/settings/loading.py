@@ -377,6 +377,7 @@ def data_plane(
         log_format=settings.log.format,
         log_level=settings.log.level,
         enforcement_disabled=settings.enforcement_disabled,
+        keys_required=settings.keys.required,
     )
 
 

@@ -309,6 +309,12 @@ class LimitsSection(_Section):
     drain_idle_ms: Milliseconds = 1_000
 
 
+class KeysSection(_Section):
+    """Gateway keys."""
+
+    required: Switch = False
+
+
 class StoreSection(_Section):
     """How the store is used. `timeout_ms` None means 250 embedded, 50 remote.
 
@@ -363,6 +369,7 @@ class GatewayFile(BaseModel):
     prices: PricesSection = PricesSection()
     state_dir: Place = Path("state")
     limits: LimitsSection = LimitsSection()
+    keys: KeysSection = KeysSection()
     store: StoreSection = StoreSection()
     tasks: TasksSection = TasksSection()
     refusal_status: Annotated[int, Field(ge=400, le=499)] = 400

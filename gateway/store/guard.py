@@ -19,6 +19,7 @@ from gateway.ports import (
     Settled,
     Settlement,
     StaleFacts,
+    StaleKey,
     TaskFacts,
 )
 from gateway.store.journal import Entry, Journal, JournalFile, ReleaseEntry, SettleEntry
@@ -102,7 +103,7 @@ class GuardedStore:
         self._breaker.enter()
         try:
             receipt = await self._store.reserve(plan)
-        except StaleFacts:
+        except (StaleFacts, StaleKey):
             self._breaker.succeeded()
             raise
         except StoreError as error:

@@ -89,7 +89,8 @@ class KeyRing:
         """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError."""
         now_ms = self._wall_ms()
         read_ms, key = self._known.get(credential.key_id, (0, None))
-        if key is None or now_ms - read_ms > _FRESH_MS:
+        is_proof = key is not None and now_ms - read_ms <= _FRESH_MS and key.is_good(now_ms)
+        if key is None or not is_proof or not key.has_secret(credential.secret, now_ms):
             key = await self._store.read(credential.key_id)
             if key is not None:
                 self._remember(now_ms, key)

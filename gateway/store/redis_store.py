@@ -14,7 +14,7 @@ from gateway.core.errors import StoreError
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
 from gateway.core.usage import UsageSource
-from gateway.ports import ReservePlan, Settled, Settlement, StaleFacts, TaskFacts
+from gateway.ports import ReservePlan, Settled, Settlement, StaleFacts, StaleKey, TaskFacts
 from gateway.store.connection import Argument, StoreConnection
 from gateway.store.keys import (
     UNTAGGED_FACTS,
@@ -100,6 +100,8 @@ class RedisStore:
         if reply[0] == "facts":
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
+        if reply[0] == "key":
+            raise StaleKey
         if reply[0] == "duplicate":
             raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
@@ -109,6 +111,8 @@ class RedisStore:
     async def _ask(self, plan: ReservePlan) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
         keys, args = self._plan_keys(plan), self._reserve_args(plan)
+        if plan.key_id:
+            keys.append(self.keys(plan.tenant).key_versions)
         for _ in range(_MOST_ROUNDS):
             reply: list[Any] = await self.connection.run(self._reserve, keys, args)
             if reply[0] == "absent":
@@ -155,6 +159,8 @@ class RedisStore:
             self._phase_idle_close_ms,
             plan.about.model[:_MOST_MODEL_TEXT],
             _encode(plan.about),
+            plan.key_id,
+            plan.key_version,
         ]
 
     def _effect_letters(self, effects: Effects) -> str:

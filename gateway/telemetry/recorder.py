@@ -66,6 +66,7 @@ def _line(record: CallRecord) -> dict[str, object]:
     usage = record.usage
     return {
         "call_id": record.call_id,
+        "key": record.key,
         "task": record.task,
         "phase": record.phase,
         "method": record.method,

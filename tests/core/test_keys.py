@@ -11,9 +11,11 @@ from gateway.core.keys import (
     TagTexts,
     changed,
     find_credential,
+    forbidden,
     public_fields,
     secret_digest,
     tags_under,
+    without_keys,
 )
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 
@@ -49,6 +51,16 @@ def test_a_key_is_found_where_clients_put_credentials(headers: Headers, header: 
 )
 def test_credentials_of_providers_are_none_of_ours(headers: Headers) -> None:
     assert find_credential(headers) is None
+
+
+def test_no_key_goes_to_a_provider_wherever_it_stands() -> None:
+    theirs: Headers = [
+        (b"authorization", b"Bearer sk-1"),
+        (b"Accept", b"tg-"),
+        (b"x-api-key", b"k"),
+    ]
+    ours: Headers = [(b"X-Api-Key", TEXT), (b"Authorization", b"Bearer " + TEXT)]
+    assert without_keys([*ours, *theirs, *ours]) == theirs
 
 
 @pytest.mark.parametrize(
@@ -103,7 +115,14 @@ def test_good_until_revoked_or_expired(key: GatewayKey, now_ms: int, good: bool)
 def test_where_calls_may_go() -> None:
     assert KEY.allows_upstream("any")
     assert KEY.allows_model("any")
+    assert forbidden(KEY, "any", "any") is None
     some = changed(KEY, upstreams=("openai",), models=("gpt-*", "o3"))
+    assert forbidden(some, "openai", "gpt-5") is None
+    assert forbidden(some, "openai", None) is None
+    for upstream, model, code in (("gemini", "o3", "upstream"), ("openai", "o4", "model")):
+        error = forbidden(some, upstream, model)
+        assert error is not None
+        assert error.code == f"forbidden_{code}"
     assert [some.allows_upstream(name) for name in ("openai", "gemini")] == [True, False]
     assert [some.allows_model(name) for name in ("gpt-5", "o3", "o3-x")] == [True, True, False]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from gateway.app import Worker
+from gateway.app import Worker, wall_ms
 from gateway.control import Message, Ready, Telemetry, receive
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.policy import Mode, PolicySet, StopLossPolicy
@@ -25,6 +25,7 @@ from gateway.server.data_server import DataServer
 from gateway.server.refusals import Refusals
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
+from gateway.store.key_store import KeyRing, KeyStore
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.tokenizer import TiktokenCounter
@@ -114,6 +115,7 @@ async def bench(
     wired = doors(
         Doors(
             store=store,
+            keys=KeyRing(KeyStore(connection), wall_ms),
             upstreams=upstreams,
             wording=Refusals(),
             recorder=told,

@@ -329,6 +329,11 @@ class Gateway:
         return self._store
 
     @property
+    def store_url(self) -> str:
+        """Where another gateway finds the embedded store."""
+        return EmbeddedStore(self.state_dir).url
+
+    @property
     def keys(self) -> TenantKeys:
         """The keys of the default tenant."""
         return TenantKeys("default")

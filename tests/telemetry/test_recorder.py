@@ -20,6 +20,7 @@ from gateway.telemetry.recorder import CountingRecorder
 RECORD = CallRecord(
     call_id="c1",
     tenant="default",
+    key="-",
     task="T",
     phase="PLAN",
     complexity="Medium",

@@ -1,7 +1,7 @@
 -- reserve v1: create the task if it is new, compare every budget, hold the amount or say why not.
 --
 -- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
---       7.. ancestors, nearest first
+--       7.. ancestors, nearest first; at the end, if the call has a gateway key, the keys' versions
 -- ARGV  1 call id          2 now_ms, '' for the server's clock (tests give it)
 --       3 lease_ms         4 facts of the task that the plan was made with
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
@@ -14,8 +14,10 @@
 --      16 weight of an output token, thousandths of a budget token
 --      17 idle_close_ms: an execution idle for so long ends when another phase is active
 --      18 model, cut short, kept with the hold   19 about: JSON for the ledger
+--      20 gateway key, '' if there is none   21 its version as the plan knows it
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
+--         {'key'}             the gateway key has another version by now: read it anew
 --         {'facts', facts}    the snapshot has other facts: plan again
 --         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
 --                             out: its limits must be computed anew
@@ -36,6 +38,14 @@ local now = clock(KEYS[1], ARGV[2])
 
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'duplicate'}
+end
+
+local last_task = #KEYS
+if ARGV[20] ~= '' then
+  if redis.call('HGET', KEYS[#KEYS], ARGV[20]) ~= ARGV[21] then
+    return {'key'}
+  end
+  last_task = #KEYS - 1
 end
 
 -- Read -----------------------------------------------------------------------------------------
@@ -119,7 +129,7 @@ if task.facts ~= ARGV[4] then
   return {'facts', task.facts}
 end
 add_task(task)
-for i = 7, #KEYS do
+for i = 7, last_task do
   add_task(read_task(KEYS[i]))
 end
 for place, scope in ipairs(scopes) do
@@ -358,6 +368,6 @@ end
 redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[6], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
   'number', int(NUMBER), 'model', ARGV[18],
-  'parents', table.concat(KEYS, ' ', 7))
+  'parents', table.concat(KEYS, ' ', 7, last_task))
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
 return reply(held_tokens, held_nano, output)
