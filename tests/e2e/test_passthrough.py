@@ -264,7 +264,13 @@ async def test_every_answer_says_what_the_contract_promises(enforcing: Gateway, 
     answers = await answers_of_all_kinds(enforcing, task)
     found = {kind: ours(answer.headers) for kind, answer in answers.items()}
     asked = {"JSON", "SSE", "refusal"}
-    assert found == {kind: ALWAYS | (BUDGET if kind in asked else set()) for kind in answers}
+    understood = {*asked, "passthrough", "provider's error"}
+    assert found == {
+        kind: ALWAYS
+        | (BUDGET if kind in asked else set())
+        | ({"x-tollgate-upstream"} if kind in understood else set())
+        for kind in answers
+    }
     ids = [answer.headers["x-tollgate-call-id"] for answer in answers.values()]
     assert len(set(ids)) == len(ids)
     for answer in answers.values():
