@@ -184,6 +184,8 @@ def test_check_says_ok_for_every_shipped_file(run: Run) -> None:
         "ok: config/phase_budgets.yaml",
         "ok: config/presets/coding_agent.yaml",
         "ok: policies/stop-loss.yaml",
+        "ok: policies/unmetered-route.yaml",
+        "ok: policies/unpriced-model.yaml",
         "ok: policies/rollout/week1/stop-loss.yaml",
         "ok: policies/rollout/week2/10-low-and-medium.yaml",
         "ok: policies/rollout/week2/20-high-and-critical.yaml",
@@ -223,7 +225,7 @@ def test_check_finds_the_fault_in_each_file(
     assert error.startswith(f"error: {file}")
     assert fault in error
     assert f"ok: {file}" not in result.output
-    assert result.output.count("ok: ") == 8
+    assert result.output.count("ok: ") == 10
 
 
 def test_check_prints_every_fault_of_every_file(run: Run) -> None:

@@ -18,7 +18,7 @@ from gateway.rule_files import (
     load_policies,
     load_prices,
 )
-from gateway.rule_files.policies import POLICY_KINDS
+from gateway.rule_files.policy_kinds import POLICY_KINDS, PolicyDocument
 from gateway.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,10 +30,10 @@ BLOCKS = [
 ]
 
 
-def rows() -> dict[str, list[str]]:
+def rows(text: str = TEXT) -> dict[str, list[str]]:
     """Return the cells of every table row that starts with a key."""
     found = {}
-    for line in TEXT.splitlines():
+    for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if line.startswith("| `"):
             found[cells[0].removeprefix("| ").strip("` ")] = cells
@@ -93,14 +93,19 @@ def test_every_key_of_the_budgets_is_described() -> None:
 
 def test_every_kind_and_key_of_a_policy_is_described() -> None:
     section = TEXT[TEXT.index("## Policies") : TEXT.index("## Prices")]
+    common, *kinds = re.split(r"\n(?=`\w+`, )", section)
+    of_kind = {text.split("`")[1]: rows(text) for text in kinds}
+    assert list(of_kind) == list(POLICY_KINDS)
     for kind, document in POLICY_KINDS.items():
-        assert kind in section
+        assert kind in rows(common)["kind"][1]
         for name, field in document.model_fields.items():
-            keys = ["match.complexity", "match.importance"] if name == "match" else [name]
-            for key in keys:
-                assert f"| `{key}` |" in section
-            if not field.is_required() and name != "match":
-                assert rows()[name][2] == f"`{getattr(field.default, 'value', field.default)}`"
+            if name in PolicyDocument.model_fields:
+                keys = ["match.complexity", "match.importance"] if name == "match" else [name]
+                assert set(keys) <= set(rows(common))
+            else:
+                default = getattr(field.default, "value", field.default)
+                shown = {None: "none", (): "`[]`"}.get(default, f"`{default}`")
+                assert of_kind[kind][name][2] == shown
     for mode in Mode:
         assert mode.value in rows()["mode"][1]
 
@@ -117,6 +122,8 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "config/gateway.yaml",
         "config/phase_budgets.yaml",
         "policies/stop-loss.yaml",
+        "policies/unpriced-model.yaml",
+        "policies/unmetered-route.yaml",
         "config/prices.yaml",
     }
 

@@ -11,14 +11,16 @@ from gateway.core.errors import InvalidConfigError
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
     Effect,
+    FreeRoute,
     Match,
     Mode,
     ReserveKind,
     StopLossPolicy,
     StoreFailure,
+    UnpricedEffect,
 )
 from gateway.rule_files import default_policies, load_policies, read_policies
-from gateway.rule_files.policies import POLICY_KINDS, StopLossDocument
+from gateway.rule_files.policy_kinds import POLICY_KINDS
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "policies"
@@ -58,10 +60,12 @@ def test_the_shipped_policy_is_the_built_in_one() -> None:
     assert findings == []
 
 
-def test_the_shipped_policy_states_every_key() -> None:
-    text = (SHIPPED / "stop-loss.yaml").read_text()
-    for key in StopLossDocument.model_fields:
-        assert re.search(rf"^{key}: ", text, re.MULTILINE), key
+@pytest.mark.parametrize("kind", POLICY_KINDS)
+def test_the_shipped_policies_state_every_key(kind: str) -> None:
+    """One that is left out on purpose stands in a comment."""
+    text = (SHIPPED / f"{kind.replace('_', '-')}.yaml").read_text()
+    for key in POLICY_KINDS[kind].model_fields:
+        assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
 
 
 @pytest.mark.parametrize(
@@ -171,9 +175,97 @@ def test_a_policy_that_is_never_reached_is_doubted(folder: Write) -> None:
         a=MINIMAL.format(name="a") + "match: {importance: [low, medium]}\n",
         b=MINIMAL.format(name="b") + "match: {importance: [low], complexity: [Tiny]}\n",
         c=MINIMAL.format(name="c"),
+        d="kind: unmetered_route\nname: d\nmatch: {importance: [low]}\n",
     )
     assert [doubt.partition(":")[0] for doubt in doubts(place)] == ["b.yaml"]
     assert len(load_policies(place).stop_loss) == 3
+
+
+# unpriced models and unmetered routes
+
+UNPRICED = "kind: unpriced_model\nname: p\n"
+UNMETERED = "kind: unmetered_route\nname: r\n"
+
+
+def test_a_price_to_assume_is_read_exactly(folder: Write) -> None:
+    text = (
+        UNPRICED + "mode: enforce\neffect: Assume\n"
+        "assume: {input_usd_per_million: 0.0375, output_usd_per_million: 15,"
+        " cached_read_usd_per_million: 0}\n"
+    )
+    [policy] = load_policies(folder(a=text)).unpriced_model
+    assert policy.effect is UnpricedEffect.ASSUME
+    assert policy.mode is Mode.ENFORCE
+    price = policy.assume
+    assert price is not None
+    assert (price.input, price.output) == (37_500_000, 15_000_000_000)
+    assert (price.cached_read, price.cache_write) == (0, 37_500_000)
+
+
+def test_free_routes_are_read(folder: Write) -> None:
+    text = UNMETERED + "effect: flag\nfree: [GET /v1/files, '* /v1/files/**']\n"
+    policy = load_policies(folder(a=text)).unmetered_route[0]
+    assert policy.effect is Effect.FLAG
+    assert policy.free == (FreeRoute("GET", "/v1/files"), FreeRoute("*", "/v1/files/**"))
+
+
+@pytest.mark.parametrize("text", ["", UNMETERED])
+def test_without_a_mode_it_acts_in_that_of_the_tasks_stop_loss(text: str, folder: Write) -> None:
+    """So does the built-in one, where there is no file of the kind."""
+    place = folder(
+        a=MINIMAL.format(name="a") + "match: {importance: [low]}\n",
+        b="kind: stop_loss\nname: b\nmode: observe\nmatch: {complexity: [Tiny]}\n",
+        **({"c": text} if text else {}),
+    )
+    policies = load_policies(place)
+    for complexity in Complexity:
+        for importance in ImportanceTier:
+            followed = policies.stop_loss_for(complexity, importance)
+            assert policies.unmetered_route_for(complexity, importance).mode is followed.mode
+            assert policies.unpriced_model_for(complexity, importance).mode is followed.mode
+
+
+def test_a_mode_of_its_own_stands_above_that_of_the_stop_loss(folder: Write) -> None:
+    place = folder(a=MINIMAL.format(name="a"), b=UNMETERED + "mode: off\n")
+    assert [policy.mode for policy in load_policies(place).unmetered_route] == [Mode.OFF]
+    assert [policy.mode for policy in load_policies(place, Mode.OBSERVE).unmetered_route] == [
+        Mode.OBSERVE
+    ]
+
+
+def test_a_folder_without_a_stop_loss_has_the_built_in_one(folder: Write) -> None:
+    place = folder(b=UNMETERED)
+    assert load_policies(place).stop_loss == (StopLossPolicy(),)
+    assert "has no stop_loss" in doubts(place)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (UNPRICED + "effect: assume\n", "a.yaml:1: effect assume needs a price"),
+        (UNPRICED + "effect: refuse\n", "a.yaml:3: effect: 'refuse' is not allowed"),
+        (
+            UNPRICED + "assume: {input_usd_per_million: 1}\n",
+            "a.yaml:3: assume.output_usd_per_million: a value is required",
+        ),
+        (
+            UNPRICED + "assume: {input_usd_per_million: 1, output_usd_per_million: -1}\n",
+            "a.yaml:3: assume.output_usd_per_million: must be greater than or equal to 0",
+        ),
+        (
+            UNPRICED + "assume: {input_usd_per_milion: 1, output_usd_per_million: 1}\n",
+            "a.yaml:3: assume.input_usd_per_million: a value is required",
+        ),
+        (UNMETERED + "free: GET /v1/files\n", "a.yaml:3: free: must be a list"),
+        (UNMETERED + "free: [/v1/files]\n", "a.yaml:3: free: '/v1/files' is not a method and a"),
+        (UNMETERED + "free: [get /v1/files]\n", "a.yaml:3: free: 'get /v1/files' is not a"),
+        (UNMETERED + "free: ['GET /v1/**/x']\n", "a.yaml:3: free: 'GET /v1/**/x' is not a"),
+        (UNMETERED + "free: ['GET /v1?x=1']\n", "a.yaml:3: free: 'GET /v1?x=1' is not a"),
+        (UNMETERED + "free: [1]\n", "a.yaml:3: free: 1 is not a method and a path"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_fault(text: str, fault: str, folder: Write) -> None:
+    assert faults(folder(a=text))[0].startswith(fault)
 
 
 # no policies

@@ -2,11 +2,19 @@
 
 Numbers (limits, thresholds) live in `phase_budgets.yaml` and are frozen per task; a policy is live
 and says what happens when a line is crossed. A call takes one `PolicySet` and keeps it to its end.
+
+A kind is three things under one name: a class here, a field of `PolicySet` whose default holds
+without a file of that kind, and a reader in `rule_files/policy_kinds.py`.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
 
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.prices import ModelPrice
 from gateway.core.vocabulary import Vocabulary
 
 
@@ -23,6 +31,14 @@ class Effect(Vocabulary):
 
     FLAG = "flag"
     REFUSE = "refuse"
+
+
+class UnpricedEffect(Vocabulary):
+    """What a call to a model without a known price comes to; `assume` prices it as stated."""
+
+    DENY = "deny"
+    FLAG = "flag"
+    ASSUME = "assume"
 
 
 class ReserveKind(Vocabulary):
@@ -54,14 +70,37 @@ class Match:
             not self.importance or importance in self.importance
         )
 
+    def within(self, other: "Match") -> "Match | None":
+        """Return the tasks that both mean, or None if there are none."""
+        complexity = _both(self.complexity, other.complexity)
+        importance = _both(self.importance, other.importance)
+        return None if complexity is None or importance is None else Match(complexity, importance)
+
+
+Tier = TypeVar("Tier", Complexity, ImportanceTier)
+
+
+def _both(one: frozenset[Tier], other: frozenset[Tier]) -> frozenset[Tier] | None:
+    """Return the tiers in both sets, an empty set being all tiers; None if there are none."""
+    if not one or not other:
+        return one | other
+    return one & other or None
+
 
 @dataclass(frozen=True, slots=True)
-class StopLossPolicy:
+class Policy:
+    """What policies of every kind state. Names are unique in a set."""
+
+    name: str
+    mode: Mode = Mode.OBSERVE
+    match: Match = Match()
+
+
+@dataclass(frozen=True, slots=True)
+class StopLossPolicy(Policy):
     """A policy of kind `stop_loss`. `enforce_from` None stands for `any`."""
 
     name: str = "stop-loss"
-    mode: Mode = Mode.OBSERVE
-    match: Match = Match()
     effect: Effect = Effect.REFUSE
     enforce_from: WorkPhase | None = WorkPhase.VERIFY
     reserve: ReserveKind = ReserveKind.EXPECTED
@@ -76,18 +115,89 @@ class StopLossPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class UnpricedModelPolicy(Policy):
+    """A policy of kind `unpriced_model`; `assume` is the price to take, for the effect `assume`."""
+
+    name: str = "unpriced-model"
+    effect: UnpricedEffect = UnpricedEffect.FLAG
+    assume: ModelPrice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FreeRoute:
+    """A route that an operator declares free: a method, and a path pattern as in `fits`."""
+
+    method: str
+    path: str
+
+    def fits(self, method: str, path: str) -> bool:
+        """Return whether this route is meant; `path` comes without its query.
+
+        A method of `*` is any; in the path `*` is one segment, and `**` at its end any rest.
+        """
+        return self.method in ("*", method) and _path_pattern(self.path).fullmatch(path) is not None
+
+
+@lru_cache(maxsize=256)
+def _path_pattern(path: str) -> re.Pattern[str]:
+    escaped = re.escape(path).replace(r"\*\*", ".*").replace(r"\*", "[^/]+")
+    return re.compile(escaped, re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class UnmeteredRoutePolicy(Policy):
+    """A policy of kind `unmetered_route`: what becomes of calls that cannot be metered."""
+
+    name: str = "unmetered-route"
+    effect: Effect = Effect.REFUSE
+    free: tuple[FreeRoute, ...] = ()
+
+    def is_free(self, method: str, path: str) -> bool:
+        """Return whether the route is one that the operator declared free."""
+        return any(route.fits(method, path) for route in self.free)
+
+
+AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
+
+
+def first_match(
+    policies: Sequence[AnyPolicy], complexity: Complexity, importance: ImportanceTier
+) -> AnyPolicy | None:
+    """Return the first policy that is for tasks of these tiers."""
+    for policy in policies:
+        if policy.match.matches(complexity, importance):
+            return policy
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySet:
-    """All policies in force, in file-name order, with the hash that every answer names."""
+    """All policies in force by kind, each in file-name order, with the hash that answers name.
+
+    For each kind the first that matches a task is its policy. A kind of which there is no file has
+    the built-in policy that is the field's default.
+    """
 
     stop_loss: tuple[StopLossPolicy, ...] = (StopLossPolicy(),)
     policy_hash: str = ""
+    unpriced_model: tuple[UnpricedModelPolicy, ...] = (UnpricedModelPolicy(),)
+    unmetered_route: tuple[UnmeteredRoutePolicy, ...] = (UnmeteredRoutePolicy(),)
 
     def stop_loss_for(self, complexity: Complexity, importance: ImportanceTier) -> StopLossPolicy:
-        """Return the first stop-loss policy that matches, or one that is off."""
-        for policy in self.stop_loss:
-            if policy.match.matches(complexity, importance):
-                return policy
-        return _NO_POLICY
+        """Return the task's stop-loss policy, or one that is off."""
+        return first_match(self.stop_loss, complexity, importance) or _NO_STOP_LOSS
+
+    def unpriced_model_for(
+        self, complexity: Complexity, importance: ImportanceTier
+    ) -> UnpricedModelPolicy:
+        """Return the task's policy for models without a price, or one that is off."""
+        return first_match(self.unpriced_model, complexity, importance) or _NO_UNPRICED_MODEL
+
+    def unmetered_route_for(
+        self, complexity: Complexity, importance: ImportanceTier
+    ) -> UnmeteredRoutePolicy:
+        """Return the task's policy for routes that cannot be metered, or one that is off."""
+        return first_match(self.unmetered_route, complexity, importance) or _NO_UNMETERED_ROUTE
 
     @property
     def refuses_without_store(self) -> bool:
@@ -98,4 +208,22 @@ class PolicySet:
         )
 
 
-_NO_POLICY = StopLossPolicy(name="none", mode=Mode.OFF)
+_NO_STOP_LOSS = StopLossPolicy(name="none", mode=Mode.OFF)
+_NO_UNPRICED_MODEL = UnpricedModelPolicy(name="none", mode=Mode.OFF)
+_NO_UNMETERED_ROUTE = UnmeteredRoutePolicy(name="none", mode=Mode.OFF)
+
+
+def in_stop_loss_mode(
+    policy: AnyPolicy, stop_loss: Sequence[StopLossPolicy]
+) -> Iterator[AnyPolicy]:
+    """Yield `policy` once for each stop-loss policy, in its mode and for its tasks only.
+
+    The last one is off, for the tasks that no stop-loss policy matches, if there can be any.
+    """
+    for other in stop_loss:
+        match = policy.match.within(other.match)
+        if match is not None:
+            yield replace(policy, mode=other.mode, match=match)
+        if match == policy.match:
+            return
+    yield replace(policy, mode=Mode.OFF)

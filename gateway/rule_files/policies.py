@@ -5,135 +5,43 @@ presets, cases) are not read.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from enum import Enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+import msgspec
+from pydantic import BaseModel, ValidationError
 
-from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
-from gateway.core.policy import (
-    Effect,
-    Match,
-    Mode,
-    PolicySet,
-    ReserveKind,
-    StopLossPolicy,
-    StoreFailure,
-)
-from gateway.findings import (
-    Finding,
-    Findings,
-    Severity,
-    as_error,
-    errors_among,
-    explain,
-    rule,
-    suggestion,
-)
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.policy import Mode, Policy, PolicySet, StopLossPolicy, in_stop_loss_mode
+from gateway.findings import Finding, Findings, Severity, as_error, errors_among, explain
+from gateway.rule_files.policy_kinds import POLICY_KINDS, PolicyDocument
 from gateway.yaml_source import line_of, plain, read_mapping
 
-_ANY_PHASE = "any"
-
-Word = TypeVar("Word", bound=Enum)
+_STOP_LOSS = "stop_loss"
 
 
-def _word(vocabulary: type[Word], value: object) -> object:
-    """Return the member that a word names, in any letter case."""
-    known = {str(member.value): member for member in vocabulary}
-    folded = {word.lower(): member for word, member in known.items()}
-    if not isinstance(value, str):
-        return value
-    if value.strip().lower() not in folded:
-        raise rule(f"{value!r} is not allowed", suggestion(value, known))
-    return folded[value.strip().lower()]
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A policy with where it stands; `has_mode` is False if it acts in the stop-loss' mode."""
 
-
-def _mode(value: object) -> object:
-    """Return a mode; a boolean False is what YAML 1.1 makes of `off`."""
-    return _word(Mode, "off" if value is False else value)
-
-
-def _enforce_from(value: object) -> object:
-    """Return a phase, or None for `any`; nothing at all is not the same as `any`."""
-    if isinstance(value, str) and value.strip().lower() == _ANY_PHASE:
-        return None
-    if value is None:
-        raise rule("is empty", f"name a phase, or {_ANY_PHASE}")
-    return _word(WorkPhase, value)
-
-
-def _tiers(vocabulary: type[Word], value: object) -> object:
-    if not isinstance(value, list):
-        raise rule("must be a list", "write it like [low, medium]; [] matches all")
-    return frozenset(_word(vocabulary, item) for item in value)
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def _one_of(vocabulary: type[Word]) -> BeforeValidator:
-    return BeforeValidator(lambda value: _word(vocabulary, value))
-
-
-def _set_of(vocabulary: type[Word]) -> BeforeValidator:
-    return BeforeValidator(lambda value: _tiers(vocabulary, value))
-
-
-class _MatchDocument(_Document):
-    complexity: Annotated[frozenset[Complexity], _set_of(Complexity)] = frozenset()
-    importance: Annotated[frozenset[ImportanceTier], _set_of(ImportanceTier)] = frozenset()
-
-
-class StopLossDocument(_Document):
-    """A policy of kind `stop_loss` as it stands in a file."""
-
-    kind: Literal["stop_loss"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    mode: Annotated[Mode, BeforeValidator(_mode)]
-    match: _MatchDocument = _MatchDocument()
-    effect: Annotated[Effect, _one_of(Effect)] = Effect.REFUSE
-    enforce_from: Annotated[WorkPhase | None, BeforeValidator(_enforce_from)] = WorkPhase.VERIFY
-    reserve: Annotated[ReserveKind, _one_of(ReserveKind)] = ReserveKind.EXPECTED
-    latency_action: Annotated[Effect, _one_of(Effect)] = Effect.FLAG
-    phase_action: Annotated[Effect, _one_of(Effect)] = Effect.FLAG
-    store_failure: Annotated[StoreFailure, _one_of(StoreFailure)] = StoreFailure.OPEN
-    allowance_tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] = 50_000
-
-    def policy(self) -> StopLossPolicy:
-        """Return the policy as a value."""
-        return StopLossPolicy(
-            name=self.name,
-            mode=self.mode,
-            match=Match(self.match.complexity, self.match.importance),
-            effect=self.effect,
-            enforce_from=self.enforce_from,
-            reserve=self.reserve,
-            latency_action=self.latency_action,
-            phase_action=self.phase_action,
-            store_failure=self.store_failure,
-            allowance_tokens=self.allowance_tokens,
-        )
-
-
-POLICY_KINDS: Mapping[str, type[StopLossDocument]] = {"stop_loss": StopLossDocument}
-"""The union of documents, discriminated on `kind`. Few kinds will do; a new one is a release."""
+    path: Path
+    kind: str
+    policy: Policy
+    has_mode: bool
 
 
 def default_policies(mode: Mode | None = None) -> PolicySet:
-    """Return the built-in policy: observe everything, unless `mode` replaces that."""
-    return _policy_set([StopLossPolicy()], mode)
+    """Return the built-in policies: observe everything, unless `mode` replaces that."""
+    return _policy_set([], mode)
 
 
 def load_policies(folder: Path, mode: Mode | None = None) -> PolicySet:
     """Return the folder's policies, each in `mode` if that is given.
 
-    No folder, or none with a policy in it, gives the built-in one. Raises InvalidConfigError.
+    A kind of which there is none has its built-in policy. Raises InvalidConfigError.
     """
     policies, findings = read_policies(folder, mode)
     if policies is None:
@@ -155,17 +63,18 @@ def read_policies(folder: Path, mode: Mode | None = None) -> tuple[PolicySet | N
     for name in names:
         policy, findings_here = _read_policy(folder / name)
         found += findings_here
-        read += [(folder / name, policy)] if policy else []
+        read += [policy] if policy else []
     found += _duplicates(read)
     if errors_among(found):
         return None, found
-    if not read:
-        found.append(_doubt(folder, "has no *.yaml, the built-in policy observes", "add a policy"))
-        return default_policies(mode), found
-    return _policy_set([policy for _, policy in read], mode), found + _never_reached(read)
+    if not any(one.kind == _STOP_LOSS for one in read):
+        found.append(
+            _doubt(folder, "has no stop_loss, the built-in policy observes", "add a policy")
+        )
+    return _policy_set(read, mode), found + _never_reached(read)
 
 
-def _read_policy(path: Path) -> tuple[StopLossPolicy | None, list[Finding]]:
+def _read_policy(path: Path) -> tuple[_Read | None, list[Finding]]:
     findings = Findings(str(path))
     if path.suffix == ".yml":
         findings.warning("", None, "is not read", f"name it {path.stem}.yaml")
@@ -175,50 +84,69 @@ def _read_policy(path: Path) -> tuple[StopLossPolicy | None, list[Finding]]:
     if root is None:
         return None, findings.items
     values = plain(root)
-    document = POLICY_KINDS.get(str(values.get("kind")))
-    if document is None:
+    kind = str(values.get("kind"))
+    model = POLICY_KINDS.get(kind)
+    if model is None:
         problem = f"unknown kind {values['kind']!r}" if "kind" in values else "a kind is required"
         findings.error(
             "kind", line_of(root, ("kind",)), problem, f"choose one of: {', '.join(POLICY_KINDS)}"
         )
         return None, findings.items
     try:
-        return document.model_validate(values).policy(), findings.items
+        document = model.model_validate(values)
     except ValidationError as error:
         for fault in error.errors():
             key = fault["loc"]
-            model = _MatchDocument if key[0] == "match" and len(key) > 1 else document
-            problem, remedy = explain(fault, list(model.model_fields))
+            problem, remedy = explain(fault, _keys_beside(model, key))
             findings.error(".".join(map(str, key)), line_of(root, key), problem, remedy)
-    return None, findings.items
+        return None, findings.items
+    return _Read(path, kind, document.policy(), document.mode is not None), findings.items
 
 
-def _duplicates(read: list[tuple[Path, StopLossPolicy]]) -> list[Finding]:
+def _keys_beside(document: type[PolicyDocument], key: Sequence[int | str]) -> list[str]:
+    """Return the keys that are known where `key` stands: in the document or in an inner mapping."""
+    fields = document.model_fields
+    for part in key[:-1]:
+        annotation = fields[str(part)].annotation
+        models = [kind for kind in get_args(annotation) or (annotation,) if _is_model(kind)]
+        fields = models[0].model_fields if models else {}
+    return list(fields)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _duplicates(read: list[_Read]) -> list[Finding]:
     first: dict[str, Path] = {}
     found = []
-    for path, policy in read:
-        if policy.name in first:
-            problem = f"{policy.name!r} is the name of {first[policy.name]} too"
+    for one in read:
+        name = one.policy.name
+        if name in first:
+            problem = f"{name!r} is the name of {first[name]} too"
             found.append(
-                Finding(Severity.ERROR, str(path), "name", None, problem, "rename one of them")
+                Finding(Severity.ERROR, str(one.path), "name", None, problem, "rename one of them")
             )
-        first.setdefault(policy.name, path)
+        first.setdefault(name, one.path)
     return found
 
 
-def _never_reached(read: list[tuple[Path, StopLossPolicy]]) -> list[Finding]:
-    """Return a warning for each policy all of whose tasks are taken by the ones before it."""
-    taken: set[tuple[Complexity, ImportanceTier]] = set()
+def _never_reached(read: list[_Read]) -> list[Finding]:
+    """Return a warning for each policy all of whose tasks are taken by its kind's before it."""
+    taken: dict[str, set[tuple[Complexity, ImportanceTier]]] = {
+        kind: set() for kind in POLICY_KINDS
+    }
     found = []
-    for path, policy in read:
+    for one in read:
         meant = {
-            tiers for tiers in product(Complexity, ImportanceTier) if policy.match.matches(*tiers)
+            tiers
+            for tiers in product(Complexity, ImportanceTier)
+            if one.policy.match.matches(*tiers)
         }
-        if meant <= taken:
-            found.append(
-                _doubt(path, "is never reached: files before it match all of its tasks", "reorder")
-            )
-        taken |= meant
+        if meant <= taken[one.kind]:
+            problem = f"is never reached: {one.kind} files before it match all of its tasks"
+            found.append(_doubt(one.path, problem, "reorder"))
+        taken[one.kind] |= meant
     return found
 
 
@@ -226,18 +154,27 @@ def _doubt(path: Path, problem: str, remedy: str) -> Finding:
     return Finding(Severity.WARNING, str(path), "", None, problem, remedy)
 
 
-def _policy_set(policies: list[StopLossPolicy], mode: Mode | None) -> PolicySet:
-    """Return the policies in the modes in force, with the hash of what they say (12 hex digits)."""
-    in_force = tuple(replace(policy, mode=mode or policy.mode) for policy in policies)
-    text = json.dumps([_canonical(asdict(p)) for p in in_force], sort_keys=True)
-    return PolicySet(in_force, hashlib.sha256(text.encode()).hexdigest()[:12])
+def _policy_set(read: list[_Read], mode: Mode | None) -> PolicySet:
+    """Return the policies in the modes in force, with the hash of what they say (12 hex digits).
 
+    A policy without a mode, as all built-in ones but the stop-loss, acts in that of the stop-loss.
+    """
+    in_file = {kind: [one for one in read if one.kind == kind] for kind in POLICY_KINDS}
+    stop_loss = [
+        replace(policy, mode=mode or policy.mode)
+        for policy in [one.policy for one in in_file[_STOP_LOSS]] or PolicySet().stop_loss
+        if isinstance(policy, StopLossPolicy)
+    ]
 
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, frozenset):
-        return sorted(member.value for member in value)
-    if isinstance(value, dict):
-        return {key: _canonical(inner) for key, inner in value.items()}
-    return value
+    def in_force(kind: str) -> Iterator[Policy]:
+        built_in = [(policy, False) for policy in getattr(PolicySet(), kind)]
+        for policy, has_mode in [(one.policy, one.has_mode) for one in in_file[kind]] or built_in:
+            if mode or has_mode:
+                yield replace(policy, mode=mode or policy.mode)
+            else:
+                yield from in_stop_loss_mode(policy, stop_loss)
+
+    kinds: dict[str, Any] = {kind: tuple(in_force(kind)) for kind in POLICY_KINDS}
+    kinds[_STOP_LOSS] = tuple(stop_loss)
+    text = msgspec.json.encode(kinds, order="sorted")
+    return PolicySet(policy_hash=hashlib.sha256(text).hexdigest()[:12], **kinds)

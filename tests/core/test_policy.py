@@ -3,15 +3,22 @@
 from dataclasses import replace
 from itertools import product
 
+import pytest
+
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
     Effect,
+    FreeRoute,
     Match,
     Mode,
     PolicySet,
     ReserveKind,
     StopLossPolicy,
     StoreFailure,
+    UnmeteredRoutePolicy,
+    UnpricedEffect,
+    UnpricedModelPolicy,
+    in_stop_loss_mode,
 )
 
 ALL_TIERS = list(product(Complexity, ImportanceTier))
@@ -77,3 +84,77 @@ def test_who_refuses_without_a_store() -> None:
     ):
         assert not PolicySet((closed, other)).refuses_without_store
     assert not PolicySet(()).refuses_without_store
+
+
+# unpriced models and unmetered routes
+
+
+def test_the_built_in_policies_refuse_routes_and_flag_models() -> None:
+    """GW-1, GW-5."""
+    assert UnpricedModelPolicy().effect is UnpricedEffect.FLAG
+    assert UnmeteredRoutePolicy().effect is Effect.REFUSE
+
+
+def test_each_kind_has_its_first_match_or_one_that_is_off() -> None:
+    tiny = Match(complexity=frozenset({Complexity.TINY}))
+    model = UnpricedModelPolicy(name="m", match=tiny)
+    route = UnmeteredRoutePolicy(name="r", match=tiny)
+    policies = PolicySet(unpriced_model=(model,), unmetered_route=(route,))
+    of_tiny = Complexity.TINY, ImportanceTier.LOW
+    assert policies.unpriced_model_for(*of_tiny) is model
+    assert policies.unmetered_route_for(*of_tiny) is route
+    of_large = Complexity.LARGE, ImportanceTier.LOW
+    assert policies.unpriced_model_for(*of_large).mode is Mode.OFF
+    assert policies.unmetered_route_for(*of_large).mode is Mode.OFF
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fits"),
+    [
+        ("GET", "/v1/files", True),
+        ("POST", "/v1/files", False),
+        ("GET", "/v1/files/f-1", False),
+        ("DELETE", "/v1/files/f-1/content", True),
+        ("GET", "/v1/files/f-1/x/content", False),
+        ("POST", "/v1/vector_stores/v/search", True),
+        ("POST", "/v1/vector_storesX", False),
+        ("GET", "/v1.files", False),
+        ("GET", "/v1xfiles", False),
+    ],
+)
+def test_a_free_route_is_a_method_and_a_pattern(method: str, path: str, fits: bool) -> None:
+    policy = UnmeteredRoutePolicy(
+        free=(
+            FreeRoute("GET", "/v1/files"),
+            FreeRoute("*", "/v1/files/*/content"),
+            FreeRoute("POST", "/v1/vector_stores/**"),
+            FreeRoute("GET", "/v1.x"),
+        )
+    )
+    assert policy.is_free(method, path) is fits
+
+
+def test_a_policy_without_a_mode_follows_the_tasks_stop_loss() -> None:
+    """Also where the two match different tasks, and where no stop-loss matches."""
+    stop_loss = (
+        StopLossPolicy(mode=Mode.ENFORCE, match=Match(importance=frozenset({ImportanceTier.LOW}))),
+        StopLossPolicy(mode=Mode.OBSERVE, match=Match(complexity=frozenset({Complexity.TINY}))),
+    )
+    route = UnmeteredRoutePolicy(
+        match=Match(frozenset({Complexity.TINY, Complexity.LARGE}), frozenset(list(ImportanceTier)))
+    )
+    policies = PolicySet(stop_loss, unmetered_route=tuple(in_stop_loss_mode(route, stop_loss)))
+    for tiers in ALL_TIERS:
+        mode = policies.stop_loss_for(*tiers).mode
+        expected = mode if route.match.matches(*tiers) else Mode.OFF
+        assert policies.unmetered_route_for(*tiers).mode is expected
+
+
+def test_tiers_that_no_stop_loss_shares_are_left_out() -> None:
+    tiny, large = (Match(complexity=frozenset({c})) for c in (Complexity.TINY, Complexity.LARGE))
+    [off] = in_stop_loss_mode(UnmeteredRoutePolicy(match=tiny), [StopLossPolicy(match=large)])
+    assert off.mode is Mode.OFF
+    low = Match(importance=frozenset({ImportanceTier.LOW}))
+    high = Match(importance=frozenset({ImportanceTier.HIGH}))
+    assert low.within(high) is None
+    assert tiny.within(low) == Match(tiny.complexity, low.importance)
