@@ -1,4 +1,4 @@
-"""The command line: `tollgate serve | check | explain | ledger`.
+"""The command line: `tollgate serve | check | explain | ledger | keys`.
 
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
 """
@@ -45,8 +45,8 @@ def main() -> None:
         sys.exit(_EXIT_INVALID)
 
 
-class _LedgerCommands(click.Group):
-    """The ledger's commands, imported when one of them is asked for: SQL takes a while."""
+class _LaterImported(click.Group):
+    """A group of commands, imported when one of them is asked for: that takes a while."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._imported().list_commands(ctx)
@@ -55,9 +55,21 @@ class _LedgerCommands(click.Group):
         return self._imported().get_command(ctx, cmd_name)
 
     def _imported(self) -> click.Group:
+        raise NotImplementedError
+
+
+class _LedgerCommands(_LaterImported):
+    def _imported(self) -> click.Group:
         from gateway.ledger_cli import ledger
 
         return ledger
+
+
+class _KeyCommands(_LaterImported):
+    def _imported(self) -> click.Group:
+        from gateway.keys_cli import keys
+
+        return keys
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,6 +79,7 @@ def tollgate() -> None:
 
 
 tollgate.add_command(_LedgerCommands("ledger", help="Verify, rebuild or export the ledger."))
+tollgate.add_command(_KeyCommands("keys", help="Make, list, rotate or revoke gateway keys."))
 
 
 @tollgate.command()

@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 from sqlalchemy import Connection
 
+from gateway.command_store import open_store
 from gateway.core.configuration import DataPlane
 from gateway.core.errors import LedgerError, StoreError
 from gateway.core.identity import ID_PATTERN
@@ -25,9 +26,7 @@ from gateway.ledger.export import FORMATS, TABLES, export
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison, Difference
 from gateway.settings import Settings, ledger_url, load_settings
-from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
-from gateway.store.embedded import EmbeddedStore
 from gateway.store.examine import epoch
 from gateway.store.keys import TenantKeys
 
@@ -35,7 +34,6 @@ _EXIT_IMPOSSIBLE = 1
 _EXIT_DIFFERENT = 3
 _CATCH_UP_S = 30.0
 _LOOK_S = 0.05
-_STORE_TIMEOUT_MS = 10_000
 _TENANT = DataPlane(store_url="").tenant  # there is one so far
 _CONFIG = click.option(
     "--config",
@@ -208,15 +206,7 @@ def _told_to_the_user() -> Iterator[None]:
 
 @asynccontextmanager
 async def _open_both(settings: Settings) -> AsyncIterator[_Parts]:
-    url = settings.redis.url or EmbeddedStore(settings.state_dir).url
-    store = StoreConnection(parse_store_url(url), _STORE_TIMEOUT_MS)
-    try:
-        await store.open()
-    except StoreError as error:
-        where = "redis.url" if settings.redis.url else "the embedded store, which its gateway runs"
-        raise StoreError(
-            error.reason, f"{error} ({where}). Remedy: start the gateway, or correct redis.url."
-        ) from None
+    store = await open_store(settings)
     try:
         with _open_ledger(settings) as connection:
             yield _Parts(settings, store, connection)

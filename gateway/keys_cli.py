@@ -1,0 +1,227 @@
+"""`tollgate keys create | list | rotate | revoke`, on the store itself: who reaches that, may.
+
+Exit codes: 0 done, 1 impossible.
+"""
+
+import asyncio
+import json
+import secrets
+import string
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from gateway.command_store import open_store
+from gateway.core.configuration import DataPlane
+from gateway.core.errors import StoreError
+from gateway.core.identity import ID_PATTERN
+from gateway.core.keys import (
+    TAG_NAMES,
+    GatewayKey,
+    TagTexts,
+    changed,
+    public_fields,
+    secret_digest,
+)
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase, allowed_terms, parse_term
+from gateway.settings import load_settings
+from gateway.store.key_store import KeyStore
+
+_EXIT_IMPOSSIBLE = 1
+_TENANT = DataPlane(store_url="").tenant  # there is one so far
+_ID_LETTERS = string.ascii_lowercase + string.digits
+_SECRET_LETTERS = string.ascii_letters + string.digits
+_ID_LENGTH, _SECRET_LENGTH = 8, 43  # 43 of 62 letters are 256 bits
+_HOUR_MS = 3_600_000
+_VOCABULARIES: dict[str, Any] = {
+    "phase": WorkPhase,
+    "complexity": Complexity,
+    "importance": ImportanceTier,
+}
+_CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The gateway's configuration [default: config/gateway.yaml, if it exists].",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+Answer = TypeVar("Answer")
+
+
+@click.group()
+def keys() -> None:
+    """Gateway keys: who pays for a call, where it may go, what it may say."""
+
+
+class _TagType(click.ParamType[tuple[str, object]]):
+    """A tag and its value, such as phase=PLAN."""
+
+    name = "tag=value"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, object]:
+        name, _, text = value.partition("=")
+        if name == "task":
+            if not ID_PATTERN.fullmatch(text):
+                self.fail(f"{text!r} cannot be a task's id", param, ctx)
+            return name, text
+        if name not in _VOCABULARIES:
+            known = ", ".join(("task", *_VOCABULARIES))
+            self.fail(f"{name!r} is no tag that a key can bring along: {known}", param, ctx)
+        vocabulary = _VOCABULARIES[name]
+        term = parse_term(vocabulary, text)
+        if term is None:
+            self.fail(
+                f"{text!r} is no {name}: {allowed_terms(vocabulary)}",
+                param,
+                ctx,
+            )
+        return name, term
+
+
+@keys.command()
+@_CONFIG
+@_JSON
+@click.option("--team", default="", help="Whose budget it counts for.")
+@click.option(
+    "--upstream", "upstreams", multiple=True, help="Allow this upstream alone, repeatable."
+)
+@click.option("--model", "models", multiple=True, help="Allow models like gpt-*, repeatable.")
+@click.option(
+    "--may-set",
+    multiple=True,
+    type=click.Choice([*TAG_NAMES, "none"]),
+    help="Let its calls set this tag alone, repeatable [default: all tags].",
+)
+@click.option("--pin", "pins", multiple=True, type=_TagType(), help="Bind its calls: task=T-1.")
+@click.option(
+    "--default", "defaults", multiple=True, type=_TagType(), help="For calls without one."
+)
+@click.option("--critical", is_flag=True, help="Let its calls claim importance critical.")
+@click.option("--refusal-status", type=click.IntRange(400, 499), help="Status of its refusals.")
+@click.option("--days", type=click.IntRange(1, 3650), help="Valid that long [default: for good].")
+@click.argument("name")
+def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> None:
+    """Make a key called NAME. Its text is shown now and never again."""
+    now_ms, secret = _now_ms(), _random(_SECRET_LETTERS, _SECRET_LENGTH)
+    days, may_set = said["days"], said["may_set"]
+    key = GatewayKey(
+        id=_random(_ID_LETTERS, _ID_LENGTH),
+        secret_sha256=secret_digest(secret.encode()),
+        name=name,
+        tenant=_TENANT,
+        team=said["team"],
+        created_ms=now_ms,
+        expires_ms=now_ms + days * 24 * _HOUR_MS if days is not None else None,
+        upstreams=said["upstreams"],
+        models=said["models"],
+        may_set=tuple(tag for tag in may_set if tag != "none") if may_set else None,
+        pins=TagTexts(**dict(said["pins"])),
+        defaults=TagTexts(**dict(said["defaults"])),
+        may_claim_critical=said["critical"],
+        refusal_status=said["refusal_status"],
+    )
+    _with_store(config_file, lambda store: store.add(key))
+    _show_once(key, secret, as_json=as_json)
+
+
+@keys.command(name="list")
+@_CONFIG
+@_JSON
+def list_keys(config_file: Path | None, as_json: bool) -> None:
+    """Show all keys, without their secrets."""
+    found = _with_store(config_file, lambda store: store.read_all())
+    if as_json:
+        click.echo(_json([public_fields(key) for key in found]))
+        return
+    now_ms = _now_ms()
+    for key in found:
+        state = "ok" if key.is_good(now_ms) else "revoked" if key.revoked_ms else "expired"
+        click.echo(f"{key.id}  {state:8}{key.name}{f'  ({key.team})' if key.team else ''}")
+
+
+@keys.command()
+@_CONFIG
+@_JSON
+@click.option("--grace-hours", default=24, show_default=True, type=click.IntRange(0, 720))
+@click.argument("key_id")
+def rotate(config_file: Path | None, as_json: bool, grace_hours: int, key_id: str) -> None:
+    """Give key KEY_ID a new secret, shown now; the old one is good for the hours of grace."""
+    secret, until_ms = _random(_SECRET_LETTERS, _SECRET_LENGTH), _now_ms() + grace_hours * _HOUR_MS
+
+    def change(key: GatewayKey) -> GatewayKey:
+        return changed(
+            key,
+            secret_sha256=secret_digest(secret.encode()),
+            previous_sha256=key.secret_sha256,
+            previous_until_ms=until_ms,
+        )
+
+    _show_once(_changed(config_file, key_id, change), secret, as_json=as_json)
+
+
+@keys.command()
+@_CONFIG
+@click.argument("key_id")
+def revoke(config_file: Path | None, key_id: str) -> None:
+    """Stop key KEY_ID for good: its next call is answered 401 on every gateway."""
+    now_ms = _now_ms()
+    _changed(config_file, key_id, lambda key: changed(key, revoked_ms=now_ms))
+    click.echo(f"ok: {key_id} is revoked")
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def _changed(
+    config_file: Path | None, key_id: str, change: Callable[[GatewayKey], GatewayKey]
+) -> GatewayKey:
+    key = _with_store(config_file, lambda store: store.change(key_id, change))
+    if key is None:
+        click.echo(f"error: there is no key {key_id}. Remedy: see `tollgate keys list`.", err=True)
+        sys.exit(_EXIT_IMPOSSIBLE)
+    return key
+
+
+def _show_once(key: GatewayKey, secret: str, *, as_json: bool) -> None:
+    text = f"tg-{key.id}-{secret}"
+    if as_json:
+        click.echo(_json({**public_fields(key), "key": text}))
+    else:
+        click.echo(f"{text}\nKeep it now: only its digest is stored. Send it as the API key.")
+
+
+def _json(value: object) -> str:
+    return json.dumps(json.loads(msgspec.json.encode(value)), indent=2)
+
+
+def _random(letters: str, length: int) -> str:
+    return "".join(secrets.choice(letters) for _ in range(length))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _with_store(config_file: Path | None, work: Callable[[KeyStore], Awaitable[Answer]]) -> Answer:
+    """Return what `work` makes of the keys; a store that fails is told to the user, exit code 1."""
+    settings = load_settings(config_file, {})
+
+    async def run() -> Answer:
+        connection = await open_store(settings)
+        try:
+            return await work(KeyStore(connection))
+        finally:
+            await connection.close()
+
+    try:
+        return asyncio.run(run())
+    except StoreError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(_EXIT_IMPOSSIBLE)
