@@ -5,7 +5,6 @@ steps, with reasons, are in `docs/life-of-a-call.md`. Steps 1, 3, 4, 5 and 8 are
 """
 
 from gateway.core.configuration import DataPlane, Rules
-from gateway.core.decision import Decision, Outcome
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import CallError, UpstreamError
 from gateway.core.headers import request_headers
@@ -41,7 +40,7 @@ class Lifecycle:
             call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
             if call.asked is None:
                 await metering.authorise(trace, call, planner)
-                await self._pass(trace, call, downstream)
+                await self._pass(trace, call, planner, downstream)
             else:
                 await self._meter(trace, call, call.asked, planner, downstream)
         except CallError as error:
@@ -108,9 +107,14 @@ class Lifecycle:
         await self._send(attempt, relay, body, downstream)
         return relay
 
-    async def _pass(self, trace: Trace, call: Call, downstream: Downstream) -> None:
-        """Relay a call that is not metered, its body untouched."""
-        trace.decision = Decision(Outcome.ALLOW)
+    async def _pass(
+        self, trace: Trace, call: Call, planner: Planner, downstream: Downstream
+    ) -> None:
+        """Relay a call that is not metered, its body untouched, if its route may be used."""
+        decision = self.metering.decide_unmetered(trace, call, planner)
+        if decision.refuses:
+            self._answer(trace, decision.code, decision.message, downstream)
+            return
         relay = trace.relay = Relay(
             downstream,
             self._doors.clock,

@@ -222,6 +222,13 @@ class Metering:
             )
         return trace.decision
 
+    def decide_unmetered(self, trace: Trace, call: Call, planner: Planner) -> Decision:
+        """Return the decision for a call that is not metered; the store is not asked."""
+        facts = self._doors.store.facts_of(self._plane.tenant, call.task)
+        decision = trace.decision = planner.decide_unmetered(call, facts)
+        trace.code = decision.code
+        return decision
+
     # 8 settle -----------------------------------------------------------------------------------
 
     async def settle(

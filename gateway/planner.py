@@ -9,7 +9,7 @@ from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
-from gateway.core.decision import effects_of
+from gateway.core.decision import Decision, effects_of
 from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.errors import BadCall
@@ -26,9 +26,10 @@ from gateway.core.identity import Route, Tags
 from gateway.core.keys import GatewayKey
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
-from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
+from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
 from gateway.core.routing import Routing
+from gateway.core.unmetered import decide_unmetered
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
@@ -141,7 +142,7 @@ class Planner:
         """Return whether a tag that says nothing we know is refused."""
         return any(self.mode_of(policy) is Mode.ENFORCE for policy in self.rules.policies.stop_loss)
 
-    def mode_of(self, policy: StopLossPolicy) -> Mode:
+    def mode_of(self, policy: Policy) -> Mode:
         """Return a policy's mode; the kill switches turn enforcing into observing (RBK-2)."""
         switched_off = self._plane.enforcement_disabled or not self.rules.budgets.stop_loss.enabled
         return Mode.OBSERVE if switched_off and policy.mode is Mode.ENFORCE else policy.mode
@@ -156,6 +157,15 @@ class Planner:
             provider = upstream.provider if upstream else ""
             self._prices[key] = self.rules.prices.find(model, provider)
         return self._prices[key]
+
+    def decide_unmetered(self, call: Call, facts: TaskFacts | None) -> Decision:
+        """Return the decision for a call that is not metered; no facts: what its tags say."""
+        tags = call.tags
+        complexity = facts.complexity if facts else tags.complexity or Complexity.MEDIUM
+        importance = facts.importance if facts else tags.importance or ImportanceTier.MEDIUM
+        policy = self.rules.policies.unmetered_route_for(complexity, importance)
+        path = call.route.target.partition(b"?")[0]
+        return decide_unmetered(call.request.method, path, policy, self.mode_of(policy))
 
     def estimate(self, call: Call, asked: ModelRequest) -> InputEstimate:
         """Return the input's bounds from its length alone."""
