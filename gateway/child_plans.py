@@ -35,6 +35,7 @@ def translator_plan(settings: Settings) -> TranslatorPlan | None:
         socket_path=translator_socket(settings),
         far_sides=far_sides,
         max_body_bytes=settings.limits.max_body_bytes,
+        max_head_bytes=settings.limits.max_head_bytes,
         log_format=settings.log.format,
         log_level=settings.log.level,
     )

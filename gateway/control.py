@@ -91,6 +91,7 @@ class TranslatorPlan(msgspec.Struct, tag=True):
     socket_path: str
     far_sides: dict[str, FarSide]
     max_body_bytes: int
+    max_head_bytes: int
     log_format: str
     log_level: str
 

@@ -43,6 +43,8 @@ class TranslatorApp:
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,
+            max_line_size=plan.max_head_bytes,
+            max_field_size=plan.max_head_bytes,
             shutdown_timeout=_STOP_S,
         )
 

@@ -89,3 +89,14 @@ async def test_store_trouble_alone_sends_nobody_away(
     assert (answer.json["status"], answer.json["reasons"]) == ("degraded", [reason])
     assert answer.json["store_up"] is False
     assert answer.json["journal_entries"] == changes.get("journal_entries", 0)
+
+
+async def test_without_its_translator_it_is_degraded(plane: StartPlane) -> None:
+    """Other calls are served; policies on a failing store have nothing to do with it."""
+    admin = await plane(lacks_translator=True, refuses_without_store=True)
+    answer = await admin.get("/readyz")
+    assert answer.status == 200
+    assert answer.json["status"] == "degraded"
+    assert answer.json["reasons"] == [
+        "translator: not running; calls to translated upstreams are answered 502"
+    ]

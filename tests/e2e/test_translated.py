@@ -24,6 +24,7 @@ from tests.e2e.running_gateway import Gateway, until
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KEY = "sk-test-0123456789"
+HELD = "sk-held-0123456789"
 SAY: Any = [{"role": "user", "content": "Say something about budgets and their limits."}]
 CHAT_MODELS = {
     "anthropic": "claude-opus-4-6",
@@ -51,7 +52,9 @@ def settings(provider: FakeProvider) -> dict[str, str]:
     for far in PATHS:
         said[f"TOLLGATE_UPSTREAMS__TO_{far.upper()}__BASE_URL"] = provider.base_url
         said[f"TOLLGATE_UPSTREAMS__TO_{far.upper()}__TRANSLATE"] = far
-    return said
+    held = {"base_url": provider.base_url, "translate": "anthropic", "api_key": HELD}
+    held["models"] = "claude-haiku-*"
+    return said | {f"TOLLGATE_UPSTREAMS__HELD__{key.upper()}": said for key, said in held.items()}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -214,6 +217,21 @@ async def test_a_chat_tool_call(
         assert reason == "tool_calls"
     assert b"get_weather" in provider.requests[0].body
     assert_exact(await translating.settled(task, 1), provider)
+
+
+async def test_a_call_by_model_with_the_gateways_key(
+    translating: Gateway, provider: FakeProvider, task: str
+) -> None:
+    """A plain `/v1` URL and a model's name are enough; a large header is no obstacle."""
+    provider.script(lambda _: OUTPUT)
+    said = {**body("anthropic"), "model": "claude-haiku-4-5"}
+    headers = {"x-task-id": task, "authorization": f"Bearer {KEY}", "x-large": "x" * 20_000}
+    async with translating.client() as client:
+        answer = await client.post("/v1/chat/completions", json=said, headers=headers)
+    assert answer.status_code == 200
+    assert_exact(await translating.settled(task, 1), provider)
+    assert provider.requests[0].header(b"x-api-key") == HELD.encode()
+    assert provider.requests[0].header(b"x-large") is None
 
 
 @pytest.mark.parametrize("tool", [False, True], ids=["text", "tool call"])

@@ -1,0 +1,51 @@
+"""What children are told of the settings."""
+
+from pathlib import Path
+from typing import Any
+
+from gateway.child_plans import ledger_plan, translator_plan
+from gateway.control import FarSide
+from gateway.core.disconnect import Disconnect
+from gateway.settings import data_plane, load_settings
+
+TRANSLATED: dict[str, Any] = {
+    "bedrock": {
+        "base_url": "http://far",
+        "translate": "bedrock",
+        "read_timeout_ms": 2_000,
+        "proxy": "none",
+    }
+}
+
+
+def test_without_translated_upstreams_there_is_no_translator() -> None:
+    assert translator_plan(load_settings(None, {})) is None
+
+
+def test_the_translator_is_told_of_translated_upstreams_only(tmp_path: Path) -> None:
+    settings = load_settings(None, {"upstreams": TRANSLATED, "state_dir": str(tmp_path)})
+    plan = translator_plan(settings)
+    assert plan is not None
+    assert plan.far_sides == {"bedrock": FarSide("bedrock", "http://far", 2.0)}
+    assert plan.max_head_bytes == settings.limits.max_head_bytes
+
+
+def test_workers_go_to_the_translator_and_price_by_the_far_side(tmp_path: Path) -> None:
+    """What becomes of a stream whose client left is the far side's matter too."""
+    settings = load_settings(None, {"upstreams": TRANSLATED, "state_dir": str(tmp_path)})
+    plan = translator_plan(settings)
+    upstreams = data_plane(settings, "redis://localhost").upstreams
+    translated = upstreams["bedrock"]
+    assert plan is not None
+    assert translated.translator_socket == plan.socket_path
+    assert translated.provider == "bedrock"
+    assert translated.disconnect is Disconnect.DRAIN
+    assert translated.dialects == ("openai", "anthropic")
+    assert upstreams["openai"].translator_socket == ""
+
+
+def test_the_ledgers_writer(tmp_path: Path) -> None:
+    settings = load_settings(None, {"state_dir": str(tmp_path)})
+    plan = ledger_plan(settings, data_plane(settings, "redis://localhost"))
+    assert plan.store_url == "redis://localhost"
+    assert plan.ledger_url.endswith("/ledger.db")
