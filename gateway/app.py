@@ -24,10 +24,11 @@ from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame,
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import StoreError
 from gateway.lifecycle import Lifecycle
-from gateway.ports import Doors, Downstream, NewCallId, Request
+from gateway.ports import ClientEnd, Doors, Downstream, NewCallId, Request
 from gateway.server.data_server import DataServer
 from gateway.server.refusals import Refusals
 from gateway.server.tls import server_tls
+from gateway.socket_lifecycle import SocketLifecycle
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.guard import GuardedStore
@@ -124,26 +125,28 @@ class Worker:
         self._journal = Journal(Path(plane.journal_dir), secrets.token_hex(8))
         self._guard = GuardedStore(store, self._journal, self._recorder, time.monotonic)
         self._tokenizer = TiktokenCounter()
-        self._lifecycle = Lifecycle(
-            plane,
-            rules,
-            Doors(
-                store=self._guard,
-                keys=KeyRing(KeyStore(self._connection), wall_ms),
-                upstreams=self._upstreams,
-                wording=refusals,
-                recorder=self._recorder,
-                tokenizer=self._tokenizer,
-                clock=time.monotonic,
-                new_call_id=call_ids,
-            ),
+        doors = Doors(
+            store=self._guard,
+            keys=KeyRing(KeyStore(self._connection), wall_ms),
+            upstreams=self._upstreams,
+            wording=refusals,
+            recorder=self._recorder,
+            tokenizer=self._tokenizer,
+            clock=time.monotonic,
+            new_call_id=call_ids,
         )
+        self._lifecycle = Lifecycle(plane, rules, doors)
+        self._sockets = SocketLifecycle(plane, self._lifecycle.metering, doors, self._upstreams)
         self._server = DataServer(
             plane, self._carry, refusals, self._recorder, time.monotonic, call_ids, tls
         )
+        self._server.take_sockets(self._carry_socket)
 
     def _carry(self, request: Request, downstream: Downstream) -> None:
         self._calls.spawn(self._lifecycle.carry(request, downstream))
+
+    def _carry_socket(self, request: Request, client: ClientEnd) -> None:
+        self._calls.spawn(self._sockets.carry(request, client))
 
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on, and say so."""

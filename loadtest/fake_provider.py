@@ -26,6 +26,7 @@ from loadtest.provider_http import Answer, Connection, Steps
 from loadtest.provider_journal import Received, Served, Totals, total
 from loadtest.provider_routes import route
 from loadtest.provider_script import Script, ScriptError, override
+from loadtest.provider_socket import SOCKET_ROUTES, Event, ProviderSocket
 from loadtest.provider_tokens import o200k
 
 __all__ = ["FakeProvider", "Received", "Script", "ScriptError", "Served", "Totals"]
@@ -58,6 +59,7 @@ class FakeProvider:
         """Make a provider; `start` binds it."""
         self.journal: list[Served] = []
         self.requests: list[Received] = []
+        self.sockets: list[ProviderSocket] = []
         self.connections_accepted = 0
         self.base_url = ""
         self._default = default
@@ -128,6 +130,7 @@ class FakeProvider:
         """Forget the journal and the requests."""
         self.journal.clear()
         self.requests.clear()
+        self.sockets.clear()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
         """Wait for something to become true of the provider; raises TimeoutError.
@@ -167,6 +170,33 @@ class FakeProvider:
         if self._on_served is not None and not served.path.startswith("/_"):
             self._on_served(served)
         self._changed()
+
+    def open_socket(self, request: Received, transport: asyncio.Transport) -> ProviderSocket | None:
+        """Accept a WebSocket, unless its key never works or its route is none."""
+        is_refused = request.header(b"authorization") == b"Bearer bad-key"
+        if is_refused or request.path not in SOCKET_ROUTES:
+            return None
+        if self._keep_requests:
+            self.requests.append(request)
+        socket = ProviderSocket(self, transport, request)
+        self.sockets.append(socket)
+        return socket
+
+    def begin_run(self, path: str, event: Event, handshake: Received) -> tuple[Served, Script]:
+        """Note a response over a WebSocket; its script is asked for with the event as body."""
+        self._requests_seen += 1
+        served = Served(self._requests_seen, "GET", path)
+        self.journal.append(served)
+        request = Received(
+            served.number, "GET", path, handshake.headers, msgspec.json.encode(event)
+        )
+        script = (self._hook(request) if self._hook else None) or self._default
+        overrides = [
+            (name.lower(), value)
+            for name, value in handshake.headers
+            if name.lower().startswith(b"x-fake-")
+        ]
+        return served, override(script, tuple(overrides)) if overrides else script
 
     def answer(self, request: Received, keep_alive: bool) -> Answer:
         """Begin an answer, and the journal's entry for it."""

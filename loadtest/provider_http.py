@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, cast
 import httptools
 
 from loadtest.provider_journal import Received, Served
+from loadtest.provider_socket import ProviderSocket
 
 _MAX_WAITING = 32  # pipelined requests; more are left in the socket
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -60,6 +61,9 @@ class Service(Protocol):
     def lost(self, connection: "Connection") -> None:
         """Forget a connection that is gone."""
 
+    def open_socket(self, request: Received, transport: asyncio.Transport) -> ProviderSocket | None:
+        """Accept a WebSocket's handshake; None if it is to be answered with HTTP."""
+
     def answer(self, request: Received, keep_alive: bool) -> Answer:
         """Begin an answer. A request without a method is one that could not be parsed."""
 
@@ -82,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._is_reading = True
         self._continue_owed = False
         self._closing = False
+        self._socket: ProviderSocket | None = None
 
     def abort(self) -> None:
         """Drop the connection with whatever is under way on it."""
@@ -96,8 +101,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came and answer what is complete."""
-        if self._closing:
-            return
+        if self._socket is not None:
+            self._socket.data_received(data)
+        elif not self._closing:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
@@ -106,6 +115,12 @@ class Connection(asyncio.Protocol):
             self._closing = True
             if isinstance(error, httptools.HttpParserError):
                 self._waiting.append((Received(0, "", "", [], b""), False))
+            elif self._waiting and self._answer is None:
+                self._socket = self._service.open_socket(self._waiting[0][0], self._transport)
+                if self._socket is not None:
+                    self._waiting.clear()
+                    self._socket.data_received(data[error.args[0] :])
+                    return
         self._work()
         if len(self._waiting) > _MAX_WAITING and self._is_reading:
             self._is_reading = False
@@ -235,6 +250,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up the answer under way: what was not generated yet never will be."""
         self._closing = True
+        if self._socket is not None:
+            self._socket.lost()
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()

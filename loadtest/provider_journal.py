@@ -11,6 +11,7 @@ METERED_ENDINGS = (
     "/responses/compact",
     "/converse",
     "/converse-stream",
+    "/realtime",
     ":generateContent",
     ":streamGenerateContent",
 )

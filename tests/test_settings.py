@@ -236,7 +236,7 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
     assert faults(file) == [
         "FILE:2: server.prot: unknown key. Remedy: did you mean 'port'? "
         "known here: host, port, workers, unsafe_bind, "
-        "tls_cert_file, tls_key_file.",
+        "tls_cert_file, tls_key_file, websocket_origins.",
         "FILE:3: server.port: must be a valid integer, not '8080'. "
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
@@ -435,7 +435,9 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         "limits: {max_body_bytes: 2000, max_head_bytes: 2001, header_timeout_ms: 1,"
         " idle_timeout_ms: 2, drain_ms: 3, drain_idle_ms: 2, max_headers: 20, body_grace_ms: 4,"
         " min_body_bytes_per_s: 5, write_stall_ms: 6, max_connections: 7,"
-        " max_connections_per_address: 8, max_bytes_in_flight: 9000, max_loop_lag_ms: 9}\n"
+        " max_connections_per_address: 8, max_bytes_in_flight: 9000, max_loop_lag_ms: 9,"
+        " socket_ping_ms: 10, socket_idle_ms: 11}\n"
+        "server: {websocket_origins: 'https://a.example'}\n"
         "store: {timeout_ms: 4, lease_ms: 50, heartbeat_ms: 6, tombstone_ms: 7}\n"
         "tasks: {phase_idle_close_ms: 8}\n"
         "keys: {required: true}\n"

@@ -99,6 +99,9 @@ class DataPlane:
     phase_idle_close_ms: int = 60_000
     drain_ms: int = 30_000
     drain_idle_ms: int = 1_000
+    socket_ping_ms: int = 30_000
+    socket_idle_ms: int = 3_600_000
+    websocket_origins: tuple[str, ...] = ()
     log_calls: bool = True
     log_format: str = "json"
     log_level: str = "info"

@@ -37,6 +37,7 @@ class Dialect(Vocabulary):
     OPENAI_IMAGES = "openai_images"
     OPENAI_AUDIO = "openai_audio"
     OPENAI_SPEECH = "openai_speech"
+    OPENAI_REALTIME = "openai_realtime"
     ANTHROPIC_MESSAGES = "anthropic_messages"
     GEMINI = "gemini"
     GEMINI_STREAM = "gemini_stream"

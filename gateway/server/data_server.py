@@ -12,6 +12,7 @@ from gateway.server.http1 import Carry, ClientConnection
 from gateway.server.limits import Guest, Shared
 from gateway.server.listener import take_queued
 from gateway.server.refusals import Refusals
+from gateway.server.websocket import CarrySocket
 
 _SWEEP_S = 1.0
 _WATCH_S = 0.1
@@ -33,6 +34,7 @@ class DataServer:
         new_call_id: NewCallId,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._carry_socket: CarrySocket | None = None
         self._tls = tls
         self._carry = carry
         self._refusals = refusals
@@ -58,7 +60,9 @@ class DataServer:
         return self._shared.room.used
 
     def _connection(self) -> ClientConnection:
-        return ClientConnection(self._carry, self._refuse, self._clock, self._shared)
+        return ClientConnection(
+            self._carry, self._refuse, self._clock, self._shared, self._carry_socket
+        )
 
     def _refuse(self, code: str, message: str) -> tuple[Answer, str]:
         """Word the answer to a request that cannot be carried, with the lines of its head."""
@@ -70,6 +74,10 @@ class DataServer:
             "x-tollgate-task: -\r\nx-tollgate-phase: -\r\n"
         )
         return answer, lines
+
+    def take_sockets(self, carry_socket: CarrySocket) -> None:
+        """Have WebSockets carried; without that, a handshake is refused."""
+        self._carry_socket = carry_socket
 
     async def start(self, listener: socket.socket) -> None:
         """Accept clients from `listener`."""

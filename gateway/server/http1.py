@@ -23,6 +23,7 @@ from gateway.server.framing import (
     upgrade_problem,
 )
 from gateway.server.limits import BodyCount, Shared, Stall
+from gateway.server.websocket import CarrySocket, ClientSocket, asks_for_socket, handshake_problem
 
 _MOST_PIPELINED = 16
 _LINGER_S = 1.0
@@ -37,8 +38,16 @@ Refuse = Callable[[str, str], tuple[Answer, str]]
 class ClientConnection(asyncio.Protocol):
     """One client connection: parses requests, hands them on one at a time, keeps it alive."""
 
-    def __init__(self, carry: Carry, refuse: Refuse, clock: Clock, shared: Shared) -> None:
+    def __init__(
+        self,
+        carry: Carry,
+        refuse: Refuse,
+        clock: Clock,
+        shared: Shared,
+        carry_socket: CarrySocket | None = None,
+    ) -> None:
         self._carry = carry
+        self._carry_socket = carry_socket
         self._worded = refuse
         self._clock = clock
         self._shared = shared
@@ -73,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         self._in_body = False
         self._upgrade_ignored = False
+        self._socket_asked = False
 
     # asyncio.Protocol ---------------------------------------------------------------------------
 
@@ -152,6 +162,9 @@ class ClientConnection(asyncio.Protocol):
                 if self._refused:
                     return
                 rest = memoryview(rest)[upgrade.args[0] :]
+                if self._socket_asked:
+                    self._hand_over(bytes(rest))
+                    return
                 head = head_without_upgrade(
                     self._parser.get_method(),
                     self._target,
@@ -199,6 +212,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse("head_too_large", f"The head has more than {limits.headers} headers.")
         elif problem := self._head_problem():
             self._refuse("invalid_request", problem)
+        elif self._socket_asked:
+            self._check_handshake()
         elif not self._upgrade_ignored:
             self._begin_body()
 
@@ -206,9 +221,41 @@ class ClientConnection(asyncio.Protocol):
         problem = method_problem(self._parser.get_method())
         problem = problem or framing_problem(self._parser.get_http_version(), self._framing)
         if not problem and self._parser.should_upgrade():
+            if self._carry_socket is not None and asks_for_socket(self._framing):
+                self._socket_asked = True
+                return ""
             problem = upgrade_problem(self._framing)
             self._upgrade_ignored = not problem
         return problem
+
+    def _check_handshake(self) -> None:
+        """Refuse a handshake that is not sound, or that the gateway has no room for."""
+        code, problem = handshake_problem(
+            self._parser.get_method(),
+            self._parser.get_http_version(),
+            self._headers,
+            self._limits.socket_origins,
+        )
+        if problem:
+            self._refuse(code, problem)
+        elif self._current is not None or self._waiting:
+            self._refuse("invalid_request", "A WebSocket's handshake must not be pipelined.")
+        elif self._shared.is_overloaded or self._closing:
+            self._refuse("gateway_overloaded", "The gateway has no room for a WebSocket now.")
+
+    def _hand_over(self, early: bytes) -> None:
+        """Give the connection to a WebSocket; nothing of it concerns this protocol any more."""
+        transport, self._transport = self._transport, None
+        if transport is None or self._carry_socket is None or transport.is_closing():
+            return
+        key = next(value for name, value in self._headers if name.lower() == b"sec-websocket-key")
+        client = ClientSocket(self._shared, self._clock, self._address, key.strip())
+        client.take_over(transport, self, early)
+        self._in_head = self._in_body = False
+        request = Request(
+            self._parser.get_method(), self._target, self._headers, b"", self._received_at
+        )
+        self._carry_socket(request, client)
 
     def _begin_body(self) -> None:
         for name, value in self._framing:
@@ -238,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Carry the request, or let it wait for the one before it."""
-        if self._refused or self._upgrade_ignored:
+        if self._refused or self._upgrade_ignored or self._socket_asked:
             return
         self._in_body = False
         method = self._parser.get_method()

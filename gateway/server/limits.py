@@ -33,6 +33,9 @@ class Limits:
     write_stall_s: float
     connections: int
     connections_per_address: int
+    socket_ping_s: float
+    socket_idle_s: float
+    socket_origins: tuple[str, ...]
 
     @classmethod
     def of(cls, plane: DataPlane) -> "Limits":
@@ -48,6 +51,9 @@ class Limits:
             write_stall_s=plane.write_stall_ms / 1000,
             connections=plane.max_connections,
             connections_per_address=plane.max_connections_per_address,
+            socket_ping_s=plane.socket_ping_ms / 1000,
+            socket_idle_s=plane.socket_idle_ms / 1000,
+            socket_origins=plane.websocket_origins,
         )
 
 

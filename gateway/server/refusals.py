@@ -49,6 +49,7 @@ _KINDS = {
     "forbidden_tag": _FORBIDDEN,
     "forbidden_upstream": _FORBIDDEN,
     "forbidden_model": _FORBIDDEN,
+    "forbidden_origin": _FORBIDDEN,
     "unknown_route": _MISSING,
     "unknown_upstream": _MISSING,
     "invalid_tag": _BAD,

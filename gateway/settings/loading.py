@@ -373,6 +373,13 @@ def data_plane(
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
         drain_ms=limits.drain_ms,
         drain_idle_ms=limits.drain_idle_ms,
+        socket_ping_ms=limits.socket_ping_ms,
+        socket_idle_ms=limits.socket_idle_ms,
+        websocket_origins=tuple(
+            origin.strip().lower().rstrip("/")
+            for origin in settings.server.websocket_origins.split(",")
+            if origin.strip()
+        ),
         log_calls=settings.log.calls,
         log_format=settings.log.format,
         log_level=settings.log.level,

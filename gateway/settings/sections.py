@@ -20,6 +20,7 @@ from gateway.settings.api_keys import checked_key, read_key_file
 ENV_PREFIX = "TOLLGATE_"
 ENV_DELIMITER = "__"
 _DAY_MS = 86_400_000
+_ORIGIN = re.compile(r"(?i)https?://[a-z0-9._-]+(?::[0-9]{1,5})?/?")
 _LONGEST_PATTERN = 128  # characters
 UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ERROR_STATUS = re.compile("[45][0-9]{2}")
@@ -192,6 +193,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _origins(value: str) -> str:
+    """Return origins, comma-separated: what a browser says of the page that asks."""
+    for origin in filter(None, map(str.strip, value.split(","))):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            remedy = "write https://host or https://host:port, several with commas, or * for any"
+            raise rule(f"{origin!r} is no origin", remedy)
+    return value
+
+
 class ServerSection(_Section):
     """The data plane's listener."""
 
@@ -201,6 +211,7 @@ class ServerSection(_Section):
     unsafe_bind: Switch = False
     tls_cert_file: Annotated[str, AfterValidator(_pem_file)] = ""
     tls_key_file: Annotated[str, AfterValidator(_pem_file)] = ""
+    websocket_origins: Annotated[str, AfterValidator(_origins)] = ""
 
 
 class AdminSection(_Section):
@@ -307,6 +318,8 @@ class LimitsSection(_Section):
     max_loop_lag_ms: Milliseconds = 500
     drain_ms: Milliseconds = 30_000
     drain_idle_ms: Milliseconds = 1_000
+    socket_ping_ms: Milliseconds = 30_000
+    socket_idle_ms: Milliseconds = 3_600_000
 
 
 class KeysSection(_Section):

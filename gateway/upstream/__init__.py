@@ -3,6 +3,7 @@
     providers   the port: upstreams by name, one pool each
     pool        idle connections, the limit and its queue, deadlines, shutting down
     http1       one connection, and a call's hold on it
+    websocket   a WebSocket: its handshake and the provider's end
     answer      bytes of an answer in; head, body and end out
     origin      base URL in; request heads out
     dialler     opens connections: resolves, checks, tries each address, goes through a proxy

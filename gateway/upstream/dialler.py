@@ -13,8 +13,11 @@ from gateway.upstream.addresses import Found, Resolve, SocketAddress, allowed, r
 from gateway.upstream.http1 import UpstreamConnection
 from gateway.upstream.origin import Origin, parse_origin, translator_origin
 from gateway.upstream.proxy import Proxy, connect_answer, connect_request, parse_proxy
+from gateway.upstream.websocket import ProviderSocket
 
 _READ_BYTES = 4_096
+
+Dialled = UpstreamConnection | ProviderSocket
 
 _T = TypeVar("_T")
 _Attempt = Callable[[socket.AddressFamily, SocketAddress], Awaitable[_T]]
@@ -49,7 +52,7 @@ class Dialler:
         self.origin = origin
 
     async def connect(
-        self, connection: UpstreamConnection, tls: ssl.SSLContext | None, timeout_s: float
+        self, connection: Dialled, tls: ssl.SSLContext | None, timeout_s: float
     ) -> None:
         """Open `connection`.
 
@@ -98,7 +101,7 @@ class Dialler:
 
     async def _plain(
         self,
-        connection: UpstreamConnection,
+        connection: Dialled,
         family: socket.AddressFamily,
         address: SocketAddress,
     ) -> None:

@@ -13,11 +13,13 @@ from functools import partial
 
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.errors import InvalidConfigError, UpstreamError
-from gateway.ports import ResponseSink
+from gateway.core.headers import Headers
+from gateway.ports import Answer, OpenedSocket, ResponseSink
 from gateway.upstream.addresses import BlockedAddressError, Resolve
 from gateway.upstream.answer import BROKEN
-from gateway.upstream.dialler import Dialler
+from gateway.upstream.dialler import Dialled, Dialler
 from gateway.upstream.http1 import TIMEOUT, UpstreamConnection, UpstreamExchange
+from gateway.upstream.websocket import ProviderSocket, Sockets
 
 UNREACHABLE = "upstream_unreachable"
 BUSY = "upstream_busy"
@@ -58,6 +60,7 @@ class Pool:
         self._reconnecting: set[asyncio.Task[None]] = set()
         self._open_transports: set[UpstreamConnection] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sockets = Sockets()
         self._draining = False
         self._closed = False
         self._changed = asyncio.Event()  # told only while draining
@@ -158,7 +161,7 @@ class Pool:
             raise
         return connection
 
-    async def _connect(self, connection: UpstreamConnection) -> None:
+    async def _connect(self, connection: Dialled) -> None:
         timeout_s = self.settings.connect_timeout_ms / 1000
         try:
             await self._dialler.connect(connection, self._tls, timeout_s)
@@ -169,6 +172,30 @@ class Pool:
             raise self._unreachable(f"certificate not accepted: {error.verify_message}") from error
         except (OSError, UnicodeError, BlockedAddressError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
+
+    async def open_socket(self, target: bytes, headers: Headers) -> OpenedSocket | Answer:
+        """Open a WebSocket on a connection of its own; `max_connections` of them at a time.
+
+        Return the answer that refuses it, if the provider does. Raises UpstreamError.
+        """
+        self._refuse_if_closed()
+        if len(self._sockets.open) >= self.settings.max_connections:
+            raise self._busy("by WebSockets")
+        socket = ProviderSocket(self.origin, self._clock, self._sockets)
+        self._sockets.open.add(socket)
+        opened: OpenedSocket | Answer | None = None
+        try:
+            await self._connect(socket)
+            self._start_sweeping()
+            async with asyncio.timeout(self.settings.read_timeout_ms / 1000):
+                opened = await socket.handshake(target, headers)
+        except TimeoutError:
+            raise UpstreamError(TIMEOUT, f"{self.name}: no handshake", sent=False) from None
+        finally:
+            if not isinstance(opened, OpenedSocket):
+                self._sockets(socket)
+                socket.abort()
+        return opened
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -182,6 +209,9 @@ class Pool:
     def opened(self, connection: UpstreamConnection) -> None:
         """Take note of a transport that must be closed before the end."""
         self._open_transports.add(connection)
+        self._start_sweeping()
+
+    def _start_sweeping(self) -> None:
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -260,7 +290,7 @@ class Pool:
 
     def _sweep(self) -> None:
         self._sweep_timer = None
-        if self._open_transports:
+        if self._open_transports or self._sockets.open:
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         now = self._clock()
         for connection in [each for each in self._idle if each.idle_until <= now]:
@@ -270,6 +300,7 @@ class Pool:
         for connection in [each for each in self._connections if each.is_overdue(silent_since)]:
             message = f"{self.name} ({self.origin}) sent nothing for {timeout_ms} ms"
             connection.break_off(UpstreamError(TIMEOUT, message, sent=True))
+        self._sockets.check(now, timeout_ms / 1000)
 
     # The end
 
@@ -284,6 +315,7 @@ class Pool:
                     await self._next_change()
         self._closed = True
         self._break_everything_off()
+        await self._sockets.close(ABORT_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
                 while self._open_transports or self._reconnecting:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.errors import InvalidConfigError
-from gateway.ports import ResponseSink
+from gateway.core.headers import Headers
+from gateway.ports import Answer, OpenedSocket, ResponseSink
 from gateway.upstream.http1 import UpstreamExchange
 from gateway.upstream.pool import Pool
 
@@ -44,6 +45,12 @@ class Providers:
         `cancel` it. Raises UpstreamError (`upstream_unreachable`, `upstream_busy`), not `sent`.
         """
         return await self._pools[name].connect(sink)
+
+    async def open_socket(
+        self, name: str, target: bytes, headers: Headers
+    ) -> OpenedSocket | Answer:
+        """Return a WebSocket to the upstream `name`, or the answer that refuses it."""
+        return await self._pools[name].open_socket(target, headers)
 
     @property
     def open_exchanges(self) -> int:
