@@ -129,6 +129,14 @@ def find_credential(headers: Headers) -> Credential | None:
     return None
 
 
+def key_problem(headers: Headers) -> str:
+    """Return why a request that needs a key has none, empty if it brings the text of one."""
+    try:
+        return NO_KEY if find_credential(headers) is None else ""
+    except BadCall as error:
+        return error.message
+
+
 def without_keys(headers: Headers) -> Headers:
     """Return headers without any gateway key: none ever reaches a provider."""
     return [

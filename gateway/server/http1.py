@@ -14,6 +14,7 @@ from collections.abc import Callable
 import httptools
 
 from gateway.core.headers import RULES, Headers
+from gateway.core.keys import key_problem
 from gateway.ports import Answer, Clock, Request
 from gateway.server.answer import ClientAnswer
 from gateway.server.framing import (
@@ -212,6 +213,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse("head_too_large", f"The head has more than {limits.headers} headers.")
         elif problem := self._head_problem():
             self._refuse("invalid_request", problem)
+        elif self._shared.needs_key and (problem := key_problem(headers)):
+            self._refuse("invalid_key", problem)  # before its body costs anything
         elif self._socket_asked:
             self._check_handshake()
         elif not self._upgrade_ignored:

@@ -159,6 +159,7 @@ class Shared:
 
     def __init__(self, plane: DataPlane) -> None:
         self.limits = Limits.of(plane)
+        self.needs_key = plane.keys_required
         self.room = BodyRoom(plane.max_bytes_in_flight, plane.max_body_bytes)
         self.guests: set[Guest] = set()
         self.none_left = asyncio.Event()

@@ -12,6 +12,7 @@ from gateway.core.keys import (
     changed,
     find_credential,
     forbidden,
+    key_problem,
     public_fields,
     secret_digest,
     tags_under,
@@ -51,6 +52,12 @@ def test_a_key_is_found_where_clients_put_credentials(headers: Headers, header: 
 )
 def test_credentials_of_providers_are_none_of_ours(headers: Headers) -> None:
     assert find_credential(headers) is None
+
+
+def test_a_key_that_is_missing_or_no_key_is_told_from_the_head_alone() -> None:
+    assert key_problem([(b"x-api-key", TEXT)]) == ""
+    assert "X-Tollgate-Key" in key_problem([(b"x-api-key", b"sk-1")])
+    assert key_problem([(b"x-api-key", b"tg-1")]) == "x-api-key: this is not a gateway key."
 
 
 def test_no_key_goes_to_a_provider_wherever_it_stands() -> None:

@@ -481,3 +481,25 @@ async def test_a_failure_of_our_own_ends_the_connection() -> None:
         client.send(GET)
         assert await client.rest() == b""
     assert len(told) == 1
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["", "Authorization: Bearer sk-1\r\n", "x-api-key: tg-1\r\n"])
+async def test_who_brings_no_key_is_answered_before_the_body_is_read(key: str) -> None:
+    """Where keys are required."""
+    head = f"POST /v1/x HTTP/1.1\r\nHost: t\r\n{key}Content-Length: 60000000\r\n\r\n"
+    async with serving(keys_required=True) as server, server.client() as client:
+        client.send(head.encode())
+        reply = await client.reply()
+        assert (reply.status, reply.code) == (401, "invalid_key")
+        assert await client.rest() == b""
+        assert not server.calls.requests
+
+
+async def test_the_text_of_a_key_opens_the_door() -> None:
+    """Whether it is a good one is seen by who carries the call."""
+    head = f"GET /v1/x HTTP/1.1\r\nHost: t\r\nx-api-key: tg-abcd1234-{'s' * 40}\r\n\r\n"
+    async with serving(keys_required=True) as server, server.client() as client:
+        assert (await client.ask(head.encode())).status == 200
