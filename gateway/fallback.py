@@ -32,9 +32,12 @@ class Attempt(Struct, frozen=True):
 def attempts(call: Call, routing: Routing) -> tuple[Attempt, ...]:
     """Return the call as it goes to its upstream, then to each that stands in.
 
-    Call ids end in `.2`, `.3` and so on from the second on.
+    Upstreams that the call's gateway key does not allow are left out. Call ids end in `.2`, `.3`
+    and so on from the second on.
     """
     names = routing.fallbacks(call.route)
+    if call.key is not None:
+        names = tuple(name for name in names if call.key.allows_upstream(name))
     if not names:
         return (Attempt(call),)
     turned = [

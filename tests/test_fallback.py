@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from gateway.core.configuration import Rules, UpstreamSettings
 from gateway.core.errors import UpstreamError
+from gateway.core.identity import identify
+from gateway.core.keys import GatewayKey
 from gateway.core.policy import ReserveKind
 from gateway.core.prices import ModelPrice, PriceTable
-from gateway.fallback import Gate
+from gateway.core.routing import Routing
+from gateway.fallback import Gate, attempts
+from gateway.planner import read_call
+from gateway.ports import Request
 from gateway.rule_files.budgets import DEFAULT_PHASE_BUDGETS
 from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider, Script
@@ -110,7 +116,7 @@ def first_id(call_id: str) -> str:
 
 def ledger_rows(serving: Bench) -> list[list[Any]]:
     """Return the words of each entry about a call, with what the ledger is told of it behind."""
-    entries = serving.client_of_store.xrange(TenantKeys(serving.tenant).ledger)
+    entries: Any = serving.client_of_store.xrange(TenantKeys(serving.tenant).ledger)
     return [
         [*fields["e"].split(), json.loads(fields["a"])] for _, fields in entries if "a" in fields
     ]
@@ -365,3 +371,32 @@ async def test_a_client_that_has_left_needs_no_other_answer() -> None:
     line.relay.client_left()
     gate.on_head(500, JSON, 2)
     assert not line.relay.passed_over
+
+
+# Who is tried -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "upstreams"),
+    [((), ["openai", "azure", "last"]), (("openai", "last"), ["openai", "last"])],
+)
+def test_a_key_s_upstreams_bound_who_is_tried(
+    allowed: tuple[str, ...], upstreams: list[str]
+) -> None:
+    """The last one's answer is not passed over; each attempt has an id of its own."""
+    routing = Routing(
+        {
+            "openai": UpstreamSettings("https://a.example", fallback=("azure", "last")),
+            "azure": UpstreamSettings("https://b.example", api_key="k"),
+            "last": UpstreamSettings("https://c.example", api_key="none"),
+        }
+    )
+    tags, route = identify(b"/v1/chat/completions", [])
+    call = read_call(
+        "c", Request(b"POST", b"/v1/chat/completions", [], b'{"model": "m"}', 0.0), tags, route
+    )
+    key = GatewayKey("abcd1234", "", "an agent", upstreams=allowed)
+    tried = attempts(structs.replace(call, key=key), routing)
+    assert [each.call.route.upstream for each in tried] == upstreams
+    assert [each.call.call_id for each in tried] == ["c", "c.2", "c.3"][: len(upstreams)]
+    assert [bool(each.fallback_on) for each in tried] == [True] * (len(upstreams) - 1) + [False]
