@@ -209,7 +209,7 @@ class Metering:
         if receipt is None:
             trace.decision = Decision(Outcome.FLAG)
             return trace.decision
-        trace.decision = decide(receipt, plan.policy, plan.mode, plan.ceiling)
+        trace.decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
         if receipt.tripped_now and receipt.stop_scope is not None:
             self._doors.recorder.event(
                 "stop_loss_tripped",

@@ -30,6 +30,7 @@ from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
 from gateway.core.routing import Routing
 from gateway.core.unmetered import decide_unmetered
+from gateway.core.unpriced import Unpriced, without_price
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
@@ -83,6 +84,7 @@ class Plan(Struct, frozen=True):
     price: ModelPrice | None
     ceiling: int
     estimate: InputEstimate
+    unpriced: Unpriced = Unpriced.PASSES
 
 
 def read_call(
@@ -186,6 +188,10 @@ class Planner:
         policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance)
         mode = Mode.OFF if call.is_untagged else self.mode_of(policy)
         price = self.price_of(call, asked.model)
+        unpriced = Unpriced.PASSES
+        if price is None:
+            guard = self.rules.policies.unpriced_model_for(facts.complexity, facts.importance)
+            unpriced, price = without_price(guard, self.mode_of(guard), asked.model)
         ceiling = output_ceiling(
             asked.output_limit, asked.choices, price.max_output_tokens if price else None
         )
@@ -211,7 +217,7 @@ class Planner:
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
         )
-        return Plan(reserve, policy, mode, price, ceiling, estimate)
+        return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced)
 
     def _about(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode

@@ -10,6 +10,7 @@ from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, 
 from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
+from gateway.core.unpriced import Unpriced
 from gateway.core.vocabulary import Vocabulary
 
 
@@ -97,7 +98,13 @@ def effects_of(policy: StopLossPolicy, mode: Mode) -> Effects:
     return Effects(task, phase)
 
 
-def decide(receipt: Receipt, policy: StopLossPolicy, mode: Mode, ceiling: int) -> Decision:
+def decide(
+    receipt: Receipt,
+    policy: StopLossPolicy,
+    mode: Mode,
+    ceiling: int,
+    unpriced: Unpriced = Unpriced.PASSES,
+) -> Decision:
     """Return the decision for a call that asked for up to `ceiling` output tokens."""
     breaches = tuple(find_breaches(receipt.scopes, effects_of(policy, mode)))
     if receipt.verdict is Verdict.IN_FLIGHT:
@@ -112,14 +119,16 @@ def decide(receipt: Receipt, policy: StopLossPolicy, mode: Mode, ceiling: int) -
         mode is Mode.OBSERVE
         and any(map(_may_be_stopped, receipt.scopes))
         and first_stop(receipt.scopes, effects_of(policy, Mode.ENFORCE)) is not None
-    )
+    ) or unpriced is Unpriced.WOULD_REFUSE
     clamped = (
         mode is Mode.ENFORCE
         and policy.reserve is ReserveKind.WORST_CASE
         and receipt.output < ceiling
     )
     return Decision(
-        Outcome.FLAG if breaches or would_refuse else Outcome.ALLOW,
+        Outcome.FLAG
+        if breaches or would_refuse or unpriced is not Unpriced.PASSES
+        else Outcome.ALLOW,
         breaches,
         would_refuse,
         clamp=receipt.output if clamped else None,

@@ -39,10 +39,9 @@ ENFORCING = StopLossPolicy(mode=Mode.ENFORCE)
 
 
 def rules(policy: StopLossPolicy = OBSERVING, **changes: Any) -> Rules:
-    """Return rules with one policy, the default budgets and no prices."""
-    return replace(
-        Rules(DEFAULT_PHASE_BUDGETS, PolicySet((policy,), "policyhash"), PriceTable({})), **changes
-    )
+    """Return rules with one policy, the default budgets and no prices, for which nobody asks."""
+    policies = PolicySet((policy,), "policyhash", unpriced_model=())
+    return replace(Rules(DEFAULT_PHASE_BUDGETS, policies, PriceTable({})), **changes)
 
 
 def listening() -> socket.socket:

@@ -14,7 +14,7 @@ from tests.e2e.running_gateway import ROOT, UNTAGGED, Gateway, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 SHIPPED_BUDGETS = (ROOT / "config" / "phase_budgets.yaml").read_text()
 POLICY = "kind: stop_loss\nname: p\nmode: {mode}\n"
 
