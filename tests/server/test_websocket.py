@@ -106,6 +106,8 @@ async def received(client: Client) -> tuple[int, bytes]:
 async def close_code(client: Client) -> int:
     opcode, payload = await received(client)
     assert opcode == CLOSE
+    if not client.writer.is_closing():
+        client.send(frame(CLOSE, payload))
     assert await client.rest() == b""
     return int.from_bytes(payload[:2], "big")
 
