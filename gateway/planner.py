@@ -280,7 +280,7 @@ def _likely_need(
         input_nano_usd=price.input_nano_usd(estimate.expected) if price else 0,
         output=output,
         output_min=0,
-        unit_nano_usd=price.unit_nano_usd if price else 0,
+        unit_nano_usd=price.at(estimate.expected).unit_nano_usd if price else 0,
         output_weight=facts.weights.output,
     )
 
@@ -301,6 +301,6 @@ def _worst_need(
         input_nano_usd=price.input_nano_usd(estimate.high) if price else 0,
         output=ceiling,
         output_min=least,
-        unit_nano_usd=price.unit_nano_usd if price else 0,
+        unit_nano_usd=price.at(estimate.high).unit_nano_usd if price else 0,
         output_weight=w.output,
     )

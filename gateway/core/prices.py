@@ -6,8 +6,8 @@ without a positive input price has no price: `None`, never 0.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,12 +16,18 @@ from gateway.core.usage import Usage
 _TOKENS_PER_MILLION = 1_000_000
 _NANO_USD_PER_MILLION_TOKENS = 10**15  # dollars per token -> nano-dollars per million tokens
 _NO_OUTPUT = ("embedding", "rerank")
+_THRESHOLDS = (100, 128, 200, 272, 512)  # thousands of input tokens, as the list's keys name them
 _DATE_SUFFIX = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """Rates of one model in nano-dollars per million tokens, and its ceilings in tokens."""
+    """Rates of one model in nano-dollars per million tokens, and its ceilings in tokens.
+
+    `cache_write_1h` and `reasoning` are None where they are those of any write, any output. A web
+    search costs `search_nano_usd`. `tiers` are the rates of long calls, shortest first: each holds
+    for a whole call whose input is above that many tokens.
+    """
 
     input: int
     output: int
@@ -29,30 +35,47 @@ class ModelPrice:
     cache_write: int
     max_output_tokens: int | None = None
     max_input_tokens: int | None = None
+    cache_write_1h: int | None = None
+    reasoning: int | None = None
+    search_nano_usd: int = 0
+    tiers: tuple[tuple[int, "ModelPrice"], ...] = ()
+
+    def at(self, input_tokens: int) -> "ModelPrice":
+        """Return the rates of a call with this much input, cached tokens included."""
+        rates = self
+        for above, dearer in self.tiers:
+            if input_tokens > above:
+                rates = dearer
+        return rates
 
     def cost_nano_usd(self, usage: Usage) -> int:
         """Return the cost of a call, rounded up to a nano-dollar."""
+        rates = self.at(usage.input_total) if self.tiers else self
         micro = (
-            usage.plain_input * self.input
-            + usage.cached_read * self.cached_read
-            + usage.cache_write * self.cache_write
-            + usage.output_total * self.output
+            usage.plain_input * rates.input
+            + usage.cached_read * rates.cached_read
+            + usage.cache_write * rates.cache_write
+            + usage.output_total * rates.output
         )
-        return -(-micro // _TOKENS_PER_MILLION)
+        if rates.cache_write_1h is not None:
+            micro += usage.cache_write_1h * (rates.cache_write_1h - rates.cache_write)
+        if rates.reasoning is not None:
+            micro += usage.reasoning * (rates.reasoning - rates.output)
+        return -(-micro // _TOKENS_PER_MILLION) + usage.web_searches * self.search_nano_usd
 
     @property
     def worst_input(self) -> int:
         """Return the dearest rate at which an input token may be billed."""
-        return max(self.input, self.cached_read, self.cache_write)
+        return max(self.input, self.cached_read, self.cache_write, self.cache_write_1h or 0)
 
     def input_nano_usd(self, tokens: int) -> int:
         """Return the most that `tokens` of input may cost."""
-        return -(-tokens * self.worst_input // _TOKENS_PER_MILLION)
+        return -(-tokens * self.at(tokens).worst_input // _TOKENS_PER_MILLION)
 
     @property
     def unit_nano_usd(self) -> int:
         """Return the cost of one output token, rounded up."""
-        return -(-self.output // _TOKENS_PER_MILLION)
+        return -(-max(self.output, self.reasoning or 0) // _TOKENS_PER_MILLION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +112,71 @@ def price_from_entry(entry: Mapping[str, Any]) -> ModelPrice | None:
     A missing cache rate falls back to the input rate: no discount that nobody promised. A missing
     output rate is none at all (images are priced by the piece), except where there is no output.
     """
+    steps = _steps(entry)
+    if steps:
+        entry = {**entry, **steps[0]}
     plain = _rate(entry, "input_cost_per_token")
     if not plain or ("output_cost_per_token" not in entry and entry.get("mode") not in _NO_OUTPUT):
         return None
-    return ModelPrice(
+    base = ModelPrice(
         input=plain,
         output=_rate(entry, "output_cost_per_token"),
         cached_read=_rate(entry, "cache_read_input_token_cost") or plain,
         cache_write=_rate(entry, "cache_creation_input_token_cost") or plain,
         max_output_tokens=_ceiling(entry.get("max_output_tokens")),
         max_input_tokens=_ceiling(entry.get("max_input_tokens")),
+        cache_write_1h=_rate(entry, "cache_creation_input_token_cost_above_1hr") or None,
+        reasoning=_rate(entry, "output_cost_per_reasoning_token") or None,
+        search_nano_usd=_search(entry.get("search_context_cost_per_query")),
     )
+    return replace(base, tiers=tuple(_tiers(entry, base, steps[1:])))
+
+
+def _tiers(
+    entry: Mapping[str, Any], base: ModelPrice, steps: list[Mapping[str, Any]]
+) -> Iterator[tuple[int, ModelPrice]]:
+    """Yield the rates of long calls. What a tier does not state is as for short ones.
+
+    A threshold is exclusive, but for xAI, which counts a call of exactly so many tokens as long.
+    """
+    for thousands in _THRESHOLDS:
+        above = f"_above_{thousands}k_tokens"
+        if _rate(entry, f"input_cost_per_token{above}"):
+            least = thousands * 1000 - (entry.get("litellm_provider") == "xai")
+            yield least, _tier(entry, base, above)
+    for step in steps:
+        yield int(step["range"][0]), _tier(step, base, "")
+
+
+def _tier(entry: Mapping[str, Any], base: ModelPrice, above: str) -> ModelPrice:
+    plain = _rate(entry, f"input_cost_per_token{above}") or base.input
+    read, write = (
+        plain if rate == base.input else rate for rate in (base.cached_read, base.cache_write)
+    )
+    hour = _rate(entry, f"cache_creation_input_token_cost_above_1hr{above}")
+    return ModelPrice(
+        input=plain,
+        output=_rate(entry, f"output_cost_per_token{above}") or base.output,
+        cached_read=_rate(entry, f"cache_read_input_token_cost{above}") or read,
+        cache_write=_rate(entry, f"cache_creation_input_token_cost{above}") or write,
+        cache_write_1h=hour or base.cache_write_1h,
+        reasoning=_rate(entry, f"output_cost_per_reasoning_token{above}") or base.reasoning,
+    )
+
+
+def _steps(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the steps of a `tiered_pricing` list by input length, if it is one."""
+    steps = entry.get("tiered_pricing")
+    whole = isinstance(steps, list) and all(
+        isinstance(step, Mapping) and step.get("range") for step in steps
+    )
+    return sorted(steps, key=lambda step: step["range"][0]) if steps and whole else []
+
+
+def _search(sizes: object) -> int:
+    """Return nano-dollars of one search at the size that providers take by default."""
+    medium = sizes.get("search_context_size_medium") if isinstance(sizes, Mapping) else None
+    return round(Decimal(str(medium)) * 10**9) if isinstance(medium, int | float) else 0
 
 
 def _rate(entry: Mapping[str, Any], key: str) -> int:

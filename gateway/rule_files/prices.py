@@ -28,6 +28,8 @@ _RATES: Mapping[str, str] = {
     "output_usd_per_million": "output",
     "cached_read_usd_per_million": "cached_read",
     "cache_write_usd_per_million": "cache_write",
+    "cache_write_1h_usd_per_million": "cache_write_1h",
+    "reasoning_usd_per_million": "reasoning",
 }
 _CEILINGS = ("max_output_tokens", "max_input_tokens")
 
@@ -104,7 +106,7 @@ def _override(
     A price of 0 is the operator's statement, unlike one that is missing.
     """
     keys = sections(field, (), (*_RATES, *_CEILINGS), findings)
-    stated: dict[str, int] = {}
+    stated: dict[str, Any] = {}
     for key, name in _RATES.items():
         usd = read_decimal(keys[key], _USD_PER_MILLION, findings) if key in keys else None
         if usd is not None:
@@ -114,7 +116,7 @@ def _override(
         if tokens is not None:
             stated[key] = tokens
     if model in listed:
-        return replace(listed[model], **_following_input(listed[model], stated), **stated)
+        return replace(listed[model], **{**_following_input(listed[model], stated), **stated})
     missing = [key for key in list(_RATES)[:2] if key not in keys]
     if missing:
         near = difflib.get_close_matches(model, listed)
@@ -129,12 +131,20 @@ def _override(
     return ModelPrice(**{"cached_read": stated["input"], "cache_write": stated["input"], **stated})
 
 
-def _following_input(listed: ModelPrice, stated: Mapping[str, int]) -> dict[str, int]:
-    """Return the cache rates that have no value of their own and so follow a new input rate."""
-    if "input" not in stated:
-        return {}
-    return {
-        name: stated["input"]
-        for name in ("cached_read", "cache_write")
-        if name not in stated and getattr(listed, name) == listed.input
-    }
+def _following_input(listed: ModelPrice, stated: Mapping[str, int]) -> dict[str, Any]:
+    """Return what follows the stated rates: cache rates without a value of their own, and others.
+
+    A stated rate holds for calls of every length: the list's tiers go.
+    """
+    following: dict[str, Any] = {"tiers": ()} if stated.keys() & set(_RATES.values()) else {}
+    if "input" in stated:
+        following |= {
+            name: stated["input"]
+            for name in ("cached_read", "cache_write")
+            if getattr(listed, name) == listed.input
+        }
+    if stated.keys() & {"input", "cache_write"}:
+        following["cache_write_1h"] = None
+    if "output" in stated:
+        following["reasoning"] = None
+    return following

@@ -127,6 +127,66 @@ def test_the_unit_is_one_output_token_rounded_up() -> None:
     assert ModelPrice(1, 1, 1, 1).unit_nano_usd == 1
 
 
+# long calls, and what has a rate of its own
+
+
+def test_a_long_call_is_dearer_as_a_whole() -> None:
+    """Strictly above the threshold, counted with what was cached (gemini-2.5-pro's prices)."""
+    entry = {
+        "input_cost_per_token": 1.25e-06,
+        "output_cost_per_token": 1e-05,
+        "input_cost_per_token_above_200k_tokens": 2.5e-06,
+        "output_cost_per_token_above_200k_tokens": 1.5e-05,
+    }
+    price = price_from_entry(entry)
+    assert price is not None
+    assert price.cost_nano_usd(Usage(200_000)) == 250_000_000
+    assert price.cost_nano_usd(Usage(200_001, 200_001)) == 500_002_500
+    assert price.cost_nano_usd(Usage(200_001, output_total=10)) == 500_002_500 + 150_000
+    assert price.input_nano_usd(200_001) == 500_002_500
+    of_xai = price_from_entry({**entry, "litellm_provider": "xai"})
+    assert of_xai is not None
+    assert of_xai.cost_nano_usd(Usage(200_000)) == 500_000_000
+    assert of_xai.cost_nano_usd(Usage(199_999)) == 249_998_750
+
+
+def test_a_list_of_steps_is_read_as_tiers() -> None:
+    steps = [
+        {"input_cost_per_token": 5e-08, "output_cost_per_token": 4e-07, "range": [0, 256e3]},
+        {"input_cost_per_token": 2.5e-07, "output_cost_per_token": 2e-06, "range": [256e3, 1e6]},
+    ]
+    price = price_from_entry({"tiered_pricing": steps})
+    assert price is not None
+    assert price.cost_nano_usd(Usage(256_000)) == 12_800_000
+    assert price.cost_nano_usd(Usage(256_001)) == 64_000_250
+    assert price_from_entry({"tiered_pricing": [{"input_cost_per_token": 1e-6}]}) is None
+
+
+def test_a_sonnet_call_with_a_cache_costs_what_it_is_billed() -> None:
+    """2,000 fresh, 8,000 read, 1,000 written: $0.01215; an hour's writes cost more."""
+    hour = {**ENTRY, "cache_creation_input_token_cost_above_1hr": 6e-06}
+    price = price_from_entry(hour)
+    assert price is not None
+    assert price.cost_nano_usd(Usage(11_000, 8_000, 1_000)) == 12_150_000
+    assert price.cost_nano_usd(Usage(11_000, 8_000, 1_000, cache_write_1h=400)) == 13_050_000
+    assert price.worst_input == 6 * 10**9
+
+
+def test_reasoning_and_searches_have_rates_of_their_own() -> None:
+    sizes = {"search_context_size_medium": 0.01}
+    price = price_from_entry(
+        {
+            **ENTRY,
+            "output_cost_per_reasoning_token": 2e-05,
+            "search_context_cost_per_query": sizes,
+        }
+    )
+    assert price is not None
+    usage = Usage(output_total=1_000, reasoning=400, web_searches=3)
+    assert price.cost_nano_usd(usage) == 600 * 15_000 + 400 * 20_000 + 30_000_000
+    assert price.unit_nano_usd == 20_000
+
+
 # looking prices up
 
 
