@@ -118,7 +118,7 @@ class Lifecycle:
         relay = trace.relay = Relay(
             downstream,
             self._doors.clock,
-            wire=None,
+            wire=call.wire,
             asked=None,
             hide_usage=False,
             head_lines=head_lines(trace),
@@ -127,6 +127,8 @@ class Lifecycle:
         await self._send(Attempt(call), relay, call.request.body, downstream)
         await relay.done
         self._close(trace, relay, downstream)
+        if relay.seen.background_id:
+            await self.metering.settle_later_answer(trace, call, relay, planner)
 
     async def _send(
         self, attempt: Attempt, relay: Relay, body: bytes, downstream: Downstream
@@ -139,7 +141,7 @@ class Lifecycle:
         call = attempt.call
         upstream = self._plane.upstreams[call.route.upstream]
         headers = request_headers(
-            call.request.headers, forward_tags=upstream.forward_tags, metered=call.asked is not None
+            call.request.headers, forward_tags=upstream.forward_tags, metered=call.wire is not None
         )
         if call.key is not None:
             headers = without_keys(headers)

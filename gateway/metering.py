@@ -24,9 +24,17 @@ from gateway.core.keys import NO_KEY, GatewayKey, find_credential, forbidden, ta
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.routing import Routing
-from gateway.core.usage import UsageSource
+from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.planner import Call, Plan, Planner
-from gateway.ports import Doors, Settlement, StaleFacts, StaleKey, TaskFacts
+from gateway.ports import (
+    Background,
+    BackgroundCall,
+    Doors,
+    Settlement,
+    StaleFacts,
+    StaleKey,
+    TaskFacts,
+)
 from gateway.relay import Carried
 from gateway.trace import Trace, outcome_of
 
@@ -257,6 +265,8 @@ class Metering:
             trace.decision is not None and trace.decision.would_refuse,
             outcome_of(trace, self._doors.clock()),
         )
+        if charge.source is UsageSource.ESTIMATED and relay.seen.background_id:
+            settlement = await self._provisional(settlement, relay.seen.background_id)
         settled = await self._until_stored(lambda: self._doors.store.settle(settlement))
         if charge.source is UsageSource.PROVIDER and call.asked is not None:
             self._learned.learn(call.asked.model, call.phase_tag, usage.output_total)
@@ -269,6 +279,57 @@ class Metering:
             self._warn_once(call.task, trace.phase_name)
         for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):
             self._doors.recorder.event("budget_notice", task=call.task, percent=level)
+
+    async def _provisional(self, settlement: Settlement, response_id: str) -> Settlement:
+        """Note to whom an answer in the background will belong; without the note this is final."""
+        background = BackgroundCall(settlement.plan, settlement.phase)
+        try:
+            await self._doors.store.remember_response(self._plane.tenant, response_id, background)
+        except StoreError as error:
+            self._doors.recorder.event("store_failed", "error", reason=error.reason)
+            return settlement
+        return structs.replace(settlement, background=Background.QUEUED)
+
+    async def settle_later_answer(
+        self, trace: Trace, call: Call, relay: Carried, planner: Planner
+    ) -> None:
+        """Settle the call that an answer in the background belongs to, once it is known for good.
+
+        However often it is fetched, and by whatever gateway: settling is idempotent by call. One
+        that failed without usage used nothing; one that was cancelled without usage keeps its
+        estimate.
+        """
+        usage = relay.seen.reported_usage() or (NO_USAGE if relay.seen.error_seen else None)
+        if usage is None:
+            return
+        tenant, store = self._plane.tenant, self._doors.store
+        try:
+            owner = await store.recall_response(tenant, relay.seen.background_id)
+        except StoreError as error:  # the next fetch tries again
+            self._doors.recorder.event("store_failed", "error", reason=error.reason)
+            return
+        if owner is None:
+            return
+        nano_usd = cost_of(
+            usage, planner.price_of(call, relay.seen.model or owner.plan.about.model)
+        )
+        outcome = structs.replace(
+            outcome_of(trace, self._doors.clock()),
+            usage=usage,
+            source=UsageSource.PROVIDER.value,
+            priced=nano_usd is not None,
+        )
+        settlement = Settlement(
+            owner.plan,
+            owner.phase,
+            usage.budget_tokens(owner.plan.facts.weights),
+            nano_usd or 0,
+            usage,
+            UsageSource.PROVIDER,
+            outcome=outcome,
+            background=Background.DONE,
+        )
+        await self._until_stored(lambda: store.settle(settlement))
 
     async def release_unsent(self, trace: Trace) -> None:
         """Give the hold back, if there may be one and nothing was sent to the provider."""

@@ -10,6 +10,7 @@ from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, effects_of
+from gateway.core.dialects.openai_responses import OPENAI_RESPONSES
 from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.errors import BadCall
@@ -29,7 +30,7 @@ from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice
 from gateway.core.routing import Routing
-from gateway.core.unmetered import decide_unmetered
+from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
 from gateway.ports import Request, ReservePlan, TaskFacts
 
@@ -39,7 +40,9 @@ _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 
 
 class Call(Struct, frozen=True):
-    """One request, understood. `asked` and `wire` are None on routes that are not metered.
+    """One request, understood. `asked` is None on routes that are not metered.
+
+    There `wire`, if it is not None, reads answers that were asked for before.
 
     `key` is the gateway key that pays, None where calls need none.
     """
@@ -102,7 +105,8 @@ def read_call(
     """
     wire = WIRE_FORMATS.get(route.dialect)
     if wire is None or request.method != b"POST":
-        return Call(call_id, request, tags, route, key=key)
+        later = OPENAI_RESPONSES if is_later_answer(route.target.partition(b"?")[0]) else None
+        return Call(call_id, request, tags, route, wire=later, key=key)
     for value in [v for name, v in request.headers if RULES[name].lower == b"content-encoding"]:
         if value.lower() != b"identity":
             raise BadCall(

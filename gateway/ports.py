@@ -21,6 +21,7 @@ from gateway.core.keys import Credential, GatewayKey
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.usage import Usage, UsageSource
+from gateway.core.vocabulary import Vocabulary
 
 
 class Request(Struct, frozen=True):
@@ -175,6 +176,14 @@ class ReservePlan(Struct, frozen=True):
     key_version: int = 0
 
 
+class Background(Vocabulary):
+    """Whether an answer comes in the background: QUEUED is charged provisionally, DONE for good."""
+
+    NO = "no"
+    QUEUED = "queued"
+    DONE = "done"
+
+
 class Settlement(Struct, frozen=True):
     """What a call really used, with enough of its plan to charge it if its reserve never arrived.
 
@@ -190,6 +199,14 @@ class Settlement(Struct, frozen=True):
     source: UsageSource
     would_refuse: bool = False
     outcome: CallOutcome = NO_OUTCOME
+    background: Background = Background.NO
+
+
+class BackgroundCall(Struct, frozen=True):
+    """A call whose answer is fetched later, by requests of their own: enough to settle it then."""
+
+    plan: ReservePlan
+    phase: WorkPhase | None
 
 
 class Settled(Struct, frozen=True, gc=False):
@@ -246,6 +263,14 @@ class BudgetStore(Protocol):
 
     async def release(self, plan: ReservePlan, outcome: CallOutcome = NO_OUTCOME) -> None:
         """Give the hold back: nothing was sent to the provider."""
+
+    async def remember_response(
+        self, tenant: str, response_id: str, background: BackgroundCall
+    ) -> None:
+        """Keep, for a day, which call an answer in the background belongs to."""
+
+    async def recall_response(self, tenant: str, response_id: str) -> BackgroundCall | None:
+        """Return the call that an answer in the background belongs to; None if it is not known."""
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]

@@ -47,6 +47,8 @@ from loadtest.provider_dialects import (
 from loadtest.provider_http import Steps
 from loadtest.provider_tokens import count_chat, count_input
 
+_MOST_LATER = 1_024
+_LATER: dict[str, bytes] = {}  # bodies of responses in the background, by id
 _KEPT_BODY_BYTES = 32_768
 _DEFAULT_DIMENSIONS = 1536
 _MAX_DIMENSIONS = 8192
@@ -127,7 +129,8 @@ def route(call: Call) -> Steps:
     if handler_of_model is not None:
         return _model_call(call, handler_of_model)
     method = "GET" if request.method == "HEAD" else request.method
-    handler = _OTHER_ROUTES.get((method, path), _unknown)
+    is_later = path.removesuffix("/cancel").rpartition("/")[0].endswith("/responses")
+    handler = _later_response if is_later else _OTHER_ROUTES.get((method, path), _unknown)
     steps = fault_instead(call) if call.script.broken.replaces_answer else handler(call)
     return head_only(steps) if request.method == "HEAD" else steps
 
@@ -189,7 +192,23 @@ def _responses(call: Call, ask: Ask) -> Steps:
     prompt = [{"content": ask.instructions}, *said_before] if ask.instructions else said_before
     amounts = _measured(call, ask, count_chat(prompt, ask.tools), ask.max_output_tokens)
     said = responses(ask.model, call.script, amounts, background=bool(ask.background))
+    if ask.background and not ask.stream:
+        _keep_for_later(call, ask, amounts)
     return _said(call, ask, said, amounts, Framing(is_named=True))
+
+
+def _keep_for_later(call: Call, ask: Ask, amounts: Amounts) -> None:
+    """Finish a response in the background: by the time it is fetched it is there."""
+    done = responses(ask.model, call.script, amounts).body | {"background": True}
+    if len(_LATER) >= _MOST_LATER:
+        _LATER.clear()
+    _LATER[f"resp_{call.ident.decode()}"] = call.fill(encode(done))
+
+
+def _later_response(call: Call) -> Steps:
+    """A response that was asked for before: fetched or, too late, cancelled."""
+    found = _LATER.get(call.request.path.removesuffix("/cancel").rpartition("/")[2])
+    return json_answer(call, found) if found else error_answer(call, 404)
 
 
 def _completions(call: Call, ask: Ask) -> Steps:

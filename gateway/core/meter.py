@@ -22,7 +22,8 @@ class Observation:
     """What was seen of one answer: the reported usage, and the text to count if there is none.
 
     `outdated` tells that text came after the last usage, so that it does not speak of all text;
-    `is_doubtful` that the last report (`last`) cannot be true.
+    `is_doubtful` that the last report (`last`) cannot be true. `background_id` is that of an answer
+    which is made in the background.
     """
 
     usage: Usage | None = None
@@ -33,6 +34,7 @@ class Observation:
     error_seen: bool = False
     outdated: bool = False
     is_doubtful: bool = False
+    background_id: str = ""
 
     def note(self, answer: Answer) -> None:
         """Take in a JSON answer or one event.
@@ -45,6 +47,7 @@ class Observation:
             self._note_usage(usage)
         if answer.model:
             self.model = answer.model
+        self.background_id = getattr(answer, "background_id", "") or self.background_id
         if answer.error is not None:
             self.error_seen = True
 

@@ -79,6 +79,15 @@ _is_hand_out, _is_free, _is_socket = (
 )
 
 
+_answers_later = re.compile(rb"/responses/[^/]+/(?:cancel/)?$").search
+
+
+@lru_cache(1_024)
+def is_later_answer(path: bytes) -> bool:
+    """Return whether a route answers with a response that was asked for before."""
+    return _answers_later(plain_path(path)) is not None
+
+
 @lru_cache(1_024)
 def kind_of(method: bytes, path: bytes) -> RouteKind:
     """Return what a route is that no wire format meters; `path` comes without its query."""

@@ -13,6 +13,7 @@ from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.ports import (
+    BackgroundCall,
     Clock,
     Recorder,
     ReservePlan,
@@ -134,6 +135,18 @@ class GuardedStore:
             self._keep(ReleaseEntry(plan, outcome))
         else:
             self._breaker.succeeded()
+
+    async def remember_response(
+        self, tenant: str, response_id: str, background: BackgroundCall
+    ) -> None:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        await self._store.remember_response(tenant, response_id, background)
+
+    async def recall_response(self, tenant: str, response_id: str) -> BackgroundCall | None:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        return await self._store.recall_response(tenant, response_id)
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]

@@ -14,7 +14,15 @@ from gateway.core.errors import StoreError
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
 from gateway.core.usage import UsageSource
-from gateway.ports import ReservePlan, Settled, Settlement, StaleFacts, StaleKey, TaskFacts
+from gateway.ports import (
+    BackgroundCall,
+    ReservePlan,
+    Settled,
+    Settlement,
+    StaleFacts,
+    StaleKey,
+    TaskFacts,
+)
 from gateway.store.connection import Argument, StoreConnection
 from gateway.store.keys import (
     UNTAGGED_FACTS,
@@ -36,6 +44,10 @@ _DIMENSIONS = tuple(Dimension)
 _PHASES: dict[str, WorkPhase] = {phase: phase for phase in WorkPhase}
 _VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in Verdict}
 _encode = msgspec.json.Encoder().encode
+_decode_background = msgspec.json.Decoder(BackgroundCall).decode
+# A call must be known longer than what leads to it, else it would be charged twice.
+_BACKGROUND_MS = 24 * 3_600_000
+_BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
 _HEAD, _SCOPE_HEAD, _PER_DIMENSION = 12, 4, 6
@@ -187,7 +199,7 @@ class RedisStore:
         args: list[Argument] = [
             plan.call_id,
             self.now_ms,
-            self._tombstone_ms,
+            _BACKGROUND_TOMBSTONE_MS if settlement.background != "no" else self._tombstone_ms,
             _facts(plan),
             "",
             settlement.phase or "",
@@ -203,6 +215,7 @@ class RedisStore:
             int(settlement.would_refuse),
             _encode(plan.about),
             _encode(settlement.outcome),
+            int(settlement.background == "queued"),
         ]
         keys = self._plan_keys(plan)
         reply = await self.connection.run(self._settle, keys, args)
@@ -223,6 +236,20 @@ class RedisStore:
             _encode(outcome),
         )
         await self.connection.run(self._release, self._plan_keys(plan), args)
+
+    # Answers in the background ------------------------------------------------------------------
+
+    async def remember_response(
+        self, tenant: str, response_id: str, background: BackgroundCall
+    ) -> None:
+        """See ports.BudgetStore."""
+        key = self.keys(tenant).response(response_id)
+        await self.connection.execute("SET", key, _encode(background), "PX", _BACKGROUND_MS)
+
+    async def recall_response(self, tenant: str, response_id: str) -> BackgroundCall | None:
+        """See ports.BudgetStore."""
+        text = await self.connection.execute("GET", self.keys(tenant).response(response_id))
+        return _decode_background(text) if text else None
 
     # Leases -------------------------------------------------------------------------------------
 

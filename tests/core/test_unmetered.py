@@ -4,7 +4,7 @@ import pytest
 
 from gateway.core.decision import Outcome
 from gateway.core.policy import Effect, FreeRoute, Mode, UnmeteredRoutePolicy
-from gateway.core.unmetered import RouteKind, decide_unmetered, kind_of
+from gateway.core.unmetered import RouteKind, decide_unmetered, is_later_answer, kind_of
 
 FREE = """
 GET /v1/models
@@ -126,3 +126,17 @@ def test_a_free_route_is_free_in_every_mode() -> None:
     """Nobody has to declare it."""
     decision = decide_unmetered(b"GET", b"/v1/models", UnmeteredRoutePolicy(), Mode.ENFORCE)
     assert decision.outcome is Outcome.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("path", "is_later"),
+    [
+        (b"/v1/responses/resp_1", True),
+        (b"/v1/responses/resp_1/cancel", True),
+        (b"/v1/responses", False),
+        (b"/v1/responses/resp_1/input_items", False),
+    ],
+)
+def test_where_answers_come_later(path: bytes, is_later: bool) -> None:
+    """A response that was asked for in the background is fetched, or cancelled, by its id."""
+    assert is_later_answer(path) is is_later

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from gateway.core.model_text import text_rule
@@ -248,19 +249,44 @@ async def test_counting_tokens_is_free(enforcing: Gateway, provider: FakeProvide
     assert enforcing.task("counts") == {}
 
 
-async def test_a_response_in_the_background_is_charged_its_hold_once(
-    gateway: Gateway, provider: FakeProvider, task: str
+@pytest.mark.parametrize("end", ["retrieve", "cancel"])
+async def test_a_response_in_the_background_is_settled_when_it_is_fetched(
+    enforcing: Gateway, provider: FakeProvider, task: str, end: str
 ) -> None:
-    """Its usage comes with another request, which is not metered."""
-    body = {**RESPONSE, "background": True}
-    answer = await ask(gateway, Way("/v1/responses", body), task)
-    assert answer.json()["status"] == "queued"
-    fields = await gateway.settled(task, 1)
-    assert used(fields) > 300
-    assert fields["estimated.calls"] == "1"
-    async with gateway.client() as client:
-        await client.get(f"/v1/responses/{answer.json()['id']}", headers={"x-task-id": task})
-    assert used(await gateway.settled(task, 1)) == used(fields)
+    """Charged its hold, then what it used: once, however often and through whichever worker."""
+    tags = {"x-task-id": task}
+    async with openai.AsyncOpenAI(
+        base_url=f"{enforcing.url}/v1", api_key="sk-test", default_headers=tags, max_retries=0
+    ) as client:
+        queued = await client.responses.create(**RESPONSE, background=True)
+        assert queued.status == "queued"
+        fields = await enforcing.settled(task, 1)
+        assert used(fields) > 300
+        assert fields["estimated.calls"] == "1"
+    truth = provider.totals()
+    total = truth.prompt_tokens + truth.completion_tokens
+    for _ in range(4):  # each on a connection of its own: both workers take part
+        async with openai.AsyncOpenAI(
+            base_url=f"{enforcing.url}/v1", api_key="sk-test", max_retries=0
+        ) as client:
+            done = await getattr(client.responses, end)(queued.id)
+        assert done.usage is not None
+        assert done.usage.total_tokens == total
+        await until(lambda: used(enforcing.task(task)) == total, "the true usage")
+    fields = await enforcing.settled(task, 1)
+    assert fields["raw.output"] == str(truth.completion_tokens)
+    assert (fields["estimated.calls"], fields["estimated.tokens"]) == ("0", "0")
+    assert (fields["tokens.H"], fields["calls.H"]) == ("0", "0")
+
+
+async def test_a_response_that_nobody_asked_for_here_is_free(
+    enforcing: Gateway, provider: FakeProvider
+) -> None:
+    """It is relayed as it is."""
+    async with enforcing.client() as client:
+        answer = await client.get("/v1/responses/resp_unknown", headers={"x-task-id": "fetches"})
+    assert answer.status_code == 404
+    assert enforcing.task("fetches") == {}
 
 
 async def test_embeddings(gateway: Gateway, provider: FakeProvider, task: str) -> None:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from gateway.core.admission import Need
 from gateway.core.budget import Dimension
 from gateway.core.usage import Usage, UsageSource
-from gateway.ports import Settled
+from gateway.ports import Background, BackgroundCall, Settled
 from gateway.store.redis_store import RedisStore
 from tests.store.agent import (
     FACTS,
@@ -314,3 +315,44 @@ async def test_how_long_tombstones_stay_is_a_setting(agent: Agent, look: Look) -
     plan = short.plan("PLAN")
     await short.store.release(plan)
     assert look.client.pttl(look.keys.call(plan.call_id)) <= 5_000
+
+
+# Answers in the background ---------------------------------------------------------------------
+
+
+async def test_a_provisional_charge_is_corrected_once(agent: Agent, look: Look) -> None:
+    """Everywhere, down as well as up; then nothing is counted as estimated any more."""
+    plan, _ = await agent.reserve("PLAN", facts=UP)
+    queued = structs.replace(
+        settlement(plan, 2_048, 900),
+        usage=Usage(input_total=48, output_total=2_000),
+        source=UsageSource.ESTIMATED,
+        background=Background.QUEUED,
+    )
+    await agent.store.settle(queued)
+    assert (await agent.store.settle(queued)).duplicate
+    assert (look.settled(), look.number("estimated.calls")) == (2_048, 1)
+    done = structs.replace(
+        settlement(plan, 60, 30),
+        usage=Usage(input_total=50, output_total=10),
+        background=Background.DONE,
+    )
+    for expected in (False, True, True):
+        assert (await agent.store.settle(done)).duplicate is expected
+    assert (await agent.store.settle(queued)).duplicate
+    for task, scope in EVERYWHERE:
+        assert look.settled(task, scope) == 60
+        assert look.number(f"{scope}nano_usd.S", task) == 30
+        assert look.number(f"{scope}calls.S", task) == 1
+    assert (look.number("raw.input"), look.number("raw.output")) == (50, 10)
+    assert (look.number("estimated.calls"), look.number("estimated.tokens")) == (0, 0)
+    assert look.held() == NOTHING_HELD
+
+
+async def test_a_response_leads_to_its_call(agent: Agent) -> None:
+    """Whoever fetches it; an unknown one leads nowhere."""
+    plan, _ = await agent.reserve("PLAN", facts=UP)
+    background = BackgroundCall(plan, plan.phase)
+    await agent.store.remember_response(agent.tenant, "resp_1", background)
+    assert await agent.store.recall_response(agent.tenant, "resp_1") == background
+    assert await agent.store.recall_response(agent.tenant, "resp_2") is None

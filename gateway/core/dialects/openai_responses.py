@@ -5,6 +5,7 @@ Facts (`docs/wire.md`): usage comes unasked, with the event that ends a stream
 `background` the answer is fetched later: what it used may never be seen here.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ _CLIENT_TOOLS = frozenset(
     {"function", "custom", "local_shell", "apply_patch", "computer_use_preview", "computer"}
 )
 _LEAST_LIMIT = 16
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 class _Tool(msgspec.Struct):
@@ -161,6 +163,8 @@ class _Item(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
+    id: str | None = None
+    background: bool | None = None
     model: str | None = None
     usage: _Counts | None = None
     tool_usage: _ToolUsage | None = None
@@ -180,9 +184,15 @@ class ResponsesAnswer(_Response):
         said = self.response
         if said is not None:
             self.model, self.usage, self.tool_usage = said.model, said.usage, said.tool_usage
-            self.error = said.error
+            self.error, self.id, self.background = said.error, said.id, said.background
         elif self.type == "error":
             self.error = self.error or True
+
+    @property
+    def background_id(self) -> str:
+        """Return the response's id if it is made in the background and could be part of a key."""
+        found = _ID.fullmatch(self.id or "") if self.background else None
+        return found[0] if found else ""
 
     def text(self) -> str:
         """Return all generated text; the event that ends a stream repeats it, that is not read."""
@@ -214,6 +224,8 @@ def _read_odd_answer(data: bytes) -> ResponsesAnswer | None:
     if found is None:
         return None
     return ResponsesAnswer(
+        id=converted(str, found.get("id")),
+        background=converted(bool, found.get("background")),
         model=converted(str, found.get("model")),
         usage=converted(_Counts, found.get("usage")),
         tool_usage=converted(_ToolUsage, found.get("tool_usage")),

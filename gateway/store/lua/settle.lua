@@ -9,17 +9,23 @@
 --      10..14 raw counts: input, cached read, cache write, output, reasoning
 --      15 1 if the counts are estimated   16 1 if the call would have been refused
 --      17 about, 18 outcome: JSON for the ledger
+--      19 1 if the answer is still to come: what is charged now is provisional
 --
 -- Returns {'absent'}    the task is unknown and no snapshot was given
 --         {'duplicate'} the call was settled or released before
 --         {'settled', tokens before, tokens after, L of the task, G of the task}
 --
 -- Legal for an unknown call: it is charged and leaves a tombstone that makes a late reserve a no-op.
--- A call that expired was charged its hold: the difference is posted.
+-- A call that expired was charged its hold: the difference is posted. So it is after a provisional
+-- charge (an answer in the background), which is then no longer counted as estimated.
+
+local RAW = {'input', 'cached_read', 'cache_write', 'output', 'reasoning'}
 
 local now = clock(KEYS[1], ARGV[2])
 local call = read_call(KEYS[2])
-if call.state == 'settled' or call.state == 'released' then
+local is_provisional = ARGV[19] == '1'
+if call.state == 'settled' or call.state == 'released'
+    or (call.state == 'provisional' and is_provisional) then
   return {'duplicate'}
 end
 
@@ -42,7 +48,7 @@ local held = {tokens = 0, nano_usd = 0, calls = 0}
 local phase, execution = call.phase, call.exec
 if call.state == 'held' then
   held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
-elseif call.state == 'expired' then
+elseif call.state == 'expired' or call.state == 'provisional' then
   used = {tokens = tokens - call.tokens, nano_usd = nano_usd - call.nano_usd, calls = calls - 1}
 elseif ARGV[6] ~= '' then
   phase, execution = ARGV[6], redis.call('HGET', KEYS[6], ARGV[6] .. '.exec')
@@ -53,8 +59,19 @@ elseif ARGV[6] ~= '' then
   end
 end
 
+if call.state == 'provisional' then
+  redis.call('HINCRBY', KEYS[6], 'estimated.calls', -1)
+  redis.call('HINCRBY', KEYS[6], 'estimated.tokens', int(0 - call.tokens))
+  for i, name in ipairs(RAW) do
+    local charged = num(redis.call('HGET', KEYS[2], name))
+    if charged > 0 then
+      redis.call('HINCRBY', KEYS[6], 'raw.' .. name, int(-charged))
+    end
+  end
+end
+
 local before, after, waits = post_everywhere(6, phase, execution, now, call.state == 'held', held, used)
-for i, name in ipairs({'input', 'cached_read', 'cache_write', 'output', 'reasoning'}) do
+for i, name in ipairs(RAW) do
   if ARGV[9 + i] ~= '0' then
     redis.call('HINCRBY', KEYS[6], 'raw.' .. name, int(amount(ARGV[9 + i])))
   end
@@ -65,7 +82,14 @@ for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
     redis.call('HINCRBY', KEYS[6], name .. '.tokens', int(tokens))
   end
 end
-bury(KEYS[2], KEYS[3], ARGV[1], 'settled', ARGV[3])
+bury(KEYS[2], KEYS[3], ARGV[1], is_provisional and 'provisional' or 'settled', ARGV[3])
+if is_provisional then
+  redis.call('HSET', KEYS[2], 'phase', phase, 'exec', execution, 'number', call.number,
+    'model', call.model, 'tokens', int(tokens), 'nano_usd', int(nano_usd))
+  for i, name in ipairs(RAW) do
+    redis.call('HSET', KEYS[2], name, int(amount(ARGV[9 + i])))
+  end
+end
 local charged = {tokens = int(tokens), nano_usd = int(nano_usd)}
 redis.call('XADD', KEYS[STREAM], '*',
   'e', call_words('settled', ARGV[1], now, int(NUMBER), call, phase, execution, charged,

@@ -97,3 +97,21 @@ def test_a_negative_part_is_not_hidden_by_a_tool() -> None:
     usage = answer.usage_after(None)
     assert usage is not None
     assert not usage.is_plausible
+
+
+@pytest.mark.parametrize(
+    ("data", "background_id"),
+    [
+        (b'{"id":"resp_1","background":true,"status":"queued"}', "resp_1"),
+        (b'{"type":"response.created","response":{"id":"resp_1","background":true}}', "resp_1"),
+        (b'{"id":"resp_1","background":false}', ""),
+        (b'{"background":true}', ""),
+        (b'{"id":"tg:{other}","background":true}', ""),
+        (b'{"id":"resp_1","background":true,"output":7}', "resp_1"),
+    ],
+)
+def test_an_answer_in_the_background_is_known_by_its_id(data: bytes, background_id: str) -> None:
+    """If the id may be part of a key."""
+    answer = read_answer(data)
+    assert answer is not None
+    assert answer.background_id == background_id
