@@ -2,15 +2,23 @@
 
 import asyncio
 import random
+import socket
+import ssl
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trustme
+from websockets.asyncio.client import connect
 
+from gateway.core.configuration import DataPlane
 from gateway.ports import Answer, ClientEnd, Request
-from tests.server.client import PATIENCE_S, Client, Serving, serving
+from gateway.server.data_server import DataServer
+from gateway.server.refusals import Refusals
+from tests.server.client import PATIENCE_S, Calls, Client, Serving, Told, serving
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HEAD = (
@@ -298,3 +306,28 @@ async def test_any_bytes_end_in_order(seed: int) -> None:
             await opened(client)
             client.send(frame(TEXT, b"still there"))
             assert await received(client) == (TEXT, b"still there")
+
+
+async def test_a_socket_over_tls() -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    sockets, told = Sockets(), Told()
+    plane = DataPlane("unix:///nowhere", drain_ms=100)
+    server = DataServer(
+        plane, Calls().carry, Refusals(), told, time.monotonic, lambda: "id", server_side
+    )
+    server.take_sockets(sockets.carry)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    await server.start(listener)
+    try:
+        url = f"wss://localhost:{listener.getsockname()[1]}/v1/responses"
+        host = {"host": "127.0.0.1", "ssl": client_side, "proxy": None}
+        async with connect(url, **host) as connection:
+            await connection.send("hello" * 20_000)
+            assert await connection.recv() == "hello" * 20_000
+    finally:
+        await server.drain()
