@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 METERED_ENDINGS = (
     "/completions",
     "/embeddings",
+    "/images/generations",
     "/v1/messages",
     "/responses",
     "/responses/compact",

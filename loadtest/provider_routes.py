@@ -308,6 +308,22 @@ def _vector(dimensions: int, as_base64: bool) -> str | list[float]:
     return numbers
 
 
+def _images(call: Call, ask: Ask) -> Steps:
+    """Images with the tokens of a GPT image model; only whole."""
+    if ask.prompt is None:
+        return error_answer(call, 400, "Missing required parameter: 'prompt'.")
+    amounts = _measured(call, ask, count_input(ask.prompt), None)
+    call.served.completion_tokens = amounts.completion
+    answer: dict[str, Any] = {"created": CREATED_S, "data": [{"b64_json": "iVBORw0KGgo="}]}
+    if call.script.fault != "missing_usage":
+        answer["usage"] = {
+            "input_tokens": amounts.prompt,
+            "output_tokens": amounts.completion,
+            "total_tokens": amounts.prompt + amounts.completion,
+        }
+    return json_answer(call, encode(answer), has_usage="usage" in answer)
+
+
 def _moderations(call: Call, ask: Ask) -> Steps:
     names = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
     result = {
@@ -360,6 +376,7 @@ _MODEL_ROUTES: dict[str, Callable[[Call, Ask], Steps]] = {
     "/v1/chat/completions": _chat,
     "/v1/embeddings": _embeddings,
     "/v1/moderations": _moderations,
+    "/v1/images/generations": _images,
     "/v1/messages": _messages,
     "/v1/messages/count_tokens": _count_messages,
     "/v1/responses": _responses,

@@ -289,6 +289,17 @@ async def test_a_response_that_nobody_asked_for_here_is_free(
     assert enforcing.task("fetches") == {}
 
 
+async def test_images(running: Gateway, provider: FakeProvider, task: str) -> None:
+    """Their tokens count as those of any call; without a report the hold is charged."""
+    body = {"model": "gpt-image-1", "prompt": SAY}
+    provider.script(lambda _: Script(completion_tokens=37))
+    await ask(running, Way("/v1/images/generations", body), task)
+    assert_exact(await running.settled(task, 1), provider)
+    provider.script(lambda _: Script(completion_tokens=37, fault="missing_usage"))
+    await ask(running, Way("/v1/images/generations", body), task)
+    assert (await running.settled(task, 2))["estimated.calls"] == "1"
+
+
 async def test_embeddings(gateway: Gateway, provider: FakeProvider, task: str) -> None:
     """Only their input counts."""
     body = {"model": "text-embedding-3-small", "input": ["One text.", "And another."]}
