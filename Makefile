@@ -55,22 +55,30 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 		|| echo "Tests of the ledger need PostgreSQL: install the package postgresql"
 	@touch $@
 
+# Real npm clients stand before the gateway in the end-to-end tests; node 18 suffices.
+$(VENV)/node.stamp: tests/node/package-lock.json $(VENV)/dev.stamp
+	@command -v npm >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm >/dev/null; } \
+		|| { echo "Tests of npm clients need node 18 or later, with npm"; exit 1; }
+	@npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 run: $(VENV)/run.stamp
 	@exec $(BIN)/tollgate serve --log-format text $(ARGS)
 
 demo: $(VENV)/dev.stamp
 	@$(BIN)/python -m loadtest.demo $(ARGS)
 
-test: check
+test: check $(VENV)/node.stamp
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report
 	@$(BIN)/coverage report --include='gateway/core/*' --fail-under=100
 
-test-fast: $(VENV)/dev.stamp
+test-fast: $(VENV)/node.stamp
 	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-soak: $(VENV)/dev.stamp
+soak: $(VENV)/node.stamp
 	@$(BIN)/python -m pytest --soak -m soak -s --hypothesis-show-statistics --durations=0 $(ARGS)
 
 check: $(VENV)/dev.stamp
@@ -96,4 +104,4 @@ lock: $(VENV)/dev.stamp
 		pyproject.toml requirements/build.in --group dev
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	@rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
