@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["within", "warning", "exceeded"]
+State = Literal["open", "completed", "reopened", "killed", "blocked"]
 Moment = Annotated[str, Field(description="ISO 8601 with milliseconds, UTC.")]
 Usd = Annotated[str, Field(description="US dollars as an exact decimal.")]
 
@@ -84,7 +85,10 @@ class StopLossBody(Body):
 
 
 class TaskSummaryBody(Body):
-    """A task in a list. `status` is the worst of tokens, cost and calls."""
+    """A task in a list. `status` is the worst of tokens, cost and calls.
+
+    `state` is where it is in its life: a completed task that is called again is `reopened`.
+    """
 
     id: str
     complexity: str
@@ -95,6 +99,8 @@ class TaskSummaryBody(Body):
     last_call: Moment | None
     current_phase: str | None
     open_calls: int
+    state: State
+    state_since: Moment | None
     status: Status
     stop_loss: StopLossBody
     totals: Totals
@@ -227,6 +233,17 @@ class OverrideAppliedBody(Body):
 
     override: OverrideBody
     warnings: list[str]
+    task: TaskBody | None
+
+
+class TaskChangedBody(Body):
+    """The state that the task is in now, and whether this request changed anything.
+
+    `task` is null if the store did not answer any more once that was done.
+    """
+
+    state: State
+    changed: bool
     task: TaskBody | None
 
 

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, metrics, overrides, tasks
+from gateway.admin import bodies, health, metrics, overrides, steering, tasks
+from gateway.admin.act_requests import ActRequest
 from gateway.core.identity import ID_PATTERN
 
 _ID_PARAMETER = {
@@ -55,8 +56,9 @@ _LIST_PARAMETERS = (
 class Endpoint:
     """One route. Without a `body` model the answer is described by its media type alone.
 
-    `errors` are error codes by status; `also` are other answers. `takes_override` marks the route
-    that takes a body. A `public` one needs no token.
+    `errors` are error codes by status; `also` are other answers. `takes` is the model of the body
+    that it takes; `takes_override` marks the route that takes one of several. A `public` one needs
+    no token.
     """
 
     method: str
@@ -70,6 +72,7 @@ class Endpoint:
     parameters: tuple[Mapping[str, object], ...] = ()
     errors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    takes: type[BaseModel] | None = None
     takes_override: bool = False
     public: bool = False
 
@@ -79,6 +82,37 @@ _EVERYWHERE = {
     500: ("internal_error",),
     503: ("budget_store_unavailable",),
 }
+
+_WITH_BODY = {
+    400: ("invalid_json", "invalid_body", "invalid_task_id"),
+    404: ("unknown_task",),
+    408: ("request_timeout",),
+    413: ("body_too_large",),
+    415: ("unsupported_encoding",),
+    422: ("invalid_request",),
+    **_EVERYWHERE,
+}
+
+
+def _act(
+    verb: str,
+    handler: Handler,
+    summary: str,
+    more_errors: Mapping[int, tuple[str, ...]] | None = None,
+) -> Endpoint:
+    """Return the route of something that is done to a task, by somebody, for a reason."""
+    return Endpoint(
+        "POST",
+        f"/admin/v1/tasks/{{id}}/{verb}",
+        handler,
+        f"{verb}Task",
+        summary,
+        bodies.TaskChangedBody,
+        parameters=(_ID_PARAMETER,),
+        errors={**_WITH_BODY, **(more_errors or {})},
+        takes=ActRequest,
+    )
+
 
 ENDPOINTS = (
     Endpoint(
@@ -148,5 +182,13 @@ ENDPOINTS = (
             **_EVERYWHERE,
         },
         takes_override=True,
+    ),
+    _act("kill", steering.post_kill, "Refuse every call of a task until it is resumed"),
+    _act("resume", steering.post_resume, "End a task's kill and trip"),
+    _act(
+        "complete",
+        steering.post_complete,
+        "Close a task's executions and mark it completed",
+        {409: ("wrong_state",)},
     ),
 )

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.admin import bodies, health
+from gateway.admin.act_requests import ActRequest
 from gateway.store.task_view import Standing
 
 Json = dict[str, Any]
@@ -21,6 +22,11 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
     },
     "multiplier": {"value": {"kind": "multiplier", "factor": 1.5, **_WHO}},
     "resume": {"value": {"kind": "resume", **_WHO}},
+}
+
+
+REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
+    ActRequest: {"act": {"value": _WHO}},
 }
 
 
@@ -56,6 +62,12 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "quotes.",
         field="tokens",
     ),
+    "invalid_request": _error(
+        "invalid_request",
+        "approver: is empty. Remedy: name who approved this.",
+        field="approver",
+    ),
+    "wrong_state": _error("wrong_state", "task T is killed. Remedy: resume it first.", field="id"),
     "not_enough_room": _error(
         "not_enough_room",
         "The grant leaves task T 3,420 tokens above its line; nothing was changed. Remedy: grant "
@@ -143,6 +155,8 @@ _SUMMARY = {
     "last_call": "2026-11-02T09:41:12.250Z",
     "current_phase": "VERIFY",
     "open_calls": 0,
+    "state": "open",
+    "state_since": None,
     "status": "within",
     "stop_loss": {
         "state": "ok",
@@ -220,6 +234,7 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     (health.ReadinessBody, 503): _NOT_READY,
     (bodies.TaskPageBody, 200): {"tasks": [_SUMMARY], "next_cursor": "1793611800000:IMP-COST-01"},
     (bodies.TaskBody, 200): _TASK,
+    (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from gateway.admin.bodies import ErrorBody
 from gateway.admin.endpoints import Endpoint
-from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, body_example
+from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, REQUEST_EXAMPLES, body_example
 from gateway.admin.override_requests import OVERRIDE_REQUEST
 
 _REF = "#/components/schemas/{model}"
@@ -47,6 +47,11 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel] | None, Sc
         (model, "serialization", TypeAdapter(model))
         for model in sorted(models, key=lambda model: model.__name__)
     ]
+    taken = {e.takes for e in endpoints if e.takes is not None}
+    inputs += [
+        (model, "validation", TypeAdapter(model))
+        for model in sorted(taken, key=lambda model: model.__name__)
+    ]
     inputs.append((None, "validation", OVERRIDE_REQUEST))
     made, shared = TypeAdapter.json_schemas(inputs, ref_template=_REF)
     return {model: schema for (model, _), schema in made.items()}, shared["$defs"]
@@ -60,10 +65,11 @@ def _operation(endpoint: Endpoint, schemas: Mapping[type[BaseModel] | None, Sche
         "responses": _responses(endpoint, schemas),
         "security": [] if endpoint.public else [{"adminToken": []}],
     }
-    if endpoint.takes_override:
+    if endpoint.takes_override or endpoint.takes is not None:
+        examples = REQUEST_EXAMPLES[endpoint.takes] if endpoint.takes else OVERRIDE_EXAMPLES
         operation["requestBody"] = {
             "required": True,
-            "content": {_JSON: {"schema": schemas[None], "examples": OVERRIDE_EXAMPLES}},
+            "content": {_JSON: {"schema": schemas[endpoint.takes], "examples": examples}},
         }
     return operation
 

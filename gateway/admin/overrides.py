@@ -10,7 +10,7 @@ from gateway.admin.bodies import OverrideAppliedBody
 from gateway.admin.body import read_json
 from gateway.admin.override_requests import parse_override, to_override
 from gateway.admin.parts import PARTS
-from gateway.admin.tasks import task_id_of
+from gateway.admin.tasks import read_back, task_id_of
 from gateway.admin.views import amount_text, dimension_name, override_body, task_body, usd
 from gateway.core.budget import (
     NANO_USD_PER_USD,
@@ -21,11 +21,9 @@ from gateway.core.budget import (
     ceil_product,
     multiply,
 )
-from gateway.core.errors import StoreError
 from gateway.core.overrides import Override, OverrideKind
 from gateway.store.limits import NotEnoughRoom, apply_override, server_ms
 from gateway.store.task_view import StopState, TaskView
-from gateway.store.tasks import read_task
 
 _CREATED = 201
 
@@ -42,7 +40,7 @@ async def post_override(request: web.Request) -> web.Response:
         except NotEnoughRoom as error:
             raise _not_enough_room(task_id, override, error) from None
     parts.event("override_applied", "info", **_event_fields(task_id, override))
-    view = await _read_back(request, task_id)
+    view = await read_back(request, task_id)
     return json_answer(
         OverrideAppliedBody(
             override=override_body(override, now_ms),
@@ -83,16 +81,6 @@ def _event_fields(task_id: str, override: Override) -> dict[str, object]:
         "reason": " ".join(override.reason.split()),  # one line, whatever form the log has
         **{name: value for name, value in does.items() if value is not None},
     }
-
-
-async def _read_back(request: web.Request, task_id: str) -> TaskView | None:
-    """Return the task's new view. The override is in force: that must not look like a failure."""
-    parts = request.app[PARTS]
-    try:
-        async with store_wait(request):
-            return await read_task(parts.connection, parts.names, task_id)
-    except StoreError:
-        return None
 
 
 # Warnings -----------------------------------------------------------------------------------------

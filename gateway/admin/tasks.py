@@ -10,9 +10,10 @@ from gateway.admin.bodies import TaskPageBody
 from gateway.admin.parts import PARTS
 from gateway.admin.views import summary_body, task_body
 from gateway.core.budget import BreachStatus
+from gateway.core.errors import StoreError
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase, allowed_terms, parse_term
-from gateway.store.task_view import Place, StopState, TaskSummary
+from gateway.store.task_view import Place, StopState, TaskSummary, TaskView
 from gateway.store.tasks import list_tasks, read_task
 
 DEFAULT_LIMIT = 50
@@ -47,6 +48,16 @@ async def get_task(request: web.Request) -> web.Response:
     async with store_wait(request):
         view = await read_task(parts.connection, parts.names, task_id)
     return json_answer(task_body(view))
+
+
+async def read_back(request: web.Request, task_id: str) -> TaskView | None:
+    """Return a task after a change. That was made: a failure here must not look like one of it."""
+    parts = request.app[PARTS]
+    try:
+        async with store_wait(request):
+            return await read_task(parts.connection, parts.names, task_id)
+    except StoreError:
+        return None
 
 
 def task_id_of(request: web.Request) -> str:

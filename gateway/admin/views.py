@@ -47,6 +47,8 @@ def summary_body(task: TaskSummary) -> bodies.TaskSummaryBody:
         last_call=iso_or_none(task.last_ms),
         current_phase=task.current_phase.value if task.current_phase else None,
         open_calls=task.open_calls,
+        state=task.state.value,
+        state_since=iso_or_none(task.state_ms),
         status=task.status.value,
         stop_loss=_stop_loss(task.stop_loss),
         totals=_totals(task.totals),

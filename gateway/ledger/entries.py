@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.acts import Act
 from gateway.core.call_facts import CallAbout, CallOutcome, Standing
 from gateway.core.overrides import Override
 from gateway.core.phases import WorkPhase
@@ -24,6 +25,7 @@ _PHASES = frozenset(phase.value for phase in WorkPhase)
 _read_about = msgspec.json.Decoder(CallAbout).decode
 _read_outcome = msgspec.json.Decoder(CallOutcome).decode
 _read_override = msgspec.json.Decoder(Override).decode
+_read_act = msgspec.json.Decoder(Act).decode
 _read_strings = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -82,6 +84,8 @@ class EntryReader:
             self._execution(rows, at_ms, task, words)
         elif kind == "override":
             self._override(rows, at_ms, task, int(words[0]), fields["d"])
+        elif kind == "act":
+            self._act(rows, at_ms, task, words, fields["d"])
         else:
             raise ValueError(f"unknown kind {kind!r}")
 
@@ -283,6 +287,22 @@ class EntryReader:
                 "action": f"override.{override.kind.value}",
                 "subject": task,
                 "details": document,
+            }
+        )
+
+    def _act(self, rows: Rows, at_ms: int, task: str, words: Sequence[str], text: str) -> None:
+        number, state = words
+        act = _read_act(_storable(text))
+        rows.audit.append(
+            {
+                "tenant": self._tenant,
+                "number": int(number),
+                "at_ms": at_ms,
+                "actor": act.actor,
+                "action": act.action,
+                "subject": task,
+                "reason": act.reason,
+                "details": _encode({"state": state, **act.details}).decode(),
             }
         )
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from gateway.core.budget import TaskLimits
 from gateway.core.overrides import OverrideKind, limits_in_force
-from gateway.ledger.schema import BREACHES, CALLS, OVERRIDES, PHASE_EXECUTIONS, TASKS
+from gateway.ledger.schema import AUDIT, BREACHES, CALLS, OVERRIDES, PHASE_EXECUTIONS, TASKS
 from gateway.store.keys import limit_fields as fields_of
 from gateway.store.keys import snapshot_fields
 from gateway.store.limits import decode_override
@@ -74,7 +74,7 @@ def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dic
             resumed[task] = number
     episodes, trips = _trips(connection, tenant, tasks, resumed)
     places = _places(connection, tenant, tasks)
-    executions = _executions(connection, tenant, tasks)
+    executions, states = _executions(connection, tenant, tasks), _states(connection, tenant, tasks)
     found = connection.execute(
         select(TASKS.c.task, TASKS.c.created_ms, TASKS.c.facts, TASKS.c.snapshot).where(
             TASKS.c.tenant == tenant, TASKS.c.task.in_(tasks)
@@ -87,7 +87,7 @@ def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dic
             facts,
             snapshot,
             tuple(overrides.get(task, ())),
-            _missing(places.get(task), executions.get(task, [])),
+            _missing(places.get(task), executions.get(task, [])) | states.get(task, {}),
             _least(episodes.get(task, 0), executions.get(task, [])),
             trips.get(task, ()),
         )
@@ -115,6 +115,24 @@ def _trips(
         if row["number"] < resumed.get(task, 0):
             trips[task] = ()
     return episodes, trips
+
+
+def _states(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the fields of the state that each task was put into last, if it still is.
+
+    Where a call has reopened a completed task, nobody told: it is completed again then.
+    """
+    states: dict[str, dict[str, str]] = {}
+    table = AUDIT.c
+    for task, at_ms, details in connection.execute(
+        select(table.subject, table.at_ms, table.details)
+        .where(table.tenant == tenant, table.subject.in_(tasks), table.action.like("task.%"))
+        .order_by(table.number)
+    ):
+        state = msgspec.json.decode(details).get("state")
+        if state is not None:
+            states[task] = {"state": state, "state_ms": str(at_ms)}
+    return {task: fields for task, fields in states.items() if fields["state"] != "open"}
 
 
 def _places(

@@ -22,7 +22,8 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
 
 Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, calls.
 
-    facts snapshot created version state            what the task is; version counts limit changes
+    facts snapshot created version                  what the task is; version counts limit changes
+    state state_ms before_kill                      where it is in its life (`core/acts.py`)
     phase last                                      current phase, time of the last call
     <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
     <d>.S <d>.H                                     settled, held
@@ -32,7 +33,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     refused would_refuse.* expired.* estimated.*    counters
     raw.<kind>                                      unweighted token counts
     <PHASE>.<d>.L|C|S|H  .inflight .since .last     the same for a phase
-    <PHASE>.exec                                    number of its current execution
+    <PHASE>.exec .closed                            its current and last closed execution
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
 
 C and R have the grants in them. A dimension without a limit lacks L, G, C and R.

@@ -9,7 +9,7 @@ from gateway.core.phases import WorkPhase
 
 NAMES = (
     *("reserve", "settle", "release", "expire", "heartbeat", "override"),
-    *("audit", "restore", "remember", "replace_key"),
+    *("steer", "audit", "restore", "remember", "replace_key"),
 )
 
 

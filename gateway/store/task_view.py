@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from gateway.core.acts import TaskState
 from gateway.core.budget import (
     BreachStatus,
     Dimension,
@@ -110,6 +111,8 @@ class TaskSummary:
     open_calls: int
     stop_loss: StopLossState
     totals: Standings
+    state: TaskState = TaskState.OPEN
+    state_ms: int | None = None
 
     @property
     def status(self) -> BreachStatus:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from gateway.core.acts import TaskState
 from gateway.core.budget import Dimension, TaskLimits
 from gateway.core.decision import remediation_task
 from gateway.core.overrides import Override, limits_in_force
@@ -34,7 +35,7 @@ _BATCH = 100
 _MOST_SCANNED = 1_000  # of one page: a filter that matches nothing must not read every task
 _LIMIT_SUFFIXES = (".L", ".G", ".C", ".R")
 _SUMMARY_FIELDS = (
-    *("facts", "created", "last", "state", "phase", "expires", "inflight", "since"),
+    *("facts", "created", "last", "state", "state_ms", "phase", "expires", "inflight", "since"),
     *("trip", "trip_code", "trip_ms", "episode"),
     *(f"{dimension.value}.{letter}" for dimension in Dimension for letter in "LGCRSH"),
 )
@@ -122,6 +123,8 @@ def _summary(task_id: str, fields: Fields, now_ms: int) -> TaskSummary:
         open_calls=_number(fields, "inflight"),
         stop_loss=_stop_loss(task_id, fields, totals),
         totals=totals,
+        state=TaskState(fields.get("state") or "open"),
+        state_ms=_moment(fields, "state_ms"),
     )
 
 
@@ -158,7 +161,11 @@ def _stop_loss(task_id: str, fields: Fields, totals: Standings) -> StopLossState
     state = fields.get("state")
     if state in ("killed", "blocked"):
         return StopLossState(
-            StopState(state), f"task_{state}", episode=episode, remediation=remediation
+            StopState(state),
+            f"task_{state}",
+            since_ms=_moment(fields, "state_ms"),
+            episode=episode,
+            remediation=remediation,
         )
     dimension = Dimension(fields["trip"]) if fields.get("trip") else None
     standing = totals[dimension] if dimension else None

@@ -10,6 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from gateway.admin.answers import shape_errors
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
+from gateway.admin.examples import REQUEST_EXAMPLES
 from gateway.core.errors import InvalidConfigError
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
@@ -22,6 +23,11 @@ PRIVATE = [
     for endpoint in ALL_ENDPOINTS
     if not endpoint.public
 ]
+TAKEN = {
+    endpoint.path.replace("{id}", "T"): next(iter(REQUEST_EXAMPLES[endpoint.takes].values()))
+    for endpoint in ALL_ENDPOINTS
+    if endpoint.takes is not None
+}
 PUBLIC = [endpoint.path for endpoint in ALL_ENDPOINTS if endpoint.public]
 GRANT = {"kind": "grant", "tokens": 1, **WHO}
 
@@ -151,7 +157,7 @@ async def test_a_bug_is_logged_and_told_without_detail(
 async def test_a_dead_store(plane: StartPlane, method: str, path: str) -> None:
     """It is told at once."""
     admin = await plane(store=StoreConnection(StoreAddress(path="/nowhere")))
-    answer = await admin.ask(method, path, json=GRANT)
+    answer = await admin.ask(method, path, json=TAKEN.get(path, {"value": GRANT})["value"])
     assert answer.status == 503
     assert answer.error["code"] == "budget_store_unavailable"
     assert answer.headers["Retry-After"] == "2"
@@ -170,7 +176,7 @@ async def test_a_store_that_does_not_answer(
     await agent.call("PLAN")
     admin = await plane(wait_s=0.05)
     await hold_up_one(connection, redis_client)
-    answer = await admin.ask(method, path, json=GRANT)
+    answer = await admin.ask(method, path, json=TAKEN.get(path, {"value": GRANT})["value"])
     assert answer.status == 503
     assert answer.error["code"] == "budget_store_unavailable"
     await let_go(connection, redis_client)

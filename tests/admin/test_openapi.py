@@ -53,6 +53,9 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("GET", "/admin/v1/tasks"),
         ("GET", "/admin/v1/tasks/{id}"),
         ("POST", "/admin/v1/tasks/{id}/overrides"),
+        ("POST", "/admin/v1/tasks/{id}/kill"),
+        ("POST", "/admin/v1/tasks/{id}/resume"),
+        ("POST", "/admin/v1/tasks/{id}/complete"),
         ("GET", "/admin/v1/openapi.json"),
     }
 
@@ -118,6 +121,7 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.TaskPageBody, 200),
         (bodies.TaskBody, 200),
         (bodies.OverrideAppliedBody, 201),
+        (bodies.TaskChangedBody, 200),
     ],
 )
 def test_examples_of_answers_are_true(model: type[BaseModel], status: int) -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.acts import Act, Verb
 from gateway.core.budget import Amounts
 from gateway.core.overrides import Override, OverrideKind
+from gateway.ledger.schema import AUDIT
 from gateway.ledger.verify import Difference
 from gateway.store.connection import StoreConnection
 from gateway.store.redis_store import RedisStore
+from gateway.store.steering import steer_task
 from tests.ledger.desk import Desk
 from tests.store.agent import FACTS, STRICT, Agent, settlement
 
@@ -81,6 +84,29 @@ async def test_everything_lost_is_given_back(agent: Agent, desk: Desk) -> None:
     assert await desk.store.execute("ZSCORE", desk.keys.tasks, "T") is not None
     assert (await desk.verify()).differences == ()
     assert (await desk.rebuild()).restored == 0
+
+
+@pytest.mark.parametrize(
+    ("verbs", "state"),
+    [((Verb.KILL,), "killed"), ((Verb.COMPLETE,), "completed"), ((Verb.KILL, Verb.RESUME), None)],
+)
+async def test_a_kill_outlasts_the_loss(
+    agent: Agent, desk: Desk, verbs: tuple[Verb, ...], state: str | None
+) -> None:
+    """Who did it and why is in the audit; the state is that of the last act."""
+    await agent.call("PLAN")
+    for verb in verbs:
+        act = Act(f"task.{verb.value}", "ann", "a reason", {"detail": "x"})
+        await steer_task(desk.store, desk.keys, "T", verb, act, now_ms="1000000")
+    await desk.written()
+    rows = desk.rows(AUDIT)
+    assert [(row["action"], row["actor"], row["reason"], row["subject"]) for row in rows] == [
+        (f"task.{verb.value}", "ann", "a reason", "T") for verb in verbs
+    ]
+    assert '"detail":"x"' in rows[-1]["details"]
+    await desk.flush()
+    await desk.rebuild()
+    assert (await hash_of(desk)).get("state") == state
 
 
 async def test_calls_meanwhile_are_counted_once(agent: Agent, desk: Desk) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gateway.core.acts import TaskState, Verb, state_after
 from gateway.core.admission import Admission, Balance, Scope, ScopeKind, Verdict, admit
 from gateway.core.budget import Dimension, Lines, TaskLimits
 from gateway.core.overrides import LimitsInForce, Override, OverrideKind, limits_in_force
@@ -79,6 +80,8 @@ class Task:
     trip_code: str = ""
     episode: int = 0
     refused: int = 0
+    state: TaskState = TaskState.OPEN
+    before_kill: TaskState = TaskState.OPEN
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class Books:
             balances[dimension] = self._balance(
                 (name, None), dimension, lines, granted, runaway_only=runaway_only
             )
-        return Scope(kind, name, balances, "open", task.trip, task.trip_code)
+        return Scope(kind, name, balances, task.state.value, task.trip, task.trip_code)
 
     def _balance(
         self,
@@ -204,6 +207,8 @@ class Books:
                 need.input_nano_usd + answer.output * need.unit_nano_usd,
             )
             task.phase = phase
+            if task.state is TaskState.COMPLETED:
+                task.state = TaskState.REOPENED
         return answer, scopes
 
     def heartbeat(self, call: Call, seen: Amounts) -> bool:
@@ -211,7 +216,8 @@ class Books:
         if call.state is State.HELD:
             call.lease_ms = self.now_ms + LEASE_MS
             call.held = {d: max(held, seen[d]) for d, held in call.held.items()}
-        return any(self.tasks[name].trip for name in call.tasks)
+        tasks = [self.tasks[name] for name in call.tasks]
+        return any(task.trip or task.state is TaskState.KILLED for task in tasks)
 
     def settle(self, call: Call, used: Amounts) -> None:
         """Charge what was used; an unknown call counts where its plan says."""
@@ -260,6 +266,16 @@ class Books:
             task.trip, task.trip_code = None, ""
         self._end_trip_if_freed(name)
         return None
+
+    def steer(self, name: str, verb: Verb) -> TaskState | None:
+        """Change a task's state; return it, None if that cannot be."""
+        task = self.tasks[name]
+        after = state_after(verb, task.state, task.before_kill)
+        if after is not None:
+            if verb is Verb.KILL and task.state is not TaskState.KILLED:
+                task.before_kill = task.state
+            task.state = after
+        return after
 
     def _created(self, name: str) -> Task:
         task = self.tasks[name]

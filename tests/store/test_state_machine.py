@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
+from gateway.core.acts import Act, Verb
 from gateway.core.admission import Effects, Need, Verdict
 from gateway.core.budget import Amounts as Limits
 from gateway.core.budget import Dimension, TaskProfile, task_limits
@@ -41,6 +42,7 @@ from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.limits import NotEnoughRoom, UnknownTask, apply_override
 from gateway.store.redis_store import RedisStore
+from gateway.store.steering import WrongState, steer_task
 from tests.soak import FULL, Sizes, fuzz
 from tests.store.agent import ENFORCE, NOTHING_HELD, OBSERVE, STRICT, Look, budgets, settlement
 from tests.store.books import LEASE_MS, Amounts, Books, Call, Place, Short, State, amounts
@@ -341,6 +343,39 @@ class Gateways(RuleBasedStateMachine):
         assert Short(raised.value.dimension, raised.value.missing) == short
         self.world.seen["grant too small"] += 1
 
+    @rule(
+        task=st.sampled_from(tuple(PARENTS)),
+        verb=st.sampled_from((Verb.KILL, Verb.RESUME, Verb.RESUME, Verb.RESUME, Verb.COMPLETE)),
+    )
+    def steer(self, task: str, verb: Verb) -> None:
+        """Kill, resume or complete a task; not one that is unknown, nor complete a killed one."""
+
+        def apply() -> tuple[str, bool]:
+            steered = self.run(
+                steer_task(
+                    self.world.connection,
+                    self.store.keys(self.tenant),
+                    task,
+                    verb,
+                    Act(f"task.{verb.value}", "ann", "a reason"),
+                    now_ms=str(self.books.now_ms),
+                )
+            )
+            return steered.state.value, steered.changed
+
+        if self.books.tasks[task].in_force is None:
+            with pytest.raises(UnknownTask):
+                apply()
+            return
+        before = self.books.tasks[task].state
+        after = self.books.steer(task, verb)
+        if after is None:
+            with self.nothing_changes(), pytest.raises(WrongState):
+                apply()
+            return
+        assert apply() == (after.value, after is not before)
+        self.world.seen[verb.value] += after is not before
+
     # The look...
 
     @contextmanager
@@ -375,6 +410,7 @@ class Gateways(RuleBasedStateMachine):
             assert (fields.get("trip"), fields.get("trip_code", "")) == (trip, task.trip_code)
             assert int(fields.get("episode", 0)) == task.episode
             assert int(fields.get("refused", 0)) == task.refused
+            assert fields.get("state", "open") == task.state.value
         open_calls = [call for call in self.books.calls if call.state is State.HELD]
         assert dict(leases) == {call.plan.call_id: call.lease_ms for call in open_calls}
 
@@ -449,6 +485,9 @@ class WorstCaseGateways(Gateways):
         """Return grants that stay: any other change may put a line below what was allowed."""
         return overrides(self.books.now_ms, (OverrideKind.GRANT,), (None,))
 
+    def steer(self) -> None:  # type: ignore[override]
+        """Leave states alone: here no call is ever refused for what was done before."""
+
     @invariant()
     def no_line_is_crossed(self) -> None:
         """S + H <= C: of every task, and of every phase."""
@@ -477,6 +516,7 @@ EVERYTHING = (
     OFTEN
     | {verdict.value for verdict in Verdict}
     | {f"{command} {state.value}" for command in ("settle", "release") for state in State}
+    | {"kill", "resume", "complete"}
     | {"told that it is over", "grant too small", "trip ended", "limits ran out"}
 )
 

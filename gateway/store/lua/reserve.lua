@@ -101,13 +101,14 @@ local function add_phase(key, phase)
     tokens .. 'L', tokens .. 'C', tokens .. 'S', tokens .. 'H',
     latency .. 'L', latency .. 'C', latency .. 'S', latency .. 'H',
     nano_usd .. 'L', nano_usd .. 'C', nano_usd .. 'S', nano_usd .. 'H',
-    calls .. 'L', calls .. 'C', calls .. 'S', calls .. 'H')
+    calls .. 'L', calls .. 'C', calls .. 'S', calls .. 'H', prefix .. 'closed')
   local inflight = num(v[2])
   v[11] = with_open_interval(v[11], inflight, v[3])
   local scope = {
     key = key, prefix = prefix, first_effect = 4, is_phase = true, place = place,
     execution = num(v[1]), inflight = inflight, since = v[3], last = num(v[4]),
-    tokens = v[8], nano_usd = v[16], calls = v[20], reply = {unpack(v, 5)},
+    tokens = v[8], nano_usd = v[16], calls = v[20], closed = v[1] and v[1] == v[21],
+    reply = {unpack(v, 5, 20)},
   }
   scopes[place] = scope
   for d = 1, 4 do
@@ -352,7 +353,7 @@ end
 if phase_scope then
   local another_is_active = task.phase ~= '' and task.phase ~= phase
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
-  if execution == 0 or (another_is_active and idle) then
+  if execution == 0 or phase_scope.closed or (another_is_active and idle) then
     execution = execution + 1
     redis.call('HSET', KEYS[6], phase .. '.exec', int(execution),
       'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
@@ -361,6 +362,9 @@ if phase_scope then
   if task.phase ~= phase then
     redis.call('HSET', KEYS[6], 'phase', phase)
   end
+end
+if task.state == 'completed' then
+  redis.call('HSET', KEYS[6], 'state', 'reopened', 'state_ms', int(now))
 end
 for _, scope in ipairs(scopes) do
   hold(scope)

@@ -51,9 +51,10 @@ end
 --             latency that it added, ms: task, ancestors, phase, joined by commas
 --        task       nothing more                    execution  phase, number, limits in force:
 --        override   its number                                 tokens, latency_ms, nano_usd or -
+--        act        its number, the task's state from then on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   s  why it was refused, b  the balances then (reserve.lua)
---   d  JSON: a task's fields, or the override
+--   d  JSON: a task's fields, the override, or who did what and why (core/acts.py)
 --
 -- Entries are read by gateway/ledger/entries.py, and trimmed once SQL has them.
 
@@ -91,6 +92,18 @@ local function create_task(key, index, now, facts, snapshot)
     redis.call('ZADD', index, now, string.match(key, '[^:]*$'))
   end
   tell_of_task('task', key, now, '', snapshot)
+end
+
+-- Close the execution of a phase that is open: the next call, or an explicit start, opens another.
+-- Returns its number, nil if none was open.
+local function close_execution(key, phase, now)
+  local is = redis.call('HMGET', key, phase .. '.exec', phase .. '.closed')
+  if not is[1] or is[1] == is[2] then
+    return nil
+  end
+  redis.call('HSET', key, phase .. '.closed', is[1], 'x.' .. phase .. '.' .. is[1] .. '.ended',
+    int(now))
+  return is[1]
 end
 
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',

@@ -1,0 +1,39 @@
+"""Bodies of requests that act on a task: strict models, and the error that names the field."""
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gateway.admin.answers import ApiError
+from gateway.admin.override_requests import Approver, Reason
+from gateway.findings import explain, suggestion
+
+
+class ActRequest(BaseModel):
+    """Who does it and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    approver: Approver
+    reason: Reason
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def parse_request(model: type[Request], body: object) -> Request:
+    """Return what a body asks for. Raises ApiError (`invalid_request`) naming the field."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        known = [*model.model_fields]
+        field = str(first["loc"][0]) if first["loc"] else None
+        if first["type"] == "extra_forbidden":
+            problem, remedy = "is not a field here", f"remove it; {suggestion(field or '', known)}"
+        elif field is None:
+            problem, remedy = "must be a JSON object", f"give {', '.join(known)}"
+        else:
+            problem, remedy = explain(first, known)
+        message = f"{field or 'the body'}: {problem}. Remedy: {remedy}."
+        raise ApiError(422, "invalid_request", message, field=field) from None

@@ -1,0 +1,89 @@
+"""`POST .../kill`, `.../resume` and `.../complete`: by whom and why on record."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from gateway.admin.act_requests import ActRequest, parse_request
+from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.bodies import TaskChangedBody
+from gateway.admin.body import read_json
+from gateway.admin.parts import PARTS
+from gateway.admin.tasks import read_back, task_id_of
+from gateway.admin.views import task_body
+from gateway.core.acts import Act, TaskState, Verb
+from gateway.core.overrides import Override, OverrideKind
+from gateway.store.limits import apply_override, server_ms
+from gateway.store.steering import Steered, WrongState, steer_task
+from gateway.store.task_view import StopState
+from gateway.store.tasks import read_task
+
+_REMEDIES = {
+    TaskState.KILLED: "resume it first",
+    TaskState.BLOCKED: "register it correctly first",
+}
+_EVENTS = {
+    Verb.KILL: ("task_killed", "warning"),
+    Verb.RESUME: ("task_resumed", "warning"),
+    Verb.COMPLETE: ("task_completed", "info"),
+}
+
+
+async def post_kill(request: web.Request) -> web.Response:
+    """Refuse every further call of a task, in every mode, until it is resumed."""
+    return await _answer(request, Verb.KILL, _steer)
+
+
+async def post_complete(request: web.Request) -> web.Response:
+    """Close a task's executions and mark it completed."""
+    return await _answer(request, Verb.COMPLETE, _steer)
+
+
+async def post_resume(request: web.Request) -> web.Response:
+    """End a kill, and a trip as an override of kind resume does; a block stays."""
+    return await _answer(request, Verb.RESUME, _resume)
+
+
+async def _answer(
+    request: web.Request,
+    verb: Verb,
+    do: Callable[[web.Request, str, Verb, ActRequest], Awaitable[Steered]],
+) -> web.Response:
+    task_id, asked = task_id_of(request), parse_request(ActRequest, await read_json(request))
+    try:
+        async with store_wait(request):
+            steered = await do(request, task_id, verb, asked)
+    except WrongState as error:
+        raise ApiError(
+            409, "wrong_state", f"{error}. Remedy: {_REMEDIES[error.state]}.", field="id"
+        ) from None
+    if steered.changed:
+        name, level = _EVENTS[verb]
+        reason = " ".join(asked.reason.split())
+        request.app[PARTS].event(name, level, task=task_id, approver=asked.approver, reason=reason)
+    view = await read_back(request, task_id)
+    return json_answer(
+        TaskChangedBody(
+            state=steered.state.value,
+            changed=steered.changed,
+            task=task_body(view) if view else None,
+        )
+    )
+
+
+async def _steer(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+    parts = request.app[PARTS]
+    act = Act(f"task.{verb.value}", asked.approver, asked.reason)
+    return await steer_task(parts.connection, parts.names, task_id, verb, act)
+
+
+async def _resume(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+    parts = request.app[PARTS]
+    steered = await _steer(request, task_id, verb, asked)
+    view = await read_task(parts.connection, parts.names, task_id)
+    if view.summary.stop_loss.state is not StopState.TRIPPED:
+        return steered
+    now_ms = await server_ms(parts.connection)
+    override = Override(OverrideKind.RESUME, asked.approver, asked.reason, now_ms)
+    await apply_override(parts.connection, parts.names, task_id, override)
+    return Steered(steered.state, changed=True)

@@ -1,0 +1,51 @@
+"""What somebody did to a task through the API, as the ledger's audit keeps it."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from gateway.core.vocabulary import Vocabulary
+
+
+class Act(Struct, frozen=True):
+    """Who did what and why. `action` is like `task.kill`; `details` depend on it."""
+
+    action: str
+    actor: str
+    reason: str
+    details: Mapping[str, str] = {}
+
+
+class TaskState(Vocabulary):
+    """Where a task is in its life. In the store's hash, `open` is the lack of a state.
+
+    A completed task that is called again counts on, and is `reopened` from then on.
+    """
+
+    OPEN = "open"
+    COMPLETED = "completed"
+    REOPENED = "reopened"
+    KILLED = "killed"
+    BLOCKED = "blocked"
+
+
+class Verb(Vocabulary):
+    """What may be done to a task's state."""
+
+    KILL = "kill"
+    RESUME = "resume"
+    COMPLETE = "complete"
+
+
+def state_after(verb: Verb, state: TaskState, before_kill: TaskState) -> TaskState | None:
+    """Return the state that follows; `state` itself if nothing changes, None if it cannot be.
+
+    The specification of `store/lua/steer.lua`. A kill ends only by a resume, and a block only by a
+    correct registration: neither by completing the task.
+    """
+    if verb is Verb.KILL:
+        return TaskState.KILLED
+    if verb is Verb.RESUME:
+        return before_kill if state is TaskState.KILLED else state
+    stopped = state in (TaskState.KILLED, TaskState.BLOCKED)
+    return None if stopped else TaskState.COMPLETED

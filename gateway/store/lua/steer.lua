@@ -1,0 +1,47 @@
+-- steer v1: kill, resume or complete a task; it holds with the next call on every gateway.
+--
+-- KEYS  1 clock  2 task  3 its list of overrides  4 task index  5 ledger stream
+-- ARGV  1 now_ms or ''   2 kill | resume | complete   3 the act as JSON for the ledger's audit
+-- Returns {'absent'} | {'impossible', state}: killed and blocked tasks cannot be completed
+--         | {'unchanged', state} | {'changed', state}
+--
+-- The rules are those of core/acts.py. Completing closes every execution; calls that are still open
+-- are credited to the execution that admitted them.
+
+local now = clock(KEYS[1], ARGV[1])
+local is = redis.call('HMGET', KEYS[2], 'facts', 'state', 'before_kill')
+if not is[1] then
+  return {'absent'}
+end
+local state, verb = is[2] or 'open', ARGV[2]
+local stopped = state == 'killed' or state == 'blocked'
+if verb == 'complete' and stopped then
+  return {'impossible', state}
+end
+
+local becomes = state
+if verb == 'kill' then
+  becomes = 'killed'
+elseif verb == 'complete' then
+  becomes = 'completed'
+elseif state == 'killed' then
+  becomes = is[3] or 'open'
+end
+if becomes == state then
+  return {'unchanged', state}
+end
+
+redis.call('HDEL', KEYS[2], 'state', 'before_kill')
+redis.call('HSET', KEYS[2], 'state_ms', int(now))
+if becomes ~= 'open' then
+  redis.call('HSET', KEYS[2], 'state', becomes)
+end
+if verb == 'kill' and state ~= 'open' then
+  redis.call('HSET', KEYS[2], 'before_kill', state)
+elseif verb == 'complete' then
+  for phase in pairs(ORDER) do
+    close_execution(KEYS[2], phase, now)
+  end
+end
+tell_of_task('act', KEYS[2], now, ' ' .. int(NUMBER) .. ' ' .. becomes, ARGV[3])
+return {'changed', becomes}
