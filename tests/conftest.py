@@ -5,6 +5,7 @@ ever flushed. `store` is what the gateway uses, `redis_client` an independent lo
 `--soak` makes acceptance cases as large as they were promised (`tests/soak.py`).
 """
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
@@ -31,6 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose how many random examples are tried, before any test is read."""
     if config.getoption("--soak"):
         settings.load_profile(soak.PROFILE)
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure no coverage where a test is marked `repeats`: it doubles the time of such a test."""
+    if request.node.get_closest_marker("repeats") is None:
+        yield
+        return
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from gateway.core.meter import StreamMeter
 from gateway.core.sse import EventSplitter, event_data
 from tests.soak import fuzz
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.repeats]
 
 EXAMPLES = 250
 

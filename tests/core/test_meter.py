@@ -91,6 +91,7 @@ def test_whole_for_a_client_that_asked(case: Case) -> None:
     check(case, StreamMeter(OPENAI_CHAT, hide_usage=False), case.answer, [case.answer])
 
 
+@pytest.mark.repeats
 @every_case
 def test_cut_at_every_byte(case: Case) -> None:
     """Wherever the answer is cut in two: the same usage, the same text, the same bytes."""
@@ -159,6 +160,7 @@ HELD = 16_384
 COPIED = 1_048_576
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("piece", [1_000, 16_000, 2_000_000])
 @pytest.mark.parametrize("size", [HELD - 50, HELD, HELD + 1, 100_000, COPIED + 1, 2_500_000])
@@ -258,6 +260,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.repeats
 @settings(max_examples=150, derandomize=True, deadline=None)
 @given(JSON, st.booleans())
 def test_odd_answers_never_raise(answer: object, hide: bool) -> None:
@@ -274,6 +277,7 @@ def test_odd_answers_never_raise(answer: object, hide: bool) -> None:
         assert meter.seen.output_tokens_seen >= 0
 
 
+@pytest.mark.repeats
 @SETTINGS
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_garbage_never_raises(pieces: list[bytes]) -> None:
@@ -311,6 +315,7 @@ JSON_ANSWER = json.dumps(
 ).encode()
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("before", [b"", b"\n\n  \r\n\t", b"\xef\xbb\xbf"])
 def test_a_json_answer_cut_at_every_byte(before: bytes) -> None:
     """Every byte passes at once; usage, model and text are read at the end, blank lines or not."""

@@ -46,6 +46,7 @@ def data_of(lines: list[bytes]) -> bytes:
     )
 
 
+@pytest.mark.repeats
 @SETTINGS
 @given(EVENTS, st.data(), st.lists(st.integers(0, 400), max_size=8))
 def test_any_cut_gives_the_same_events(
@@ -60,6 +61,7 @@ def test_any_cut_gives_the_same_events(
     assert split([whole[at : at + 1] for at in range(len(whole))]) == (events, rest)
 
 
+@pytest.mark.repeats
 @SETTINGS
 @given(EVENTS, st.sampled_from(LINE_ENDS), st.lists(st.integers(0, 400), max_size=8))
 def test_events_are_what_was_written(
@@ -75,6 +77,7 @@ def test_events_are_what_was_written(
     assert [event_data(event) for event in events] == [data_of(lines) for lines in written]
 
 
+@pytest.mark.repeats
 @SETTINGS
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=8))
 def test_garbage_is_kept_whatever_the_cut(data: bytes, points: list[int]) -> None:
@@ -89,6 +92,7 @@ def test_garbage_is_kept_whatever_the_cut(data: bytes, points: list[int]) -> Non
 NEWLINES = st.lists(st.sampled_from([b"\n", b"\r", b"a"]), max_size=14).map(b"".join)
 
 
+@pytest.mark.repeats
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(NEWLINES)
 def test_runs_of_line_ends(data: bytes) -> None:

@@ -18,7 +18,7 @@ from gateway.server.limits import Shared
 from gateway.server.refusals import Refusals
 from tests.soak import fuzz
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.repeats]
 
 EXAMPLES = 250
 PLANE = DataPlane("unix:///nowhere", max_head_bytes=4_096, max_headers=40, max_body_bytes=4_096)

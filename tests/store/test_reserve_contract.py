@@ -229,6 +229,7 @@ def _named(scope: Scope, number: int, runaway_only: bool) -> Scope:
     return replace(scope, name=f"{scope.name}-{number}", balances=balances)
 
 
+@pytest.mark.repeats
 @fuzz(100, 3_000)
 @pytest.mark.parametrize("calm", [False, True])
 @given(data=st.data())

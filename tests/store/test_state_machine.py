@@ -47,7 +47,7 @@ from tests.soak import FULL, Sizes, fuzz
 from tests.store.agent import ENFORCE, NOTHING_HELD, OBSERVE, STRICT, Look, budgets, settlement
 from tests.store.books import LEASE_MS, Amounts, Books, Call, Place, Short, State, amounts
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.repeats]
 
 STARTED_MS = 1_000_000
 PARENTS = {"up": (), "one": ("up",), "other": ("up",)}

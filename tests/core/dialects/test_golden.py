@@ -75,6 +75,7 @@ def test_whole(case: Case) -> None:
     check(case, case.meter(hide_usage=True), case.client, [case.answer])
 
 
+@pytest.mark.repeats
 @every_case
 def test_cut_at_every_byte(case: Case) -> None:
     """Wherever the answer is cut in two."""
