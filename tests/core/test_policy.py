@@ -158,3 +158,10 @@ def test_tiers_that_no_stop_loss_shares_are_left_out() -> None:
     high = Match(importance=frozenset({ImportanceTier.HIGH}))
     assert low.within(high) is None
     assert tiny.within(low) == Match(tiny.complexity, low.importance)
+
+
+def test_one_stop_loss_for_all_of_its_tasks_is_enough() -> None:
+    """What comes behind it cannot be reached, and nothing is left to switch off."""
+    route, all_tasks = UnmeteredRoutePolicy(), StopLossPolicy(mode=Mode.ENFORCE)
+    [only] = in_stop_loss_mode(route, [all_tasks, StopLossPolicy(mode=Mode.OFF)])
+    assert only == replace(route, mode=Mode.ENFORCE)
