@@ -234,6 +234,7 @@ class Supervisor:
             health=self.health,
             counters=self._counters,
             event=self._recorder.event,
+            rules=self._rules_in_force,
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()
@@ -269,6 +270,10 @@ class Supervisor:
             journal_entries=self._backlog.entries,
             journal_bytes=self._backlog.size_bytes,
         )
+
+    def _rules_in_force(self) -> Rules:
+        assert self._rules is not None  # loaded before anything is served  # noqa: S101
+        return self._rules
 
     def _ledger_health(self) -> LedgerHealth:
         lag, ledger = self._lag, self._ledger

@@ -247,6 +247,18 @@ class TaskChangedBody(Body):
     task: TaskBody | None
 
 
+class TaskRegisteredBody(Body):
+    """What became of a registration; `warnings` say what may not be as intended.
+
+    `same`: it was registered before with the same content. `unblocked`: it was blocked for a
+    malformed registration. `task` is null if the store did not answer any more.
+    """
+
+    outcome: Literal["created", "same", "unblocked"]
+    warnings: list[str]
+    task: TaskBody | None
+
+
 class ErrorDetail(BaseModel):
     """What went wrong. `field` names the place in the request; others depend on the code."""
 

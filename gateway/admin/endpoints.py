@@ -7,8 +7,9 @@ from http import HTTPStatus
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, metrics, overrides, steering, tasks
+from gateway.admin import bodies, health, metrics, overrides, registration, steering, tasks
 from gateway.admin.act_requests import ActRequest
+from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
 
 _ID_PARAMETER = {
@@ -152,6 +153,26 @@ ENDPOINTS = (
         bodies.TaskPageBody,
         parameters=_LIST_PARAMETERS,
         errors={400: ("invalid_query",), **_EVERYWHERE},
+    ),
+    Endpoint(
+        "POST",
+        "/admin/v1/tasks",
+        registration.post_task,
+        "registerTask",
+        "Register a task before its first call",
+        bodies.TaskRegisteredBody,
+        status=HTTPStatus.CREATED,
+        errors={
+            400: ("invalid_json", "invalid_body"),
+            408: ("request_timeout",),
+            409: ("task_exists",),
+            413: ("body_too_large",),
+            415: ("unsupported_encoding",),
+            422: ("invalid_task",),
+            **_EVERYWHERE,
+        },
+        also={200: bodies.TaskRegisteredBody},
+        takes=RegisterRequest,
     ),
     Endpoint(
         "GET",

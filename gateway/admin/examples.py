@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from gateway.admin import bodies, health
 from gateway.admin.act_requests import ActRequest
+from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
 
 Json = dict[str, Any]
@@ -27,6 +28,18 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     ActRequest: {"act": {"value": _WHO}},
+    RegisterRequest: {
+        "task": {
+            "value": {
+                "id": "IMP-COST-01",
+                "complexity": "Large",
+                "importance": "high",
+                "budget_overrides": {"THINK": {"tokens": 20_000}},
+                "registered_by": "orchestrator",
+            }
+        },
+        "taskBySize": {"value": {"id": "IMP-COST-02", "files": 5, "changed_lines": 300}},
+    },
 }
 
 
@@ -66,6 +79,18 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "invalid_request",
         "approver: is empty. Remedy: name who approved this.",
         field="approver",
+    ),
+    "invalid_task": _error(
+        "invalid_task",
+        "task T, budget_overrides.THINK.tokens: must be a valid integer, not '5000'. Remedy: write "
+        "a whole number, without quotes.",
+        field="budget_overrides.THINK.tokens",
+        task="T",
+    ),
+    "task_exists": _error(
+        "task_exists",
+        "Task T exists with other content, which is fixed for its life. Remedy: ...",
+        field="id",
     ),
     "wrong_state": _error("wrong_state", "task T is killed. Remedy: resume it first.", field="id"),
     "not_enough_room": _error(
@@ -234,6 +259,8 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     (health.ReadinessBody, 503): _NOT_READY,
     (bodies.TaskPageBody, 200): {"tasks": [_SUMMARY], "next_cursor": "1793611800000:IMP-COST-01"},
     (bodies.TaskBody, 200): _TASK,
+    (bodies.TaskRegisteredBody, 200): {"outcome": "same", "warnings": [], "task": _TASK},
+    (bodies.TaskRegisteredBody, 201): {"outcome": "created", "warnings": [], "task": _TASK},
     (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }

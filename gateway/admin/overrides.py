@@ -92,7 +92,7 @@ def _warnings(override: Override, view: TaskView | None) -> Iterator[str]:
         yield "The override is in force, but the store did not give the task's new view."
         return
     if override.phase is not None:
-        yield from _below_calculated(view.snapshot.budgets[override.phase], override.amounts)
+        yield from below_calculated(view.snapshot.budgets[override.phase], override.amounts)
     if override.kind is OverrideKind.GRANT:
         yield from _without_limit(override.amounts, view)
     for dimension, standing in view.summary.totals.items():
@@ -109,7 +109,7 @@ def _warnings(override: Override, view: TaskView | None) -> Iterator[str]:
         yield f"The task is {state.value}: an override does not change that."
 
 
-def _below_calculated(budget: PhaseBudget, amounts: Amounts) -> Iterator[str]:
+def below_calculated(budget: PhaseBudget, amounts: Amounts) -> Iterator[str]:
     """Yield a warning for each limit that is lower than what was calculated (EC4)."""
     factor, cost = budget.multipliers.product, budget.base.cost_usd
     base_nano = None if cost is None else multiply(cost, Decimal(NANO_USD_PER_USD))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.telemetry.counters import Counters
@@ -68,6 +69,7 @@ class AdminParts:
     health: Callable[[], Health]
     counters: Counters
     event: Callable[..., None]
+    rules: Callable[[], Rules]
 
 
 PARTS = web.AppKey("parts", AdminParts)

@@ -12,7 +12,7 @@ from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
-from tests.admin.plane import HEALTHY, TOKEN, Plane
+from tests.admin.plane import HEALTHY, RULES, TOKEN, Plane
 from tests.store.agent import Agent
 
 
@@ -38,6 +38,7 @@ def plane(
             health=lambda: replace(HEALTHY, **changes),
             counters=counters,
             event=event,
+            rules=lambda: RULES,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
         return Plane(client, parts, counters, events)

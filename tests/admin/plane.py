@@ -8,13 +8,18 @@ from typing import Any
 from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, Health
+from gateway.core.configuration import Rules
+from gateway.core.policy import PolicySet
+from gateway.core.prices import PriceTable
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.telemetry.counters import Counters
+from tests.store.agent import budgets
 
 TOKEN = "s3cret-admin-token"
 WHO = {"approver": "ada", "reason": "nearly done"}
+RULES = Rules(budgets(), PolicySet(), PriceTable({}))
 HEALTHY = Health(
     workers_ready=2,
     workers_wanted=2,
@@ -99,4 +104,5 @@ def parts_without_store(token: str) -> AdminParts:
         lambda: HEALTHY,
         Counters(),
         lambda *_, **__: None,
+        lambda: RULES,
     )

@@ -103,7 +103,7 @@ async def test_an_unknown_place(plane: StartPlane, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("POST", "/healthz", {"GET", "HEAD"}),
-        ("DELETE", "/admin/v1/tasks", {"GET", "HEAD"}),
+        ("DELETE", "/admin/v1/tasks", {"GET", "HEAD", "POST"}),
         ("PUT", "/admin/v1/tasks/T", {"GET", "HEAD"}),
         ("GET", "/admin/v1/tasks/T/overrides", {"POST"}),
     ],

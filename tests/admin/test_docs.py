@@ -44,11 +44,12 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.TaskPageBody, block) for block in with_members("next_cursor")),
         *((bodies.PhaseBody, block) for block in with_members("executions")),
         *((bodies.OverrideAppliedBody, block) for block in with_members("override")),
+        *((bodies.TaskRegisteredBody, block) for block in with_members("outcome")),
         *((bodies.TaskChangedBody, block) for block in with_members("changed")),
         *((bodies.ErrorBody, block) for block in with_members("error")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 7
+    assert len(shown) == 8
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

@@ -51,6 +51,7 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("GET", "/readyz"),
         ("GET", "/metrics"),
         ("GET", "/admin/v1/tasks"),
+        ("POST", "/admin/v1/tasks"),
         ("GET", "/admin/v1/tasks/{id}"),
         ("POST", "/admin/v1/tasks/{id}/overrides"),
         ("POST", "/admin/v1/tasks/{id}/kill"),
@@ -122,6 +123,8 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.TaskBody, 200),
         (bodies.OverrideAppliedBody, 201),
         (bodies.TaskChangedBody, 200),
+        (bodies.TaskRegisteredBody, 200),
+        (bodies.TaskRegisteredBody, 201),
     ],
 )
 def test_examples_of_answers_are_true(model: type[BaseModel], status: int) -> None:

@@ -1,0 +1,116 @@
+"""Registering a task: once, for good; blocked while it is malformed."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from gateway.core.acts import Act
+from gateway.core.budget import (
+    Amounts,
+    TaskBudgetOverrides,
+    TaskLimits,
+    TaskProfile,
+    task_limits,
+)
+from gateway.core.overrides import Override, OverrideKind
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.ports import StaleFacts, TaskFacts
+from gateway.store.registration import Registered, Registration, facts_of, register_task
+from tests.store.agent import FACTS, LIMITS, Agent, Look, budgets
+
+LARGE = TaskFacts(Complexity.LARGE, ImportanceTier.HIGH)
+OWN = TaskBudgetOverrides({WorkPhase.THINK: Amounts(tokens=10)}, Decimal("2"))
+OF_LARGE = task_limits(budgets(), TaskProfile(LARGE.complexity, LARGE.importance, OWN))
+
+
+async def register(
+    agent: Agent,
+    digest: str = "d1",
+    facts: TaskFacts = LARGE,
+    limits: TaskLimits = OF_LARGE,
+    task: str = "T",
+) -> Registered:
+    store = agent.store
+    what = Registration(task, facts, limits, digest, Act("task.register", "ada", ""))
+    return await register_task(
+        store.connection, store.keys(agent.tenant), what, now_ms=store.now_ms
+    )
+
+
+def told(look: Look) -> list[Any]:
+    """The kinds of what the ledger was told, with the state of acts."""
+    entries = [fields["e"].split() for _, fields in look.client.xrange(look.keys.ledger)]
+    return [(words[0], words[-1]) if words[0] == "act" else words[0] for words in entries]
+
+
+async def test_it_makes_the_snapshot(agent: Agent, look: Look) -> None:
+    """The first call finds it, whatever its own tags say."""
+    assert await register(agent) is Registered.CREATED
+    fields = look.task()
+    assert fields["facts"] == "Large|high||1000,1000,1000,1000"
+    assert (fields["THINK.tokens.L"], fields["PLAN.tokens.L"]) == ("10", "10800")
+    assert look.client.zscore(look.keys.tasks, "T") == 1_000_000
+    assert told(look) == ["task", ("act", "open")]
+    try:
+        await agent.call("PLAN")
+    except StaleFacts:
+        agent.facts = LARGE
+    receipt = await agent.call("PLAN")
+    assert receipt.scopes[-1].balances
+    assert look.task()["THINK.tokens.L"] == "10"
+    names = agent.store.keys(agent.tenant)
+    assert await facts_of(agent.store.connection, names, "T") == LARGE
+    assert await facts_of(agent.store.connection, names, "nobody") is None
+
+
+async def test_again_with_the_same_or_other_content(agent: Agent, look: Look) -> None:
+    """Nothing changes and nothing is told; usage does not matter."""
+    await register(agent)
+    agent.facts = LARGE
+    await agent.call("PLAN", tokens=5)
+    before = look.task()
+    assert await register(agent) is Registered.SAME
+    assert await register(agent, "d2") is Registered.CONFLICT
+    assert await register(agent, "") is Registered.EXISTS
+    assert look.task() == before
+
+
+async def test_a_task_that_its_first_call_has_created(agent: Agent) -> None:
+    """It is the same if its snapshot is."""
+    await agent.call("PLAN", tokens=5)
+    assert await register(agent, facts=FACTS, limits=LIMITS) is Registered.SAME
+    assert await register(agent, facts=LARGE) is Registered.CONFLICT
+    other = replace(LIMITS, config_hash="another")
+    assert await register(agent, facts=FACTS, limits=other) is Registered.CONFLICT
+
+
+async def test_EC17_a_malformed_one_blocks_the_task(agent: Agent, look: Look) -> None:
+    """Until a correct one comes; the ledger knows of the task only then."""
+    assert await register(agent, "", FACTS, LIMITS) is Registered.BLOCKED
+    assert await register(agent, "", FACTS, LIMITS) is Registered.BLOCKED
+    assert (await agent.call("PLAN")).stop_code == "task_blocked"
+    assert told(look) == [("act", "blocked"), "refused"]
+    assert await register(agent) is Registered.UNBLOCKED
+    fields = look.task()
+    assert ("state" in fields, fields["version"], fields["refused"]) == (False, "1", "1")
+    assert fields["THINK.tokens.L"] == "10"
+    assert told(look)[2:] == ["task", ("act", "open")]
+    agent.facts = LARGE
+    assert (await agent.call("PLAN")).verdict.value == "held"
+    assert await register(agent) is Registered.SAME
+    assert msgspec.json.decode(fields["snapshot"], type=TaskLimits) == OF_LARGE
+
+
+async def test_overrides_of_a_blocked_task_stay(agent: Agent, look: Look) -> None:
+    """They are laid over the limits that it is registered with."""
+    await register(agent, "", FACTS, LIMITS)
+    grant = Override(OverrideKind.GRANT, "ada", "x", 1_000_000, amounts=Amounts(tokens=77))
+    await agent.override(grant)
+    await register(agent)
+    agent.facts = LARGE
+    receipt = await agent.call("PLAN")
+    assert receipt.verdict.value == "held"
+    assert look.task()["tokens.G"] == "77"
+    assert look.task()["THINK.tokens.L"] == "10"
