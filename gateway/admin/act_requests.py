@@ -18,6 +18,14 @@ class ActRequest(BaseModel):
     reason: Reason
 
 
+class PhaseRequest(BaseModel):
+    """Who says so; nothing else is needed, for this changes nothing that is allowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    by: Approver = "admin"
+
+
 Request = TypeVar("Request", bound=BaseModel)
 
 

@@ -138,13 +138,17 @@ class FactorsBody(Body):
 
 
 class ExecutionBody(Body):
-    """One time that the phase was worked on; `ended` is null while calls are open in it."""
+    """One time that the phase was worked on; `ended` is null while calls are open in it.
+
+    `latency_ms` is the time with a call open, `wall_ms` that from an explicit start to the end.
+    """
 
     number: int
     started: Moment | None
     ended: Moment | None
     tokens: int
     latency_ms: int
+    wall_ms: int | None
 
 
 class PhaseBody(Totals):
@@ -174,6 +178,9 @@ class CountersBody(Body):
     """What happened to the task's calls."""
 
     refused: int
+    parallel_phases: int = Field(
+        description="How often a phase began while another had calls open."
+    )
     would_refuse: CallsAndTokensBody
     expired: CallsAndTokensBody
     estimated: EstimatedBody
@@ -244,6 +251,19 @@ class TaskChangedBody(Body):
 
     state: State
     changed: bool
+    task: TaskBody | None
+
+
+class PhaseChangedBody(Body):
+    """The phase's current execution, 0 if it has none, and whether this request changed anything.
+
+    `parallel_to` is another phase that has calls open while this one starts.
+    """
+
+    phase: str
+    execution: int
+    changed: bool
+    parallel_to: str | None
     task: TaskBody | None
 
 

@@ -7,10 +7,11 @@ from http import HTTPStatus
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, metrics, overrides, registration, steering, tasks
-from gateway.admin.act_requests import ActRequest
+from gateway.admin import bodies, health, metrics, overrides, phases, registration, steering, tasks
+from gateway.admin.act_requests import ActRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
+from gateway.core.phases import WorkPhase
 
 _ID_PARAMETER = {
     "name": "id",
@@ -19,6 +20,14 @@ _ID_PARAMETER = {
     "description": "The task's id.",
     "schema": {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"},
     "example": "IMP-COST-01",
+}
+_PHASE_PARAMETER = {
+    "name": "phase",
+    "in": "path",
+    "required": True,
+    "description": "The phase, in any letter case.",
+    "schema": {"type": "string", "enum": [phase.value for phase in WorkPhase]},
+    "example": "VERIFY",
 }
 _LIST_PARAMETERS = (
     {
@@ -112,6 +121,22 @@ def _act(
         parameters=(_ID_PARAMETER,),
         errors={**_WITH_BODY, **(more_errors or {})},
         takes=ActRequest,
+    )
+
+
+def _phase(what: str, handler: Handler, summary: str) -> Endpoint:
+    """Return the route of a phase's start or end."""
+    invalid = (*_WITH_BODY[400], "invalid_phase")
+    return Endpoint(
+        "POST",
+        f"/admin/v1/tasks/{{id}}/phases/{{phase}}/{what}",
+        handler,
+        f"{what}Phase",
+        summary,
+        bodies.PhaseChangedBody,
+        parameters=(_ID_PARAMETER, _PHASE_PARAMETER),
+        errors={**_WITH_BODY, 400: invalid},
+        takes=PhaseRequest,
     )
 
 
@@ -212,4 +237,6 @@ ENDPOINTS = (
         "Close a task's executions and mark it completed",
         {409: ("wrong_state",)},
     ),
+    _phase("start", phases.post_phase_start, "Open the next execution of a phase"),
+    _phase("end", phases.post_phase_end, "Close the open execution of a phase"),
 )

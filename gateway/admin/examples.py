@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.admin import bodies, health
-from gateway.admin.act_requests import ActRequest
+from gateway.admin.act_requests import ActRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
 
@@ -28,6 +28,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     ActRequest: {"act": {"value": _WHO}},
+    PhaseRequest: {"phase": {"value": {"by": "orchestrator"}}},
     RegisterRequest: {
         "task": {
             "value": {
@@ -74,6 +75,9 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "tokens: must be a valid integer, not '5000'. Remedy: write a whole number, without "
         "quotes.",
         field="tokens",
+    ),
+    "invalid_phase": _error(
+        "invalid_phase", "'DANCE' is no phase. Remedy: choose one of ...", field="phase"
     ),
     "invalid_request": _error(
         "invalid_request",
@@ -230,6 +234,7 @@ _PHASE = {
             "ended": "2026-11-02T09:41:12.250Z",
             "tokens": 31_600,
             "latency_ms": 41_000,
+            "wall_ms": None,
         }
     ],
 }
@@ -239,6 +244,7 @@ _TASK = {
     "config_hash": "0f3a5c7e9b1d2468",
     "counters": {
         "refused": 1,
+        "parallel_phases": 0,
         "would_refuse": {"calls": 0, "tokens": 0},
         "expired": {"calls": 0, "tokens": 0},
         "estimated": {"calls": 0, "tokens": 0, "share": 0.0},
@@ -261,6 +267,13 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     (bodies.TaskBody, 200): _TASK,
     (bodies.TaskRegisteredBody, 200): {"outcome": "same", "warnings": [], "task": _TASK},
     (bodies.TaskRegisteredBody, 201): {"outcome": "created", "warnings": [], "task": _TASK},
+    (bodies.PhaseChangedBody, 200): {
+        "phase": "VERIFY",
+        "execution": 2,
+        "changed": True,
+        "parallel_to": None,
+        "task": _TASK,
+    },
     (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }

@@ -139,6 +139,7 @@ def _counters(view: TaskView) -> bodies.CountersBody:
     share = min(1.0, round(estimated.tokens / used, _SHARE_DIGITS)) if used > 0 else 0.0
     return bodies.CountersBody(
         refused=view.refused,
+        parallel_phases=view.parallel_phases,
         would_refuse=_calls_and_tokens(view.would_refuse),
         expired=_calls_and_tokens(view.expired),
         estimated=bodies.EstimatedBody(calls=estimated.calls, tokens=estimated.tokens, share=share),
@@ -186,6 +187,7 @@ def _execution(execution: Execution) -> bodies.ExecutionBody:
         ended=iso_or_none(execution.ended_ms),
         tokens=execution.tokens,
         latency_ms=execution.latency_ms,
+        wall_ms=execution.wall_ms,
     )
 
 

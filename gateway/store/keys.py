@@ -36,6 +36,8 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     <PHASE>.<d>.L|C|S|H  .inflight .since .last     the same for a phase
     <PHASE>.exec .closed                            its current and last closed execution
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
+    x.<PHASE>.<n>.explicit|wall_ms                  the same, where somebody said when it was
+    parallel                                        how often a phase began beside another's calls
 
 C and R have the grants in them. A dimension without a limit lacks L, G, C and R.
 """

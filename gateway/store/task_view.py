@@ -126,13 +126,18 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One time that a phase was worked on. While calls are open in it, `ended_ms` is None."""
+    """One time that a phase was worked on. While calls are open in it, `ended_ms` is None.
+
+    `latency_ms` is the time with a call open; `wall_ms` that from an explicit start to its end, or
+    to now; None without an explicit start.
+    """
 
     number: int
     started_ms: int | None
     ended_ms: int | None
     tokens: int
     latency_ms: int
+    wall_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,7 @@ class TaskView:
     expired: CallsAndTokens
     estimated: CallsAndTokens
     raw_tokens: Mapping[str, int]
+    parallel_phases: int = 0
 
 
 class Place(NamedTuple):

@@ -6,6 +6,7 @@ for the reader; the next call's reserve will put them in force (`store/limits.py
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -97,7 +98,11 @@ def _view(
         phases={
             phase: PhaseView(
                 budget,
-                _standings(fields, f"{phase.value}.", now_ms),
+                _on_basis(
+                    _standings(fields, f"{phase.value}.", now_ms),
+                    executions[phase],
+                    snapshot.stop_loss.latency_basis,
+                ),
                 executions[phase],
                 budget.overridden or phase in absolute,
             )
@@ -107,6 +112,7 @@ def _view(
         would_refuse=_calls_and_tokens(fields, "would_refuse"),
         expired=_calls_and_tokens(fields, "expired"),
         estimated=_calls_and_tokens(fields, "estimated"),
+        parallel_phases=_number(fields, "parallel"),
         raw_tokens={kind: _number(fields, f"raw.{kind}") for kind in _RAW_KINDS},
     )
 
@@ -144,6 +150,20 @@ def _standings(fields: Fields, prefix: str, now_ms: int) -> dict[Dimension, Stan
             used=used,
             reserved=_number(fields, f"{name}.H"),
         )
+    return standings
+
+
+def _on_basis(
+    standings: dict[Dimension, Standing], executions: Iterable[Execution], basis: str
+) -> dict[Dimension, Standing]:
+    """Return a phase's standings with latency by the basis of its snapshot (G-7).
+
+    On the basis `wall`, executions with an explicit start count from that to their end.
+    """
+    latency = standings[Dimension.LATENCY_MS]
+    if basis == "wall":
+        more = sum(one.wall_ms - one.latency_ms for one in executions if one.wall_ms is not None)
+        standings[Dimension.LATENCY_MS] = replace(latency, used=latency.used + more)
     return standings
 
 
@@ -198,14 +218,24 @@ def _execution(fields: Fields, phase: WorkPhase, number: int, now_ms: int) -> Ex
     prefix, record = f"{phase.value}.", f"x.{phase.value}.{number}."
     is_current = number == _number(fields, f"{prefix}exec")
     is_open = is_current and _number(fields, f"{prefix}inflight") > 0
+    goes_on = f"{record}explicit" in fields and f"{record}wall_ms" not in fields
     waiting = _open_interval(fields, prefix, now_ms) if is_open else 0
+    started_ms = _moment(fields, f"{record}started")
     return Execution(
         number=number,
-        started_ms=_moment(fields, f"{record}started"),
-        ended_ms=None if is_open else _moment(fields, f"{record}ended"),
+        started_ms=started_ms,
+        ended_ms=None if is_open or goes_on else _moment(fields, f"{record}ended"),
         tokens=_number(fields, f"{record}tokens"),
         latency_ms=_number(fields, f"{record}latency_ms") + waiting,
+        wall_ms=_wall_ms(fields, record, started_ms, now_ms),
     )
+
+
+def _wall_ms(fields: Fields, record: str, started_ms: int | None, now_ms: int) -> int | None:
+    if f"{record}explicit" not in fields or started_ms is None:
+        return None
+    ended = _moment(fields, f"{record}wall_ms")
+    return max(0, now_ms - started_ms) if ended is None else ended
 
 
 def _number(fields: Fields, name: str) -> int:

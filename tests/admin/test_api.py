@@ -10,6 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from gateway.admin.answers import shape_errors
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
+from gateway.admin.endpoints import Endpoint
 from gateway.admin.examples import REQUEST_EXAMPLES
 from gateway.core.errors import InvalidConfigError
 from gateway.store.address import StoreAddress
@@ -18,13 +19,17 @@ from gateway.store.keys import TenantKeys
 from tests.admin.plane import TOKEN, WHO, StartPlane, parts_without_store
 from tests.store.agent import Agent
 
+
+def path_of(endpoint: Endpoint) -> str:
+    """The route for task T and one of its phases."""
+    return endpoint.path.replace("{id}", "T").replace("{phase}", "PLAN")
+
+
 PRIVATE = [
-    (endpoint.method, endpoint.path.replace("{id}", "T"))
-    for endpoint in ALL_ENDPOINTS
-    if not endpoint.public
+    (endpoint.method, path_of(endpoint)) for endpoint in ALL_ENDPOINTS if not endpoint.public
 ]
 TAKEN = {
-    endpoint.path.replace("{id}", "T"): next(iter(REQUEST_EXAMPLES[endpoint.takes].values()))
+    path_of(endpoint): next(iter(REQUEST_EXAMPLES[endpoint.takes].values()))
     for endpoint in ALL_ENDPOINTS
     if endpoint.takes is not None
 }

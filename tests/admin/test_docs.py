@@ -29,7 +29,8 @@ def test_every_route_is_described_with_a_curl(endpoint: Any) -> None:
     _, found, rest = PAGE.partition(f"\n## {endpoint.method} {endpoint.path}\n")
     assert found, "has a heading of its own"
     section = rest.partition("\n## ")[0]
-    assert endpoint.path.replace("{id}", "IMP-COST-01") in section
+    path = endpoint.path.replace("{id}", "IMP-COST-01").replace("{phase}", "VERIFY")
+    assert path in section
     assert ("Bearer $TOLLGATE_ADMIN_TOKEN" in section) is not endpoint.public
 
 
@@ -45,11 +46,12 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.PhaseBody, block) for block in with_members("executions")),
         *((bodies.OverrideAppliedBody, block) for block in with_members("override")),
         *((bodies.TaskRegisteredBody, block) for block in with_members("outcome")),
-        *((bodies.TaskChangedBody, block) for block in with_members("changed")),
+        *((bodies.TaskChangedBody, block) for block in with_members("state", "changed")),
+        *((bodies.PhaseChangedBody, block) for block in with_members("execution", "changed")),
         *((bodies.ErrorBody, block) for block in with_members("error")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 8
+    assert len(shown) == 9
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

@@ -1,6 +1,7 @@
 """The API's description: whole, sound, and true to what is served."""
 
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -57,6 +58,8 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("POST", "/admin/v1/tasks/{id}/kill"),
         ("POST", "/admin/v1/tasks/{id}/resume"),
         ("POST", "/admin/v1/tasks/{id}/complete"),
+        ("POST", "/admin/v1/tasks/{id}/phases/{phase}/start"),
+        ("POST", "/admin/v1/tasks/{id}/phases/{phase}/end"),
         ("GET", "/admin/v1/openapi.json"),
     }
 
@@ -97,7 +100,7 @@ def test_every_parameter_of_the_path_is_described(
     endpoint: Endpoint, operation: dict[str, Any]
 ) -> None:
     in_path = {item["name"] for item in operation["parameters"] if item["in"] == "path"}
-    assert in_path == ({"id"} if "{id}" in endpoint.path else set())
+    assert in_path == set(re.findall(r"{(\w+)}", endpoint.path))
     assert all(item["description"] for item in operation["parameters"])
 
 
@@ -123,6 +126,7 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.TaskBody, 200),
         (bodies.OverrideAppliedBody, 201),
         (bodies.TaskChangedBody, 200),
+        (bodies.PhaseChangedBody, 200),
         (bodies.TaskRegisteredBody, 200),
         (bodies.TaskRegisteredBody, 201),
     ],

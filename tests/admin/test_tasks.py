@@ -189,6 +189,7 @@ async def test_counters(plane: StartPlane, agent: Agent) -> None:
     counters = (await (await plane()).task())["counters"]
     assert counters == {
         "refused": 0,
+        "parallel_phases": 0,
         "would_refuse": {"calls": 1, "tokens": 2_000},
         "expired": {"calls": 0, "tokens": 0},
         "estimated": {"calls": 1, "tokens": 1_000, "share": 0.3333},

@@ -360,6 +360,7 @@ if phase_scope then
     tell_of_execution(KEYS[6], now, phase, int(execution))
   end
   if task.phase ~= phase then
+    parallel_to(KEYS[6], task.phase, phase)
     redis.call('HSET', KEYS[6], 'phase', phase)
   end
 end

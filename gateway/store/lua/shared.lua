@@ -101,9 +101,24 @@ local function close_execution(key, phase, now)
   if not is[1] or is[1] == is[2] then
     return nil
   end
-  redis.call('HSET', key, phase .. '.closed', is[1], 'x.' .. phase .. '.' .. is[1] .. '.ended',
-    int(now))
+  local record = 'x.' .. phase .. '.' .. is[1] .. '.'
+  redis.call('HSET', key, phase .. '.closed', is[1], record .. 'ended', int(now))
+  local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started')
+  if begun[1] then
+    redis.call('HSET', key, record .. 'wall_ms', int(math.max(0, now - num(begun[2]))))
+  end
   return is[1]
+end
+
+-- Count it if `current`, another phase, has calls in flight while work on `phase` begins. Returns it,
+-- '' if it has none.
+local function parallel_to(key, current, phase)
+  if current == '' or current == phase
+    or num(redis.call('HGET', key, current .. '.inflight')) <= 0 then
+    return ''
+  end
+  redis.call('HINCRBY', key, 'parallel', 1)
+  return current
 end
 
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',

@@ -1,0 +1,116 @@
+"""Explicit starts and ends of phases: executions in order, whatever calls do beside them."""
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+from msgspec.structs import replace as replace_fields
+
+from gateway.core.acts import Act
+from gateway.core.phases import WorkPhase
+from gateway.store.limits import UnknownTask
+from gateway.store.phases import PhaseChange, mark_phase
+from gateway.store.tasks import read_task
+from tests.store.agent import LIMITS, Agent, Look, settlement
+
+
+async def mark(
+    agent: Agent, what: Literal["start", "end"], phase: str = "PLAN", task: str = "T"
+) -> PhaseChange:
+    store = agent.store
+    return await mark_phase(
+        *(store.connection, store.keys(agent.tenant), task, WorkPhase(phase), what),
+        Act(f"phase.{what}", "ada", ""),
+        now_ms=store.now_ms,
+    )
+
+
+async def test_start_and_end_are_idempotent(agent: Agent, look: Look) -> None:
+    """The first call's execution goes on; after an end the next one opens."""
+    await agent.call("PLAN", tokens=1)
+    assert await mark(agent, "start") == PhaseChange(1, changed=False)
+    assert await mark(agent, "end") == PhaseChange(1, changed=True)
+    assert await mark(agent, "end") == PhaseChange(1, changed=False)
+    assert await mark(agent, "start") == PhaseChange(2, changed=True)
+    assert await mark(agent, "start") == PhaseChange(2, changed=False)
+    assert (await agent.call("PLAN", tokens=1)).execution == 2
+    acts = [fields["e"] for _, fields in look.client.xrange(look.keys.ledger)]
+    assert sum(words.startswith("act ") for words in acts) == 2
+    assert sum(words.startswith("execution ") for words in acts) == 2
+
+
+async def test_EC9_backtracking(agent: Agent, look: Look) -> None:
+    """A phase that is started again adds its usage, and never an allowance."""
+    await agent.call("PLAN", tokens=10)
+    limit = look.task()["tokens.L"]
+    await agent.call("THINK", tokens=20)
+    assert await mark(agent, "start", "PLAN") == PhaseChange(2, changed=True)
+    await agent.call("", tokens=30)  # counted in the current phase
+    assert [look.number(f"x.PLAN.{n}.tokens") for n in (1, 2)] == [10, 30]
+    assert (look.settled(scope="PLAN."), look.settled()) == (40, 60)
+    assert look.task()["tokens.L"] == limit
+
+
+async def test_usage_that_comes_late_is_of_the_execution_that_admitted_it(
+    agent: Agent, look: Look
+) -> None:
+    late, _ = await agent.reserve("PLAN")
+    await mark(agent, "end")
+    await mark(agent, "start")
+    await agent.store.settle(settlement(late, tokens=9))
+    assert (look.number("x.PLAN.1.tokens"), look.number("x.PLAN.2.tokens")) == (9, 0)
+
+
+async def test_EC10_parallel_phases_are_counted(agent: Agent, look: Look) -> None:
+    """By a start as by a call; nothing is refused."""
+    agent.need = replace_fields(agent.need, input_low=1, input_high=1, output=1)
+    await agent.reserve("PLAN")
+    assert await mark(agent, "start", "THINK") == PhaseChange(1, True, WorkPhase.PLAN)
+    assert look.number("parallel") == 1
+    assert (await agent.reserve("PLAN"))[1].verdict.value == "held"
+    assert look.number("parallel") == 1  # THINK has no call open
+    assert (await agent.reserve("THINK"))[1].verdict.value == "held"
+    assert look.number("parallel") == 2
+
+
+async def test_wall_time_from_start_to_end(agent: Agent) -> None:
+    """G-7: both are kept; the snapshot's basis says which a phase is shown with."""
+    agent.limits = replace(LIMITS, stop_loss=replace(LIMITS.stop_loss, latency_basis="wall"))
+    await agent.call("SPEC")
+    await mark(agent, "start")
+    plan, _ = await agent.reserve("PLAN")
+    agent.at(1_004_000)
+    await agent.store.settle(settlement(plan, tokens=1))
+    agent.at(1_010_000)
+    seen = await latency(agent, 1_010_000)
+    assert seen == ((4_000, 10_000, None), 10_000)
+    await mark(agent, "end")
+    assert await latency(agent, 1_020_000) == ((4_000, 10_000, 1_010_000), 10_000)
+    agent.limits = LIMITS
+    agent.task = "active"
+    await agent.call("SPEC")
+    await mark(agent, "start", task="active")
+    assert await latency(agent, 1_020_000) == ((0, 10_000, None), 0)
+
+
+async def latency(agent: Agent, now_ms: int) -> tuple[tuple[int, int | None, int | None], int]:
+    """Active and wall time and the end of PLAN's execution, and what PLAN is shown with."""
+    names = agent.store.keys(agent.tenant)
+    view = await read_task(agent.store.connection, names, agent.task, now_ms)
+    (one,) = view.phases[WorkPhase.PLAN].executions
+    standings = view.phases[WorkPhase.PLAN].standings
+    used = next(s.used for dimension, s in standings.items() if dimension.value == "latency_ms")
+    return (one.latency_ms, one.wall_ms, one.ended_ms), used
+
+
+async def test_a_start_reopens_a_completed_task(agent: Agent, look: Look) -> None:
+    await agent.call("PLAN")
+    look.client.hset(look.keys.task("T"), "state", "completed")
+    await mark(agent, "start", "VERIFY")
+    assert look.task()["state"] == "reopened"
+
+
+async def test_an_unknown_task(agent: Agent, look: Look) -> None:
+    with pytest.raises(UnknownTask):
+        await mark(agent, "start", task="nobody")
+    assert look.task("nobody") == {}
