@@ -36,10 +36,15 @@ class TiktokenCounter:
     """ports.Tokenizer. One question at a time; a process that fails is replaced at the next."""
 
     def __init__(
-        self, command: Sequence[str] = _COMMAND, *, deadline_s: float = _DEADLINE_S
+        self,
+        command: Sequence[str] = _COMMAND,
+        *,
+        deadline_s: float = _DEADLINE_S,
+        close_wait_s: float = _CLOSE_WAIT_S,
     ) -> None:
         self._command = command
         self._deadline_s = deadline_s
+        self._close_wait_s = close_wait_s
         self._process: Process | None = None
         self._killed: list[Process] = []
         self._turn = asyncio.Lock()
@@ -62,7 +67,7 @@ class TiktokenCounter:
         if process is not None:
             _hang_up(process)
             try:
-                async with asyncio.timeout(_CLOSE_WAIT_S):
+                async with asyncio.timeout(self._close_wait_s):
                     await process.wait()
             except TimeoutError:
                 self._killed.append(process)

@@ -23,9 +23,11 @@ _READ = (
 
 @asynccontextmanager
 async def counting(
-    command: Sequence[str] | None = None, deadline_s: float = 30.0
+    command: Sequence[str] | None = None, deadline_s: float = 60.0, close_wait_s: float = 60.0
 ) -> AsyncIterator[TiktokenCounter]:
-    counter = TiktokenCounter(command or tokenizer._COMMAND, deadline_s=deadline_s)
+    counter = TiktokenCounter(
+        command or tokenizer._COMMAND, deadline_s=deadline_s, close_wait_s=close_wait_s
+    )
     try:
         yield counter
     finally:
@@ -89,11 +91,10 @@ async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
         assert counter._process is None
 
 
-async def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_does_not_end_is_killed() -> None:
     """A worker's end does not wait for it."""
-    monkeypatch.setattr(tokenizer, "_CLOSE_WAIT_S", 0.1)
     stubborn = program("os.write(1, (7).to_bytes(8, 'big'))\ntime.sleep(60)")
-    async with counting(stubborn) as counter:
+    async with counting(stubborn, close_wait_s=0.1) as counter:
         assert await counter.count("gpt-4o", ["hello world"]) == 7
         process = counter._process
         assert process is not None

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import pytest
 from sqlalchemy import select
 
@@ -76,11 +76,12 @@ class Traffic:
         )
 
     async def _caller(self, gateway: Gateway) -> None:
-        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
+        patience = aiohttp.ClientTimeout(total=PATIENCE_S)
+        async with aiohttp.ClientSession(timeout=patience) as client:
             while not self.stopped and (number := next(self._numbers)) <= self.calls:
                 await self._call(client, gateway, number)
 
-    async def _call(self, client: httpx.AsyncClient, gateway: Gateway, number: int) -> None:
+    async def _call(self, client: aiohttp.ClientSession, gateway: Gateway, number: int) -> None:
         headers = {
             "X-Task-Id": f"L-{number % TASKS_IN_USE}",
             "X-Task-Phase": PHASES[number % len(PHASES)],
@@ -90,14 +91,15 @@ class Traffic:
         while True:
             try:
                 url = f"{gateway.url}/v1/chat/completions"
-                answer = await client.post(url, json=BODY, headers=headers)
-            except httpx.ConnectError:  # nothing was sent: the gateway is being started again
+                async with client.post(url, json=BODY, headers=headers) as answer:
+                    text = await answer.text()
+            except aiohttp.ClientConnectorError:  # nothing was sent: the gateway is starting again
                 await asyncio.sleep(0.05)
                 continue
-            except httpx.HTTPError:
+            except (aiohttp.ClientError, TimeoutError):
                 self.unsure.add(number)
                 return
-            assert answer.status_code == 200, answer.text
+            assert answer.status == 200, text
             self.answered.add(number)
             return
 
