@@ -13,9 +13,12 @@ from gateway.core.keys import without_keys
 from gateway.fallback import Attempt, Gate, attempts
 from gateway.metering import Metering
 from gateway.planner import Call, Plan, Planner, read_call
-from gateway.ports import Doors, Downstream, Request
+from gateway.ports import Doors, Downstream, Request, ResponseSink
 from gateway.relay import Drains, Relay
 from gateway.trace import Trace, head_lines, record_of
+from gateway.usage_wish import REFUSED, UsageWishes, WishGate
+
+_FIRST_ERROR = 400
 
 
 class Lifecycle:
@@ -25,6 +28,7 @@ class Lifecycle:
         self._plane = plane
         self._doors = doors
         self.metering = Metering(plane, rules, doors)
+        self._wishes = UsageWishes()
         self._drains = {name: Drains(upstream) for name, upstream in plane.upstreams.items()}
 
     # The way of a call --------------------------------------------------------------------------
@@ -74,6 +78,8 @@ class Lifecycle:
                 return
             relay = await self._forward(trace, attempt, plan, downstream)
             await relay.done
+            if relay.passed_over == REFUSED:
+                relay = await self._forward_unasked(trace, attempt, plan, downstream)
             if not relay.passed_over:
                 self._close(trace, relay, downstream)
                 await metering.settle(trace, attempt.call, plan, relay, planner)
@@ -83,7 +89,13 @@ class Lifecycle:
     # 6 forward, 7 relay -------------------------------------------------------------------------
 
     async def _forward(
-        self, trace: Trace, attempt: Attempt, plan: Plan, downstream: Downstream
+        self,
+        trace: Trace,
+        attempt: Attempt,
+        plan: Plan,
+        downstream: Downstream,
+        *,
+        may_ask: bool = True,
     ) -> Relay:
         """Send a metered call on with the edits it needs; the relay then runs by itself."""
         call = attempt.call
@@ -91,7 +103,12 @@ class Lifecycle:
         if wire is None or asked is None:
             raise ValueError("only a metered call has a plan")
         upstream = self._plane.upstreams[call.route.upstream]
-        hide_usage = asked.usage_wish is not None and upstream.include_usage
+        hide_usage = (
+            asked.usage_wish is not None
+            and upstream.include_usage
+            and may_ask
+            and self._wishes.may_ask(call.route.upstream, asked.model)
+        )
         clamp = trace.decision.clamp if trace.decision else None
         body = edited_body(wire, call.request.body, asked, ask_usage=hide_usage, clamp=clamp)
         relay = trace.relay = Relay(
@@ -105,6 +122,22 @@ class Lifecycle:
         )
         self.metering.open(call.call_id, plan, relay)
         await self._send(attempt, relay, body, downstream)
+        return relay
+
+    async def _forward_unasked(
+        self, trace: Trace, attempt: Attempt, plan: Plan, downstream: Downstream
+    ) -> Relay:
+        """Send a stream anew that was refused for our wish, without it, and see it to its end.
+
+        The hold stays: nothing was generated. Where this helps, later streams are not asked.
+        """
+        relay = await self._forward(trace, attempt, plan, downstream, may_ask=False)
+        await relay.done
+        upstream, model = attempt.call.route.upstream, attempt.call.model or ""
+        if 0 < relay.status < _FIRST_ERROR and self._wishes.refused(upstream, model):
+            self._doors.recorder.event(
+                "usage_not_offered", "warning", upstream=upstream, model=model
+            )
         return relay
 
     async def _pass(
@@ -146,7 +179,11 @@ class Lifecycle:
         if call.key is not None:
             headers = without_keys(headers)
         target, headers = self.metering.routing.outgoing(call.route, headers)
-        sink = Gate(relay, attempt.fallback_on) if attempt.fallback_on else relay
+        sink: ResponseSink = relay
+        if attempt.fallback_on:
+            sink = Gate(relay, attempt.fallback_on)
+        if relay.hides_usage:
+            sink = WishGate(sink, relay)
         try:
             exchange = await self._doors.upstreams.connect(call.route.upstream, sink)
         except UpstreamError as error:

@@ -100,7 +100,7 @@ class Relay:
         self._downstream = downstream
         self._clock = clock
         self._wire = wire
-        self._hide_usage = hide_usage
+        self.hides_usage = hide_usage
         self._streaming = asked is not None and asked.stream
         self._head_lines = head_lines
         self._drains = drains
@@ -141,11 +141,11 @@ class Relay:
         self._streaming = is_events or kind.startswith(_LINES)
         if self._wire is not None and not kind.startswith(_SOUND):
             self._meter = (
-                StreamMeter(self._wire, hide_usage=self._hide_usage)
+                StreamMeter(self._wire, hide_usage=self.hides_usage)
                 if is_events
                 else JsonMeter(self._wire)
             )
-        hides = self._streaming and self._hide_usage
+        hides = self._streaming and self.hides_usage
         if not self.client_left_early:
             self._downstream.start(
                 status, response_headers(headers), self._head_lines, None if hides else length

@@ -153,6 +153,11 @@ def _model_call(call: Call, handler: Callable[[Call, Ask], Steps]) -> Steps:
     call.served.stream = bool(ask.stream)
     if call.script.broken.replaces_answer:
         return fault_instead(call)
+    kind, number = call.script.broken
+    if kind == "no_stream_options":
+        if ask.stream_options is not None:
+            return error_answer(call, number or 400, "stream_options: Extra inputs not permitted")
+        call.script = replace(call.script, fault="")
     return handler(call, ask)
 
 

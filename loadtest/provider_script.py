@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 _BARE_FAULTS = {"", "missing_usage", "zero_usage", "truncate", "hang", "reset"}
-_NUMBERED_FAULTS = {"cut", "status", "error_event", "hang"}
+_NUMBERED_FAULTS = {"cut", "status", "error_event", "hang", "no_stream_options"}
 _LINE_ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
 
 
@@ -56,6 +56,7 @@ class Script:
     - ``cut:N``: the connection is closed after N tokens of a stream, or N bytes of another body;
     - ``truncate``: the chunked body is complete but for its last chunk, then the connection closes;
     - ``status:NNN``: an error of that status, with ``retry-after: 1`` for 429 and 529;
+    - ``no_stream_options:NNN``: an error of that status for a request with ``stream_options``;
     - ``error_event:N``: a stream says ``error`` after N tokens, ends, and the connection closes;
       an answer that is not streamed is a 200 with an error in its body;
     - ``hang``: no answer, ever; ``hang:N``: it stalls where ``cut:N`` would close;

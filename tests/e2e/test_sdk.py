@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.running_gateway import Gateway
+from tests.e2e.running_gateway import Gateway, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -342,3 +342,30 @@ _RAW = ("input", "cached_read", "output", "reasoning")
 
 def _sum(one: dict[str, str], other: dict[str, str], kind: str) -> int:
     return sum(int(fields.get(f"raw.{kind}") or 0) for fields in (one, other))
+
+
+async def test_an_upstream_that_refuses_the_wish_for_usage(
+    gateway: Gateway, provider: FakeProvider, task: str
+) -> None:
+    """Has served one good stream all the same; its tokens are counted here, and marked."""
+    provider.script(lambda _: Script(fault="no_stream_options:422"))
+    async with openai.AsyncOpenAI(
+        base_url=f"{gateway.url}/v1",
+        api_key="sk-x",
+        max_retries=0,
+        http_client=httpx.AsyncClient(trust_env=False),
+    ) as client:
+        for asked in (2, 3):
+            stream = await client.chat.completions.create(
+                model="gpt-4o-without-options",
+                messages=MESSAGES,  # type: ignore[arg-type]
+                stream=True,
+                extra_headers={"X-Task-Id": task},
+            )
+            assert [chunk async for chunk in stream]
+            assert len(provider.requests) == asked
+    fields = await gateway.settled(task, 2)
+    assert int(fields["tokens.S"]) > 0
+    assert len(gateway.log_events("usage_not_offered", upstream="openai")) == 1
+    logged = await until(lambda: (found := gateway.log_events("call", task=task))[1:] and found)
+    assert {line["usage"] for line in logged} == {"estimated"}
