@@ -235,6 +235,7 @@ class Supervisor:
             counters=self._counters,
             event=self._recorder.event,
             rules=self._rules_in_force,
+            enforcement_disabled=plane.enforcement_disabled,
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()

@@ -5,7 +5,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.admin.answers import ApiError
-from gateway.admin.override_requests import Approver, Reason
+from gateway.admin.override_requests import Approver, Phase, Reason
+from gateway.core.phases import WorkPhase
 from gateway.findings import explain, suggestion
 
 
@@ -24,6 +25,20 @@ class PhaseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     by: Approver = "admin"
+
+
+class GateRequest(BaseModel):
+    """Which phase the task is to leave, VERIFY if left out, and for which one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    phase: Phase | None = None
+    to: Phase | None = None
+
+    @property
+    def leaving(self) -> WorkPhase:
+        """Return the phase to leave."""
+        return self.phase or WorkPhase.VERIFY
 
 
 Request = TypeVar("Request", bound=BaseModel)

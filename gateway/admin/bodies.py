@@ -267,6 +267,33 @@ class PhaseChangedBody(Body):
     task: TaskBody | None
 
 
+class BreachBody(Body):
+    """A line that a total has crossed: `used` is above `line`; `allowed` is limit + granted.
+
+    Of `cost_usd` the amounts are nano-dollars.
+    """
+
+    scope: Literal["task", "parent", "phase"]
+    name: str
+    dimension: str
+    used: int
+    allowed: int
+    line: int
+
+
+class GateBody(Body):
+    """The task may leave the phase. `would_refuse`: it may because the policy only observes."""
+
+    task: str
+    phase: str
+    to: str | None
+    decision: Literal["allow", "flag"]
+    would_refuse: bool
+    policy: str
+    mode: Literal["off", "observe", "enforce"]
+    breaches: list[BreachBody]
+
+
 class TaskRegisteredBody(Body):
     """What became of a registration; `warnings` say what may not be as intended.
 

@@ -7,8 +7,18 @@ from http import HTTPStatus
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, metrics, overrides, phases, registration, steering, tasks
-from gateway.admin.act_requests import ActRequest, PhaseRequest
+from gateway.admin import (
+    bodies,
+    gate,
+    health,
+    metrics,
+    overrides,
+    phases,
+    registration,
+    steering,
+    tasks,
+)
+from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
@@ -239,4 +249,15 @@ ENDPOINTS = (
     ),
     _phase("start", phases.post_phase_start, "Open the next execution of a phase"),
     _phase("end", phases.post_phase_end, "Close the open execution of a phase"),
+    Endpoint(
+        "POST",
+        "/admin/v1/tasks/{id}/gate",
+        gate.post_gate,
+        "passGate",
+        "Whether a task may leave a phase: the decision that a call would get",
+        bodies.GateBody,
+        parameters=(_ID_PARAMETER,),
+        errors={**_WITH_BODY, 409: ("BudgetExceeded", "wrong_state")},
+        takes=GateRequest,
+    ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.admin import bodies, health
-from gateway.admin.act_requests import ActRequest, PhaseRequest
+from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
 
@@ -28,6 +28,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     ActRequest: {"act": {"value": _WHO}},
+    GateRequest: {"gate": {"value": {"phase": "VERIFY", "to": "REVIEW"}}},
     PhaseRequest: {"phase": {"value": {"by": "orchestrator"}}},
     RegisterRequest: {
         "task": {
@@ -41,6 +42,16 @@ REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
         },
         "taskBySize": {"value": {"id": "IMP-COST-02", "files": 5, "changed_lines": 300}},
     },
+}
+
+
+_BREACH = {
+    "scope": "task",
+    "name": "T",
+    "dimension": "tokens",
+    "used": 31_600,
+    "allowed": 23_400,
+    "line": 28_080,
 }
 
 
@@ -75,6 +86,15 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "tokens: must be a valid integer, not '5000'. Remedy: write a whole number, without "
         "quotes.",
         field="tokens",
+    ),
+    "BudgetExceeded": _error(
+        "BudgetExceeded",
+        "Task T exceeded token budget: 31,600 / 23,400 (135%). Phase: VERIFY. ...",
+        reason="task_budget_exceeded",
+        task="T",
+        episode=1,
+        remediation="FIX-BUDGET-BREACH-T",
+        breaches=[_BREACH],
     ),
     "invalid_phase": _error(
         "invalid_phase", "'DANCE' is no phase. Remedy: choose one of ...", field="phase"
@@ -273,6 +293,16 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "changed": True,
         "parallel_to": None,
         "task": _TASK,
+    },
+    (bodies.GateBody, 200): {
+        "task": "T",
+        "phase": "VERIFY",
+        "to": "REVIEW",
+        "decision": "flag",
+        "would_refuse": True,
+        "policy": "stop-loss",
+        "mode": "observe",
+        "breaches": [_BREACH],
     },
     (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},

@@ -70,6 +70,7 @@ class AdminParts:
     counters: Counters
     event: Callable[..., None]
     rules: Callable[[], Rules]
+    enforcement_disabled: bool = False
 
 
 PARTS = web.AppKey("parts", AdminParts)

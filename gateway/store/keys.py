@@ -62,6 +62,7 @@ class TenantKeys:
     """The keys of one tenant."""
 
     def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
         self._prefix = f"tg:{{{tenant}}}:"
         self.clock = self._prefix + "clock"
         self.epoch = self._prefix + "epoch"

@@ -37,6 +37,7 @@ from gateway.store.scripts import load_script
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
+_FACTS, _KIND = 3, 7  # places among reserve's arguments
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
@@ -120,9 +121,18 @@ class RedisStore:
             self.remember(plan.tenant, plan.task, plan.facts)
         return _receipt(plan, reply)
 
-    async def _ask(self, plan: ReservePlan) -> list[Any]:
+    async def gate(self, plan: ReservePlan) -> Receipt:
+        """Ask what a call would be told, holding nothing; a refusal counts, and may trip the task.
+
+        The task must be there, and the plan have its facts. Raises StoreError.
+        """
+        args = self._reserve_args(plan)
+        args[_FACTS], args[_KIND] = facts_text(plan.facts), "gate"
+        return _receipt(plan, await self._ask(plan, args))
+
+    async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
-        keys, args = self._plan_keys(plan), self._reserve_args(plan)
+        keys, args = self._plan_keys(plan), args or self._reserve_args(plan)
         if plan.key_id:
             keys.append(self.keys(plan.tenant).key_versions)
         for _ in range(_MOST_ROUNDS):

@@ -8,6 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, build_admin
+from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
@@ -23,7 +24,10 @@ def plane(
     """Start an admin plane: `await plane()`; keywords change its health."""
 
     async def start(
-        wait_s: float = 5.0, store: StoreConnection = connection, **changes: Any
+        wait_s: float = 5.0,
+        store: StoreConnection = connection,
+        rules: Rules = RULES,
+        **changes: Any,
     ) -> Plane:
         events: list[dict[str, Any]] = []
         counters = Counters()
@@ -38,7 +42,7 @@ def plane(
             health=lambda: replace(HEALTHY, **changes),
             counters=counters,
             event=event,
-            rules=lambda: RULES,
+            rules=lambda: rules,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
         return Plane(client, parts, counters, events)

@@ -45,13 +45,14 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.TaskPageBody, block) for block in with_members("next_cursor")),
         *((bodies.PhaseBody, block) for block in with_members("executions")),
         *((bodies.OverrideAppliedBody, block) for block in with_members("override")),
+        *((bodies.GateBody, block) for block in with_members("would_refuse")),
         *((bodies.TaskRegisteredBody, block) for block in with_members("outcome")),
         *((bodies.TaskChangedBody, block) for block in with_members("state", "changed")),
         *((bodies.PhaseChangedBody, block) for block in with_members("execution", "changed")),
         *((bodies.ErrorBody, block) for block in with_members("error")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 9
+    assert len(shown) == 11
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

@@ -7,7 +7,7 @@
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
 --       6 phase, '' if the call names none
 --       7 first phase (by order) that is held to the cumulative line; 0 = every one
---       8 kind: expected | worst_case | none
+--       8 kind: expected | worst_case | none, or gate: answers, and holds nothing if it may pass
 --       9 effects: 8 letters, R refuse, F flag, - not compared; task then phase, by DIMENSIONS
 --      10 input tokens, lower bound     11 input tokens to hold      12 their nano-dollars
 --      13 output tokens wanted          14 fewest worth admitting    15 nano-dollars of one
@@ -247,7 +247,7 @@ end
 local verdict, stopped = 'held', first_stop()
 if stopped then
   verdict = 'refused'
-elseif kind ~= 'none' then
+elseif kind ~= 'none' and kind ~= 'gate' then
   stopped = first_in_flight()
   if stopped then
     verdict = 'in_flight'
@@ -335,6 +335,10 @@ end
 if verdict ~= 'held' then
   tell_of_refusal()
   return reply(verdict == 'short' and amount(input + output_tokens(output_min)) or 0, 0, 0)
+end
+
+if kind == 'gate' then
+  return reply(0, 0, 0)
 end
 
 local held_tokens = amount(input + output_tokens(output))

@@ -1,0 +1,105 @@
+"""`POST .../gate`: the decision of admission, without a call."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.core.policy import Mode, PolicySet, StopLossPolicy
+from tests.admin.plane import RULES, WHO, Answer, Plane, StartPlane
+from tests.store.agent import OBSERVE, Agent
+
+ENFORCING = replace(RULES, policies=PolicySet((StopLossPolicy(mode=Mode.ENFORCE),)))
+
+
+async def gate(admin: Plane, task: str = "T", **body: Any) -> Answer:
+    return await admin.ask("POST", f"/admin/v1/tasks/{task}/gate", json=body)
+
+
+async def test_within_its_budget_a_task_passes(plane: StartPlane, agent: Agent) -> None:
+    """Nothing is held, counted or opened."""
+    await agent.call("PLAN", tokens=100)
+    admin = await plane(rules=ENFORCING)
+    before = await admin.task()
+    answer = await gate(admin, to="review")
+    assert answer.status == 200
+    assert answer.json == {
+        **{"task": "T", "phase": "VERIFY", "to": "REVIEW", "decision": "allow"},
+        **{"would_refuse": False, "policy": "stop-loss", "mode": "enforce", "breaches": []},
+    }
+    after = await admin.task()
+    assert {**after, "as_of": 0} == {**before, "as_of": 0}
+
+
+async def test_SL4_SL5_above_its_line_it_does_not(plane: StartPlane, agent: Agent) -> None:
+    """The message's figures; it trips, so that calls of every phase are refused; a grant frees."""
+    await agent.call("IMPLEMENT")
+    await agent.call("IMPLEMENT")
+    admin = await plane(rules=ENFORCING)
+    answer = await gate(admin)
+    assert (answer.status, answer.error["code"]) == (409, "BudgetExceeded")
+    assert answer.error["message"].startswith(
+        "Task T exceeded token budget: 31,600 / 23,400 (135%). Phase: VERIFY, dimension: tokens."
+    )
+    assert answer.error["reason"] == "task_budget_exceeded"
+    assert (answer.error["episode"], answer.error["remediation"]) == (1, "FIX-BUDGET-BREACH-T")
+    assert answer.error["breaches"][0] == {
+        **{"scope": "task", "name": "T", "dimension": "tokens"},
+        **{"used": 31_600, "allowed": 23_400, "line": 28_080},
+    }
+    (event,) = admin.events
+    assert (event["event"], event["task"]) == ("stop_loss_tripped", "T")
+    task = await admin.task()
+    assert (task["stop_loss"]["state"], task["counters"]["refused"]) == ("tripped", 1)
+    assert (await agent.call("IMPLEMENT")).stop_code == "task_budget_exceeded"
+    again = await gate(admin)
+    assert (again.status, again.error["episode"], len(admin.events)) == (409, 1, 1)
+    assert (await admin.grant(tokens=10_000)).status == 201
+    assert (await gate(admin)).status == 200
+
+
+async def test_G16_the_line_is_that_of_entry_and_of_exit(plane: StartPlane, agent: Agent) -> None:
+    """Before `enforce_from` only a runaway task is held, unless it is to enter there."""
+    await agent.call("IMPLEMENT")
+    await agent.call("IMPLEMENT")
+    admin = await plane(rules=ENFORCING)
+    assert (await gate(admin, phase="PLAN", to="THINK")).status == 200
+    assert (await gate(admin, phase="IMPLEMENT")).status == 200
+    assert (await gate(admin, phase="IMPLEMENT", to="VERIFY")).status == 409
+
+
+async def test_observing_only_flags(plane: StartPlane, agent: Agent) -> None:
+    """So does enforcing with the switch off (RBK-2)."""
+    agent.effects = OBSERVE
+    await agent.call("VERIFY")
+    await agent.call("VERIFY")
+    budgets = RULES.budgets
+    off = replace(budgets, stop_loss=replace(budgets.stop_loss, enabled=False))
+    for rules in (RULES, replace(ENFORCING, budgets=off)):
+        admin = await plane(rules=rules)
+        answer = await gate(admin)
+        assert answer.status == 200
+        assert (answer.json["decision"], answer.json["would_refuse"]) == ("flag", True)
+        assert answer.json["mode"] == "observe"
+        assert (await admin.task())["stop_loss"]["state"] == "ok"
+
+
+async def test_a_killed_task(plane: StartPlane, agent: Agent) -> None:
+    """In whatever mode."""
+    await agent.call("PLAN")
+    admin = await plane()
+    await admin.ask("POST", "/admin/v1/tasks/T/kill", json=WHO)
+    answer = await gate(admin)
+    assert (answer.status, answer.error["code"]) == (409, "wrong_state")
+
+
+async def test_an_unknown_task_is_not_made(plane: StartPlane) -> None:
+    admin = await plane()
+    assert (await gate(admin, task="nobody")).status == 404
+    assert (await admin.get("/admin/v1/tasks/nobody")).status == 404
+
+
+@pytest.mark.parametrize(("body", "field"), [({"phase": "DANCE"}, "phase"), ({"to": 5}, "to")])
+async def test_what_is_no_phase(plane: StartPlane, body: dict[str, Any], field: str) -> None:
+    answer = await gate(await plane(), **body)
+    assert (answer.status, answer.error["field"]) == (422, field)
