@@ -25,6 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BODY_BYTES = 60_000  # four bytes a token: the estimate is what the provider will say
 HELD = 17_048
+HELD_NANO_USD = 15_000 * 2_500 + 2_048 * 10_000  # gpt-4o: $2.50 and $10 a million
 
 
 @dataclass
@@ -114,8 +115,8 @@ async def test_the_first_call_is_admitted_whatever_it_asks_for(
     agent.scripted = {"X-Fake-Ttfb-Ms": "500"}
     calling = asyncio.ensure_future(agent.call("IMPLEMENT"))
     await until(lambda: agent.gateway.held(agent.task)[2], "the hold")
-    assert agent.gateway.held(agent.task) == (HELD, 0, 1, 1)
-    assert agent.gateway.held(agent.task, "IMPLEMENT.") == (HELD, 0, 1, 1)
+    assert agent.gateway.held(agent.task) == (HELD, HELD_NANO_USD, 1, 1)
+    assert agent.gateway.held(agent.task, "IMPLEMENT.") == (HELD, HELD_NANO_USD, 1, 1)
     await calling
     headers = agent.answers[0].headers
     assert headers["x-tollgate-decision"] == "allow"
@@ -181,7 +182,7 @@ async def test_eight_at_once(agent: Agent, provider: FakeProvider) -> None:
     agent.sdk = agent.sdk.with_options(max_retries=0)
     started = [asyncio.ensure_future(agent.call("IMPLEMENT")) for _ in range(8)]
     await until(lambda: len(agent.answers) == 5, "five answers")
-    assert agent.gateway.held(agent.task) == (3 * HELD, 0, 3, 3)
+    assert agent.gateway.held(agent.task) == (3 * HELD, 3 * HELD_NANO_USD, 3, 3)
     results = await asyncio.gather(*started, return_exceptions=True)
     waiting = [result for result in results if isinstance(result, openai.RateLimitError)]
     assert len(waiting) == 5
@@ -280,7 +281,7 @@ async def test_kill_9_with_one_call_open(start_gateway: StartGateway, task: str)
     calling = asyncio.ensure_future(agent.call("IMPLEMENT"))
     await until(lambda: gateway.held(task)[2], "the hold")
     await asyncio.sleep(5)  # longer than a lease: heartbeats keep it
-    assert gateway.held(task) == (HELD, 0, 1, 1)
+    assert gateway.held(task) == (HELD, HELD_NANO_USD, 1, 1)
     for pid in gateway.worker_pids():
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIConnectionError):
