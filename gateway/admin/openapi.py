@@ -1,5 +1,6 @@
 """The API's description, OpenAPI 3.1, made of the route table and the models."""
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -54,7 +55,13 @@ def _schemas(endpoints: list[Endpoint]) -> tuple[dict[type[BaseModel] | None, Sc
     ]
     inputs.append((None, "validation", OVERRIDE_REQUEST))
     made, shared = TypeAdapter.json_schemas(inputs, ref_template=_REF)
-    return {model: schema for (model, _), schema in made.items()}, shared["$defs"]
+    told = json.dumps([list(made.values()), shared["$defs"]])
+    used = {
+        name: schema
+        for name, schema in shared["$defs"].items()
+        if json.dumps(_REF.format(model=name)) in told  # others: a type shown by a schema of ours
+    }
+    return {model: schema for (model, _), schema in made.items()}, used
 
 
 def _operation(endpoint: Endpoint, schemas: Mapping[type[BaseModel] | None, Schema]) -> Schema:
