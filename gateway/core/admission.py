@@ -10,12 +10,13 @@ Rules, in the order in which they are asked:
 4. worst case: A = min(input bound + ceiling, C - S - H), never below what the call needs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
 
-from gateway.core.budget import Dimension
+from gateway.core.budget import LAST_PHASES, Dimension
+from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, ReserveKind
 from gateway.core.vocabulary import Vocabulary
 
@@ -59,7 +60,11 @@ class Balance(Struct, frozen=True, gc=False):
 
 
 class Scope(Struct, frozen=True):
-    """A task, an ancestor or a phase, with its balances and its stop state."""
+    """A task, an ancestor or a phase, with its balances and its stop state.
+
+    A task that may complete (`may_complete`) is `exempt` from the cumulative line, never from the
+    runaway line: that is its balances' line then.
+    """
 
     kind: ScopeKind
     name: str
@@ -67,6 +72,7 @@ class Scope(Struct, frozen=True):
     state: str = "open"
     trip_dimension: Dimension | None = None
     trip_code: str = ""
+    exempt: bool = False
 
     @property
     def tripped(self) -> bool:
@@ -144,6 +150,22 @@ def admit(scopes: Sequence[Scope], effects: Effects, kind: ReserveKind, need: Ne
     if kind is ReserveKind.EXPECTED:
         return Admission(Verdict.HELD, output=need.output)
     return _admit_worst_case(scopes, effects, need)
+
+
+def may_complete(
+    phase: WorkPhase | None, task: Scope, lines: Mapping[Dimension, int], *, review_closed: bool
+) -> bool:
+    """Return whether a task is let through to its end at this call, and from then on (SL-9, G-5).
+
+    Only PR and MONITOR may remain. `lines` are those of `budget.completion_lines` with grants; a
+    task without them (of an older gateway) is held to the cumulative line.
+    """
+    return (
+        phase in LAST_PHASES
+        and review_closed
+        and Dimension.TOKENS in lines
+        and all(task.balances[d].settled <= lines[d] for d in lines if d in task.balances)
+    )
 
 
 def _refusing(

@@ -303,6 +303,28 @@ def task_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
     return lines
 
 
+LAST_PHASES = (WorkPhase.PR, WorkPhase.MONITOR)
+_COMPLETED_BY = (Dimension.TOKENS, Dimension.NANO_USD)
+
+
+def completion_lines(
+    budgets: Mapping[WorkPhase, PhaseBudget], stop_loss: StopLoss
+) -> dict[Dimension, int]:
+    """Return the largest totals at which a task may be let through to its end (SL-9, G-5).
+
+    Such a total is below the completion threshold, and leaves room for the limits of PR and
+    MONITOR up to the cumulative line.
+    """
+    total = calculate_total_budget(budgets)
+    rest = calculate_total_budget({phase: budgets[phase] for phase in LAST_PHASES})
+    found = {}
+    for dimension, line in task_lines(total, stop_loss).items():
+        if dimension in _COMPLETED_BY:
+            below = ceil_product(line.limit, stop_loss.allow_completion_threshold) - 1
+            found[dimension] = min(below, line.cumulative - (rest.get(dimension) or 0))
+    return found
+
+
 def phase_lines(limits: Amounts, stop_loss: StopLoss) -> dict[Dimension, Lines]:
     """Return the lines of a phase, which has one threshold."""
     lines = {}

@@ -148,14 +148,15 @@ def find_breaches(scopes: Sequence[Scope], effects: Effects) -> Iterator[Breach]
     """Yield every crossed line that the policy cares about."""
     for scope in scopes:
         for dimension, balance in scope.balances.items():
-            if balance.breached and effects.of(scope.kind, dimension) is not None:
+            line = balance.cumulative if scope.exempt else balance.line
+            if balance.settled > line and effects.of(scope.kind, dimension) is not None:
                 yield Breach(
                     scope.kind,
                     scope.name,
                     dimension,
                     balance.settled,
                     balance.allowed,
-                    balance.line,
+                    line,
                 )
 
 

@@ -5,7 +5,7 @@ run out, so that the end of an override needs no undoing.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway.core.budget import (
@@ -17,6 +17,7 @@ from gateway.core.budget import (
     TaskLimits,
     calculate_total_budget,
     ceil_product,
+    completion_lines,
     multiply,
     phase_lines,
     task_lines,
@@ -62,6 +63,7 @@ class LimitsInForce:
     phases: Mapping[WorkPhase, Mapping[Dimension, Lines]]
     granted: Mapping[Dimension, int]
     expires_ms: int | None
+    completion: Mapping[Dimension, int] = field(default_factory=dict)
 
 
 def limits_in_force(
@@ -100,6 +102,7 @@ def limits_in_force(
         },
         granted=granted,
         expires_ms=min(expiries, default=None),
+        completion=completion_lines(budgets, snapshot.stop_loss),
     )
 
 

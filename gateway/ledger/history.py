@@ -130,7 +130,7 @@ def _states(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[s
         .order_by(table.number)
     ):
         state = msgspec.json.decode(details).get("state")
-        if state is not None:
+        if state not in (None, "-"):
             states[task] = {"state": state, "state_ms": str(at_ms)}
     return {task: fields for task, fields in states.items() if fields["state"] != "open"}
 

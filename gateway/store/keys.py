@@ -28,6 +28,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     phase last                                      current phase, time of the last call
     <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
     <d>.S <d>.H                                     settled, held
+    <d>.A completion                                up to where it may complete; 1 once it may
     inflight since                                  open calls, since when there is at least one
     trip trip_code trip_ms episode                  the stop-loss: dimension, reason, time, count
     expires                                         when the next override runs out, ms
@@ -137,6 +138,8 @@ def limit_fields(in_force: LimitsInForce) -> list[str]:
     fields = _line_fields("", in_force.task, in_force.granted)
     for phase, lines in in_force.phases.items():
         fields += _line_fields(f"{phase.value}.", lines, {})
+    for dimension, line in in_force.completion.items():
+        fields += [f"{dimension.value}.A", str(line + in_force.granted.get(dimension, 0))]
     return fields
 
 

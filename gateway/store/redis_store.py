@@ -314,11 +314,13 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
     """Return reserve's reply as a receipt; the layout is documented in `lua/reserve.lua`."""
     phase = _PHASES.get(reply[2])
     place = int(reply[7])
-    runaway_only = reply[11] == "R"
+    runaway_only, exempt = reply[11] == "R", reply[11] == "L"
     raw_scopes = reply[_HEAD:]
     names = (plan.task, *plan.facts.parents)
     scopes = [
-        _task_scope(ScopeKind.PARENT if at else ScopeKind.TASK, names[at], raw, runaway_only)
+        _task_scope(ScopeKind.PARENT, names[at], raw, runaway_only)
+        if at
+        else _task_scope(ScopeKind.TASK, names[at], raw, runaway_only, exempt=exempt)
         for at, raw in enumerate(raw_scopes[: len(names)])
     ]
     if phase is not None:
@@ -343,7 +345,9 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
     )
 
 
-def _task_scope(kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool) -> Scope:
+def _task_scope(
+    kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool, *, exempt: bool = False
+) -> Scope:
     balances = {}
     for at, dimension in enumerate(_DIMENSIONS):
         start = _SCOPE_HEAD + at * _PER_DIMENSION
@@ -354,14 +358,14 @@ def _task_scope(kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool) 
             balances[dimension] = Balance(
                 limit,
                 granted,
-                runaway if runaway_only else cumulative,
+                runaway if runaway_only or exempt else cumulative,
                 cumulative,
                 runaway,
                 settled,
                 held,
             )
     trip = Dimension(raw[1]) if raw[1] else None
-    return Scope(kind, name, balances, raw[0] or "open", trip, raw[2] or "")
+    return Scope(kind, name, balances, raw[0] or "open", trip, raw[2] or "", exempt)
 
 
 def _phase_scope(name: str, raw: list[Any]) -> Scope:

@@ -34,7 +34,7 @@ from gateway.store.task_view import (
 
 _BATCH = 100
 _MOST_SCANNED = 1_000  # of one page: a filter that matches nothing must not read every task
-_LIMIT_SUFFIXES = (".L", ".G", ".C", ".R")
+_LIMIT_SUFFIXES = (".L", ".G", ".C", ".R", ".A")
 _SUMMARY_FIELDS = (
     *("facts", "created", "last", "state", "state_ms", "phase", "expires", "inflight", "since"),
     *("trip", "trip_code", "trip_ms", "episode"),

@@ -13,8 +13,10 @@ from gateway.core.admission import (
     Verdict,
     admit,
     first_stop,
+    may_complete,
 )
 from gateway.core.budget import Dimension
+from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, ReserveKind
 
 TOKENS, LATENCY, MONEY, CALLS = Dimension
@@ -260,3 +262,30 @@ def test_the_last_call_is_admitted_whole() -> None:
     none_left = task(CALLS=replace(one_left, settled=10))
     assert worst([none_left]).verdict is Verdict.SHORT
     assert worst([task(LATENCY_MS=late)]) == Admission(Verdict.HELD, output=2_048)
+
+
+# Completion -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "review_closed", "lines", "allowed"),
+    [
+        ("PR", True, {TOKENS: 100}, True),
+        ("MONITOR", True, {TOKENS: 100}, True),
+        ("PR", True, {TOKENS: 99}, False),
+        ("PR", False, {TOKENS: 100}, False),
+        ("REVIEW", True, {TOKENS: 100}, False),
+        (None, True, {TOKENS: 100}, False),
+        ("PR", True, {}, False),
+        ("PR", True, {TOKENS: 100, Dimension.NANO_USD: 5}, True),
+    ],
+)
+def test_SL9_a_task_that_is_nearly_done_is_let_through(
+    phase: str | None, review_closed: bool, lines: dict[Dimension, int], allowed: bool
+) -> None:
+    """At its line it may, a unit above it not; a dimension without a limit is left out."""
+    spent = task(Balance(90, 0, 110, 110, 200, 100, 0))
+    found = may_complete(
+        WorkPhase(phase) if phase else None, spent, lines, review_closed=review_closed
+    )
+    assert found is allowed

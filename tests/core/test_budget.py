@@ -27,6 +27,7 @@ from gateway.core.budget import (
     calculate_task_budgets,
     calculate_total_budget,
     ceil_product,
+    completion_lines,
     crossed_levels,
     estimate_remaining_budget,
     floor_product,
@@ -442,3 +443,20 @@ def test_the_breakdown_shows_factors_overrides_and_totals() -> None:
     )
     assert "SPEC                9      60,000 ms  override (absolute)" in changed
     assert "PR              1,350      27,000 ms  1,500 x 1 x 1 x 0.6 x 1.5" in changed
+
+
+@pytest.mark.parametrize(
+    ("allow", "cumulative", "line"),
+    [
+        ("1.1", "1.2", 25_739),  # below 1.1 x 23,400 = 25,740
+        ("1.1", "1.1", 24_240),  # 25,740 less 900 for PR and 600 for MONITOR
+        ("1.0", "1.2", 23_399),
+    ],
+)
+def test_SL9_up_to_where_a_task_may_complete(allow: str, cumulative: str, line: int) -> None:
+    """Below the completion threshold, with room for PR and MONITOR; not by latency."""
+    stop_loss = StopLoss(
+        cumulative_token_threshold=Decimal(cumulative), allow_completion_threshold=Decimal(allow)
+    )
+    budgets = task_limits(CONFIG, TaskProfile()).budgets
+    assert completion_lines(budgets, stop_loss) == {Dimension.TOKENS: line}

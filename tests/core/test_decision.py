@@ -464,3 +464,13 @@ def test_amounts_for_people(amount: int, dimension: Dimension, text: str) -> Non
 def test_remediation_tasks_are_named_once_an_episode(task: str, episode: int, name: str) -> None:
     """And never nested."""
     assert remediation_task(task, episode) == name
+
+
+def test_SL9_a_task_that_may_complete_is_flagged_above_its_cumulative_line() -> None:
+    """It is held to the runaway line, and what it crosses is told all the same."""
+    spent = balance(15_000, line=24_000)
+    exempt = Scope(ScopeKind.TASK, "T", {TOKENS: spent}, exempt=True)
+    decision = decide(held(exempt), POLICY, Mode.ENFORCE, 500)
+    assert (decision.outcome, decision.would_refuse) == (Outcome.FLAG, False)
+    (breach,) = decision.breaches
+    assert (breach.used, breach.line) == (15_000, 14_400)

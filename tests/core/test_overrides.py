@@ -13,6 +13,7 @@ from gateway.core.budget import (
     TaskBudgetOverrides,
     TaskLimits,
     TaskProfile,
+    completion_lines,
     task_limits,
 )
 from gateway.core.overrides import LimitsInForce, Override, OverrideKind, limits_in_force
@@ -58,7 +59,10 @@ def test_without_overrides_the_snapshot_is_in_force() -> None:
     """Same lines, no grants, no end."""
     taken = snapshot("0.5")
     in_force = limits_in_force(taken, (), 0)
-    assert in_force == LimitsInForce(taken.task_lines, taken.phase_lines, {}, None)
+    assert in_force == LimitsInForce(
+        *(taken.task_lines, taken.phase_lines, {}, None),
+        completion_lines(taken.budgets, taken.stop_loss),
+    )
     assert in_force.task[TOKENS] == Lines(10_000, 12_000, 20_000)
 
 

@@ -114,3 +114,44 @@ async def test_an_unknown_task(agent: Agent, look: Look) -> None:
     with pytest.raises(UnknownTask):
         await mark(agent, "start", task="nobody")
     assert look.task("nobody") == {}
+
+
+# Completion (SL-9, G-5) ---------------------------------------------------------------------------
+
+
+async def test_SL9_a_task_that_is_nearly_done_goes_on(agent: Agent, look: Look) -> None:
+    """Above the cumulative line its PR and MONITOR calls are let through; the ledger is told once."""
+    await agent.spend(25_000, "IMPLEMENT")
+    await agent.call("REVIEW", tokens=739)
+    assert (await agent.call("PR", tokens=0)).scopes[0].exempt is False  # REVIEW is not closed
+    await mark(agent, "end", "REVIEW")
+    receipt = await agent.call("PR", tokens=5_000)
+    assert (receipt.verdict.value, receipt.scopes[0].exempt) == ("held", True)
+    assert look.task()["completion"] == "1"
+    assert look.settled() > 28_080
+    assert (await agent.call("MONITOR", tokens=1)).verdict.value == "held"
+    told = [
+        fields["d"]
+        for _, fields in look.client.xrange(look.keys.ledger)
+        if "completion.allow" in fields.get("d", "")
+    ]
+    assert len(told) == 1
+    refused = await agent.call("VERIFY")
+    assert refused.stop_code == "task_budget_exceeded"
+    assert (await agent.call("PR")).stop_code == "task_budget_exceeded"  # tripped in VERIFY
+
+
+async def test_SL9_never_beyond_the_runaway_line(agent: Agent) -> None:
+    await agent.spend(25_000, "REVIEW")
+    await mark(agent, "end", "REVIEW")
+    assert (await agent.call("PR", tokens=21_801)).verdict.value == "held"
+    assert (await agent.call("PR")).stop_code == "runaway_task"
+
+
+async def test_EC11_a_task_at_125_percent_is_always_stopped(agent: Agent, look: Look) -> None:
+    """As is one that is a token above where it may complete, once it crosses its line."""
+    await agent.spend(25_740, "REVIEW")
+    await mark(agent, "end", "REVIEW")
+    assert (await agent.call("PR", tokens=3_510)).scopes[0].exempt is False
+    assert look.settled() * 100 == 125 * 23_400
+    assert (await agent.call("PR")).stop_code == "task_budget_exceeded"

@@ -4,7 +4,8 @@ Balances are made up and written into the hashes directly; numbers are small so 
 met often.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
@@ -22,6 +23,7 @@ from gateway.core.admission import (
     ScopeKind,
     Verdict,
     admit,
+    may_complete,
 )
 from gateway.core.budget import Dimension
 from gateway.core.phases import WorkPhase
@@ -58,6 +60,27 @@ class Case:
     effects: Effects
     kind: ReserveKind
     need: Need
+    review: str = ""
+    latched: bool = False
+    completion: Mapping[Dimension, int] = field(default_factory=dict)
+
+    @property
+    def exempt(self) -> bool:
+        """A task that is let through to its end, or is from now on."""
+        last = self.effective_phase in (WorkPhase.PR, WorkPhase.MONITOR)
+        return (
+            last
+            and not self.runaway_only
+            and (
+                self.latched
+                or may_complete(
+                    self.effective_phase,
+                    self.written[0].scope,
+                    self.completion,
+                    review_closed=self.review in ("closed", "idle"),
+                )
+            )
+        )
 
     @property
     def effective_phase(self) -> WorkPhase | None:
@@ -146,6 +169,13 @@ def cases(draw: st.DrawFn, calm: bool) -> Case:
         Effects(draw(effects()), draw(effects())),
         draw(st.sampled_from((*ReserveKind, *worst_case))),
         draw(needs()),
+        draw(st.sampled_from(("", "open", "closed", "idle", "active"))),
+        draw(st.sampled_from((False, False, False, True))),
+        {
+            dimension: balance.settled + draw(st.integers(-1, 2))
+            for dimension, balance in scopes[0].scope.balances.items()
+            if dimension in (Dimension.TOKENS, Dimension.NANO_USD) and draw(st.booleans())
+        },
     )
 
 
@@ -172,6 +202,21 @@ def _fields(item: Written) -> dict[str, str]:
     return fields
 
 
+REVIEWS = {
+    "": {},
+    "open": {"exec": "1", "inflight": "0", "last": str(NOW - 59_999)},
+    "closed": {"exec": "2", "closed": "2", "inflight": "1", "last": str(NOW)},
+    "idle": {"exec": "2", "closed": "1", "inflight": "0", "last": str(NOW - 60_000)},
+    "active": {"exec": "1", "inflight": "1", "last": str(NOW - 70_000)},
+}
+
+
+def _completion_fields(case: Case) -> dict[str, str]:
+    fields = {f"REVIEW.{name}": text for name, text in REVIEWS[case.review].items()}
+    fields |= {f"{dimension.value}.A": str(line) for dimension, line in case.completion.items()}
+    return fields | ({"completion": "1"} if case.latched else {})
+
+
 @dataclass
 class Put:
     """A case as it stands in the store."""
@@ -193,6 +238,8 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
     """Write a case under names of its own."""
     number = next(_numbers)
     scopes = [_named(item.scope, number, case.runaway_only) for item in case.written]
+    if case.exempt:
+        scopes[0] = replace(_named(case.written[0].scope, number, True), exempt=True)
     parents = tuple(scope.name for scope in scopes if scope.kind is ScopeKind.PARENT)
     facts = TaskFacts(FACTS.complexity, FACTS.importance, parents)
     plan = ReservePlan(
@@ -212,7 +259,8 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
         for item, scope in zip(case.written, scopes, strict=True):
             name = plan.task if scope.kind is ScopeKind.PHASE else scope.name
             pipe.hset(put.keys.task(name), mapping=_fields(item))
-        pipe.hset(put.keys.task(plan.task), "facts", facts_text(facts))
+        own = {"facts": facts_text(facts), **_completion_fields(case)}
+        pipe.hset(put.keys.task(plan.task), mapping=own)
         if case.current_phase:
             pipe.hset(put.keys.task(plan.task), "phase", case.current_phase.value)
         pipe.execute()
@@ -257,6 +305,8 @@ async def test_the_script_answers_as_the_specification(
     assert receipt.phase is case.effective_phase
     if expected.verdict is Verdict.HELD:
         _check_that_it_is_held(case, put, expected.output, before)
+        latched = put.read()[0].get("completion") == "1"
+        assert latched is (case.latched or case.exempt)
         assert receipt.held_tokens == _tokens(case.need, expected.output)
     else:
         _check_that_nothing_is(put, before)
@@ -292,8 +342,8 @@ def _check_that_it_is_held(case: Case, put: Put, output: int, before: list[dict[
     if case.effective_phase:
         places.append((f"{case.effective_phase.value}.", before[0], after[0]))
     for prefix, was, now in places:
-        for field, amount in more.items():
-            assert int(now[prefix + field]) == int(was.get(prefix + field, 0)) + amount
+        for name, amount in more.items():
+            assert int(now[prefix + name]) == int(was.get(prefix + name, 0)) + amount
 
 
 def _check_that_nothing_is(put: Put, before: list[dict[str, str]]) -> None:

@@ -308,4 +308,4 @@ async def test_no_store() -> None:
 def test_no_other_field_ends_like_a_limit() -> None:
     """What has run out is dropped by suffix: nothing but limits may have one."""
     names = limit_fields(limits_in_force(LIMITS, (), 0))[::2]
-    assert {name.rpartition(".")[2] for name in names} == {"L", "G", "C", "R"}
+    assert {name.rpartition(".")[2] for name in names} == {"L", "G", "C", "R", "A"}

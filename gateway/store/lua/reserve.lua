@@ -23,12 +23,12 @@
 --                             out: its limits must be computed anew
 --         {'duplicate'}       this call id was seen before; nothing was changed
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
---          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R',
+--          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
 --          scope, ...}        verdict: held | refused | short | in_flight | count. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
 -- the last one, of the phase, is {L C S H of each dimension}. Missing values are nil. The figures
--- are those before this call; an open latency interval is counted in.
+-- are those before this call; line L: C, but R for the task itself, which is let through to its end; an open latency interval is counted in.
 --
 -- Order: killed, blocked, tripped, runaway, task, ancestors, phase, then holds. If one refuses,
 -- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
@@ -147,6 +147,31 @@ if phase ~= '' and ORDER[phase] < num(ARGV[7]) then
 end
 local phase_scope = phase ~= '' and add_phase(KEYS[6], phase) or nil
 
+-- SL-9: once only PR and MONITOR remain, a task that is nearly within is let through to its end; it is
+-- held to the runaway line from then on. Returns whether it is, and whether that is new.
+local function may_complete()
+  if line ~= 'C' or (phase ~= 'PR' and phase ~= 'MONITOR') then
+    return false, false
+  end
+  local is = redis.call('HMGET', KEYS[6], 'completion', 'tokens.A', 'nano_usd.A', 'REVIEW.exec',
+    'REVIEW.closed', 'REVIEW.inflight', 'REVIEW.last')
+  if is[1] then
+    return true, false
+  end
+  local idle = num(is[6]) == 0 and now - num(is[7]) >= num(ARGV[17])
+  local review_closed = is[4] and (is[4] == is[5] or idle)
+  local within = is[2] and num(task.values[14]) <= num(is[2])
+    and (not is[3] or num(task.values[26]) <= num(is[3]))
+  local allowed = review_closed and within or false
+  return allowed, allowed
+end
+
+local exempt, exempt_now = may_complete()
+
+local function line_of(scope)
+  return exempt and scope.place == 1 and 'R' or line
+end
+
 -- Compare --------------------------------------------------------------------------------------
 
 local function stop(code, scope, d)
@@ -176,7 +201,7 @@ local function first_stop()
     end
   end
   for _, is in ipairs(watched) do
-    if is.S > is[line] then
+    if is.S > is[line_of(is.scope)] then
       return stop(exceeded(is.scope), is.scope, is.d)
     end
   end
@@ -184,7 +209,7 @@ end
 
 local function first_in_flight()
   for _, is in ipairs(watched) do
-    if is.S + is.H > is[line] then
+    if is.S + is.H > is[line_of(is.scope)] then
       return stop('budget_in_flight', is.scope, is.d)
     end
   end
@@ -222,7 +247,7 @@ end
 local function worst_case()
   local wanted, best, tightest = output, output, nil
   for _, is in ipairs(watched) do
-    local room = is[line] - is.S - is.H
+    local room = is[line_of(is.scope)] - is.S - is.H
     local affordable = affordable_output(is.d, room, wanted, input)
     if affordable < output then
       output, tightest = affordable, is
@@ -265,7 +290,7 @@ local function reply(held_tokens, held_nano, held_output)
   local out = {verdict, int(now), phase, int(execution), int(held_tokens), int(held_nano),
                int(held_output), stopped and stopped.place or 0,
                stopped and stopped.dimension or '', stopped and stopped.code or '',
-               tripped_now, line}
+               tripped_now, exempt and 'L' or line}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
   end
@@ -312,7 +337,7 @@ local function stop_words()
     local at = scope.is_phase and 4 * d - 3 or 6 * d - 1
     local L, G, S = scope.reply[at], scope.reply[at + 1], scope.reply[at + 4]
     local C = stopped.code == 'runaway_task' and scope.reply[at + 3]
-      or scope.reply[line == 'C' and at + 2 or at + 3]
+      or scope.reply[line_of(scope) == 'C' and at + 2 or at + 3]
     if scope.is_phase then
       G, C, S = 0, scope.reply[at + 1], scope.reply[at + 2]
     end
@@ -337,6 +362,12 @@ if verdict ~= 'held' then
   return reply(verdict == 'short' and amount(input + output_tokens(output_min)) or 0, 0, 0)
 end
 
+if exempt_now then
+  redis.call('HSET', KEYS[6], 'completion', '1')
+  tell_of_task('act', KEYS[6], now, ' ' .. int(NUMBER) .. ' -',
+    '{"action":"completion.allow","actor":"tollgate","reason":"only PR and MONITOR remain",' ..
+    '"details":{"call":"' .. call_id .. '"}}')
+end
 if kind == 'gate' then
   return reply(0, 0, 0)
 end

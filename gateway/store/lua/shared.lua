@@ -183,7 +183,7 @@ local function drop_limits(key, kept)
     end
   end
   for _, dimension in ipairs(DIMENSIONS) do
-    forget(dimension, {'.L', '.G', '.C', '.R'})
+    forget(dimension, {'.L', '.G', '.C', '.R', '.A'})
     for phase in pairs(ORDER) do
       forget(phase .. '.' .. dimension, {'.L', '.C'})
     end
