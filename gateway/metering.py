@@ -153,7 +153,7 @@ class Metering:
 
         Before a call is forbidden, its key is read anew: the worker's copy may be old.
         """
-        if call.key is None or forbidden(call.key, call.route.upstream, call.model) is None:
+        if call.key is None or forbidden(call.key, call.route.upstream, *call.models) is None:
             return call
         return await self._under_key_of_today(trace, call, planner)
 
@@ -163,7 +163,7 @@ class Metering:
             self._doors.keys.forget(call.key.id)
         tags, _ = await self.identify(trace, planner)
         trace.route, key = call.route, trace.key
-        error = forbidden(key, call.route.upstream, call.model) if key is not None else None
+        error = forbidden(key, call.route.upstream, *call.models) if key is not None else None
         if error is not None:
             raise error
         call = trace.call = structs.replace(call, tags=tags, key=key)

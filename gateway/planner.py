@@ -23,7 +23,7 @@ from gateway.core.estimate import (
     output_ceiling,
 )
 from gateway.core.headers import RULES
-from gateway.core.identity import Route, Tags
+from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.keys import GatewayKey
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
@@ -66,6 +66,12 @@ class Call(Struct, frozen=True):
     def model(self) -> str | None:
         """Return the model that it names, None on routes that are not metered."""
         return self.asked.model if self.asked is not None else None
+
+    @property
+    def models(self) -> tuple[str | None, ...]:
+        """Return every name of a model that it goes by: Azure's path counts, not the body."""
+        named = deployments_of(self.route.target) if self.asked is not None else ()
+        return (*named, self.model) if self.model or not named else named
 
     @property
     def phase_tag(self) -> str:
@@ -171,7 +177,10 @@ class Planner:
         importance = facts.importance if facts else tags.importance or ImportanceTier.MEDIUM
         policy = self.rules.policies.unmetered_route_for(complexity, importance)
         path = call.route.target.partition(b"?")[0]
-        return decide_unmetered(call.request.method, path, policy, self.mode_of(policy))
+        asks_model = bool(call.request.body) and call.route.dialect is not Dialect.UNMETERED
+        return decide_unmetered(
+            call.request.method, path, policy, self.mode_of(policy), asks_model=asks_model
+        )
 
     def estimate(self, call: Call, asked: ModelRequest) -> InputEstimate:
         """Return the input's bounds from its length alone."""

@@ -64,6 +64,28 @@ def test_only_what_is_metered_is_read() -> None:
     assert read_call("c1", odd, *identify(odd.target, odd.headers)).asked is None
 
 
+@pytest.mark.parametrize(
+    ("target", "method", "models"),
+    [
+        (CHAT, b"POST", ("m",)),
+        (CHAT, b"GET", (None,)),
+        (b"/openai/deployments/d/chat/completions", b"POST", ("d", "m")),
+        (b"/openai/deployments/d/chat/completions", b"GET", (None,)),
+    ],
+)
+def test_every_name_of_a_model_counts(
+    target: bytes, method: bytes, models: tuple[str | None, ...]
+) -> None:
+    """Azure serves the deployment in the path, whatever the body says."""
+    assert call_of(target=target, method=method).models == models
+
+
+def test_a_deployment_needs_no_other_name() -> None:
+    """A body without a model is usual there."""
+    assert call_of(target=b"/openai/deployments/d/chat/completions", model="").models == ("d",)
+    assert call_of(model="").models == ("",)
+
+
 @pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"br, gzip"])
 def test_an_encoded_body_cannot_be_budgeted(encoding: bytes) -> None:
     """The client is told to send it plain."""

@@ -49,6 +49,10 @@ _NEVER_TO_UPSTREAM = HOP_BY_HOP | {
     b"expect",
     b"x-tollgate-key",
     b"forwarded",
+    # They turn a request that reads into one that calls a model.
+    b"x-http-method-override",
+    b"x-http-method",
+    b"x-method-override",
 }
 _NEVER_TO_UPSTREAM_PREFIX = b"x-forwarded-"
 _NEVER_TO_CLIENT = HOP_BY_HOP | {b"content-length", b"set-cookie"}
@@ -85,7 +89,8 @@ class _Rules(dict[bytes, NameRule]):
 
     def __missing__(self, name: bytes) -> NameRule:
         lower = name.lower()
-        up = lower not in _NEVER_TO_UPSTREAM and not lower.startswith(_NEVER_TO_UPSTREAM_PREFIX)
+        spelt = lower.replace(b"_", b"-")  # many a server takes either
+        up = spelt not in _NEVER_TO_UPSTREAM and not spelt.startswith(_NEVER_TO_UPSTREAM_PREFIX)
         down = lower not in _NEVER_TO_CLIENT and not lower.startswith(_NEVER_TO_CLIENT_PREFIXES)
         rule = NameRule(
             lower,

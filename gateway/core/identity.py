@@ -162,6 +162,20 @@ _NEVER_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _NEVER_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|//")  # once decoded
 _ENCODED_SLASH = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _PATH_PARAMETERS = re.compile(rb";[^/]*")
+# Some servers take the method from the query: a request that reads would call a model.
+_METHOD_PARAMETERS = frozenset(
+    {
+        b"_method",
+        b"_httpmethod",
+        b"$httpmethod",
+        b"httpmethod",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+    }
+)
+_BETWEEN_PARAMETERS = re.compile(rb"[&;]")
+_DEPLOYMENT = re.compile(rb"/(?:deployments|engines)/([^/]+)", re.IGNORECASE)
 _ID_ALLOWED = "a letter or digit, then up to 127 letters, digits, dots, underscores, hyphens"
 
 
@@ -215,8 +229,10 @@ def checked_target(target: bytes) -> bytes:
     A provider may fold dot segments, double or encoded slashes, cut a fragment off, or let a `$` in
     a pattern match before a line end: what we classify must be what it serves (`docs/wire.md`).
     """
-    path = target.partition(b"?")[0]
+    path, _, query = target.partition(b"?")
     decoded = unquote_to_bytes(path) if b"%" in path else path
+    if query and _names_method(query):
+        raise BadCall("invalid_target", "The query must not name another method.")
     odd = (
         not path.startswith(b"/")
         or _NEVER_IN_TARGET.search(target)
@@ -231,6 +247,11 @@ def checked_target(target: bytes) -> bytes:
             "encoded slashes, backslashes, control characters or a fragment.",
         )
     return target
+
+
+def _names_method(query: bytes) -> bool:
+    names = (part.partition(b"=")[0] for part in _BETWEEN_PARAMETERS.split(query))
+    return any(unquote_to_bytes(name).strip().lower() in _METHOD_PARAMETERS for name in names)
 
 
 def _has_dot_segment(path: bytes) -> bool:
@@ -293,6 +314,12 @@ def plain_path(path: bytes) -> bytes:
     """
     plain = unquote_to_bytes(path) if b"%" in path else path
     return _PATH_PARAMETERS.sub(b"", plain).lower().rstrip(b"/ ") + b"/"
+
+
+def deployments_of(target: bytes) -> tuple[str, ...]:
+    """Return the deployments that a path names: Azure's way to name a model."""
+    path = _PATH_PARAMETERS.sub(b"", unquote_to_bytes(target.partition(b"?")[0]))
+    return tuple(name.decode("utf-8", "replace") for name in _DEPLOYMENT.findall(path))
 
 
 def _route(plain: bytes, target: bytes, upstream: str, *, anthropic: bool) -> Route:

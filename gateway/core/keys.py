@@ -181,14 +181,15 @@ def _check_may_set(key: GatewayKey, tags: Tags) -> None:
                 )
 
 
-def forbidden(key: GatewayKey, upstream: str, model: str | None) -> BadCall | None:
-    """Return why a key does not let a call go to an upstream or model, None if it does."""
+def forbidden(key: GatewayKey, upstream: str, *models: str | None) -> BadCall | None:
+    """Return why a key does not let a call go to an upstream or models, None if it does."""
     if not key.allows_upstream(upstream):
         message = f"The gateway key {key.id} does not allow the upstream {upstream}."
         return BadCall("forbidden_upstream", message)
-    if model is not None and not key.allows_model(model):
-        message = f"The gateway key {key.id} does not allow the model {model!r}."
-        return BadCall("forbidden_model", message)
+    for model in models:
+        if model is not None and not key.allows_model(model):
+            message = f"The gateway key {key.id} does not allow the model {model!r}."
+            return BadCall("forbidden_model", message)
     return None
 
 

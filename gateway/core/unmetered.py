@@ -6,6 +6,7 @@ Sources: `docs/wire.md`, routes beside the model calls.
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from gateway.core.decision import Decision, Outcome
 from gateway.core.identity import plain_path
@@ -44,7 +45,7 @@ _FREE = (
     "/count_tokens",
     "/input_tokens",
     "/count-tokens",
-    ":counttokens",
+    "/[^/:]+:counttokens",
     "/tokenize",
     "/detokenize",
     # Files: bytes are kept, no model reads them.
@@ -79,6 +80,10 @@ _is_hand_out, _is_free, _is_socket = (
 )
 
 
+# Where a server may see an end of the path that another one does not see.
+_DOUBTFUL = re.compile(rb"[;?#%]").search
+
+
 _answers_later = re.compile(rb"/responses/[^/]+/(?:cancel/)?$").search
 
 
@@ -96,7 +101,8 @@ def kind_of(method: bytes, path: bytes) -> RouteKind:
         return RouteKind.UNMETERED if _is_socket(plain) else RouteKind.FREE
     if _is_hand_out(plain):
         return RouteKind.HAND_OUT
-    return RouteKind.FREE if _is_free(plain) else RouteKind.UNMETERED
+    is_free = _is_free(plain) and not _DOUBTFUL(unquote_to_bytes(path))
+    return RouteKind.FREE if is_free else RouteKind.UNMETERED
 
 
 _ALLOW = Decision(Outcome.ALLOW)
@@ -109,13 +115,19 @@ _WHY = {
 
 
 def decide_unmetered(
-    method: bytes, path: bytes, policy: UnmeteredRoutePolicy, mode: Mode
+    method: bytes,
+    path: bytes,
+    policy: UnmeteredRoutePolicy,
+    mode: Mode,
+    *,
+    asks_model: bool = False,
 ) -> Decision:
     """Return the decision for a call on a route that no wire format meters.
 
-    `mode` is the one in which the policy acts here and now.
+    `mode` is the one in which the policy acts here and now. `asks_model` tells that a request which
+    reads has the path of a model call and a body like one: a lenient server may answer it.
     """
-    kind = kind_of(method, path)
+    kind = kind_of(b"POST" if asks_model else method, path)
     if kind is RouteKind.FREE or mode is Mode.OFF:
         return _ALLOW
     said, where = method.decode("latin-1"), path.decode("latin-1")

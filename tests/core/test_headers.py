@@ -261,3 +261,20 @@ def test_status_and_pressure(used: int, status: str, pressure: int) -> None:
 def test_dollars_have_six_decimals_rounded_down(nano_usd: int, text: str) -> None:
     """A cost is never shown higher than it is."""
     assert format_usd(nano_usd) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X-HTTP-Method-Override",
+        b"x-http-method",
+        b"X-Method-Override",
+        b"X_HTTP_Method_Override",
+        b"Transfer_Encoding",
+        b"X_Tollgate_Key",
+        b"X_Forwarded_For",
+    ],
+)
+def test_what_a_server_could_take_for_another_request(name: bytes) -> None:
+    """Another method, or a header of ours in a spelling that many servers take too."""
+    assert request_headers([(name, b"POST")], forward_tags=True, metered=False) == []

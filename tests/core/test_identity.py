@@ -11,6 +11,7 @@ from gateway.core.identity import (
     Route,
     Tags,
     checked_target,
+    deployments_of,
     identify,
 )
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -395,3 +396,36 @@ def test_where_a_call_goes(
     route = route_of(target, headers)
     assert (route.upstream, route.error_shape) == (upstream, shape)
     assert route.is_named is target.startswith(b"/u/")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"_method=POST",
+        b"a=1&_METHOD=post",
+        b"a=1;_method",
+        b"$httpMethod=POST",
+        b"%24httpMethod=POST",
+        b"x-http-method-override=POST",
+    ],
+)
+def test_the_query_names_no_other_method(query: bytes) -> None:
+    """A request that reads would call a model at a server that obeys it."""
+    with pytest.raises(BadCall) as raised:
+        identify(b"/v1/files?" + query, [])
+    assert raised.value.code == "invalid_target"
+    identify(b"/v1/files?q=_method&my_method=1", [])
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (b"/v1/chat/completions?x=/deployments/a/", ()),
+        (b"/openai/deployments/gpt-5/chat/completions?api-version=1", ("gpt-5",)),
+        (b"/openai/%64eployments;v=1/gpt%2D5;v=2/chat/completions", ("gpt-5",)),
+        (b"/v1/engines/a/Deployments/b/completions", ("a", "b")),
+    ],
+)
+def test_deployments(target: bytes, names: tuple[str, ...]) -> None:
+    """All that a path names count: which one is served is the server's to say."""
+    assert deployments_of(target) == names

@@ -140,3 +140,32 @@ def test_a_free_route_is_free_in_every_mode() -> None:
 def test_where_answers_come_later(path: bytes, is_later: bool) -> None:
     """A response that was asked for in the background is fetched, or cancelled, by its id."""
     assert is_later_answer(path) is is_later
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/chat/completions%3F/files",
+        b"/v1/chat/completions%253F/files",
+        b"/v1/chat/completions%23/files",
+        b"/v1/chat/completions;/files",
+        b"/v1/chat/completions%3B/files",
+        b"/v1beta/models/gemini:generateContent:countTokens",
+    ],
+)
+def test_a_model_call_cannot_wear_the_end_of_a_free_route(path: bytes) -> None:
+    """Where a server may cut off what we would go by."""
+    assert kind_of(b"POST", path) is RouteKind.UNMETERED
+
+
+@pytest.mark.parametrize("asks_model", [True, False])
+def test_a_request_that_reads_may_ask_a_model_all_the_same(asks_model: bool) -> None:
+    """With a body on the path of a model call, it counts as one."""
+    decision = decide_unmetered(
+        b"GET",
+        b"/v1/chat/completions",
+        UnmeteredRoutePolicy(),
+        Mode.ENFORCE,
+        asks_model=asks_model,
+    )
+    assert decision.refuses is asks_model
