@@ -69,6 +69,18 @@ _LIST_PARAMETERS = (
         "description": "Only tasks whose current phase is this, in any letter case.",
         "schema": {"type": "string"},
     },
+    {
+        "name": "complexity",
+        "in": "query",
+        "description": "Only tasks of this complexity, in any letter case.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "importance",
+        "in": "query",
+        "description": "Only tasks of this importance, in any letter case.",
+        "schema": {"type": "string"},
+    },
 )
 
 

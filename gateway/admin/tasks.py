@@ -12,7 +12,14 @@ from gateway.admin.views import summary_body, task_body
 from gateway.core.budget import BreachStatus
 from gateway.core.errors import StoreError
 from gateway.core.identity import ID_PATTERN
-from gateway.core.phases import WorkPhase, allowed_terms, parse_term
+from gateway.core.phases import (
+    Complexity,
+    ImportanceTier,
+    Term,
+    WorkPhase,
+    allowed_terms,
+    parse_term,
+)
 from gateway.store.task_view import Place, StopState, TaskSummary, TaskView
 from gateway.store.tasks import list_tasks, read_task
 
@@ -22,7 +29,7 @@ STATUSES = (
     *(status.value for status in BreachStatus),
     *(state.value for state in StopState if state is not StopState.OK),
 )
-_PARAMETERS = ("limit", "cursor", "status", "phase")
+_PARAMETERS = ("limit", "cursor", "status", "phase", "complexity", "importance")
 _CURSOR = re.compile(rf"([0-9]{{1,15}}):({ID_PATTERN.pattern})")
 _SHOWN_CHARACTERS = 130
 
@@ -115,14 +122,25 @@ def _wanted(request: web.Request) -> Callable[[TaskSummary], bool]:
     status = _parameter(request, "status").lower()
     if status and status not in STATUSES:
         raise _invalid("status", f"choose one of {', '.join(STATUSES)}")
-    text = _parameter(request, "phase")
-    phase = parse_term(WorkPhase, text)
-    if text and phase is None:
-        raise _invalid("phase", f"choose one of {allowed_terms(WorkPhase)}")
+    phase = _term(request, "phase", WorkPhase)
+    complexity = _term(request, "complexity", Complexity)
+    importance = _term(request, "importance", ImportanceTier)
 
     def wanted(task: TaskSummary) -> bool:
-        return (phase is None or task.current_phase is phase) and (
-            not status or status in (task.status.value, task.stop_loss.state.value)
+        return (
+            phase in (None, task.current_phase)
+            and complexity in (None, task.facts.complexity)
+            and importance in (None, task.facts.importance)
+            and (not status or status in (task.status.value, task.stop_loss.state.value))
         )
 
     return wanted
+
+
+def _term(request: web.Request, name: str, vocabulary: type[Term]) -> Term | None:
+    """Return a parameter of a closed vocabulary, in any letter case; None if it is not given."""
+    text = _parameter(request, name)
+    term = parse_term(vocabulary, text)
+    if text and term is None:
+        raise _invalid(name, f"choose one of {allowed_terms(vocabulary)}")
+    return term

@@ -191,3 +191,29 @@ async def test_a_parent_and_its_ancestors(plane: StartPlane) -> None:
     await register(admin, id="child", parent="bad")
     below = await register(admin, id="bad", parent="child")
     assert (below.status, below.error["field"]) == (422, "parent")
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("complexity=large", ["big"]),
+        ("importance=HIGH", ["small", "big"]),
+        ("complexity=Tiny&importance=high", ["small"]),
+        ("complexity=Tiny&importance=low", []),
+    ],
+)
+async def test_tasks_are_found_by_their_tiers(
+    plane: StartPlane, query: str, found: list[str]
+) -> None:
+    admin = await plane()
+    await register(admin, id="big", complexity="Large", importance="high")
+    await register(admin, id="small", complexity="Tiny", importance="high")
+    await register(admin, id="plain")
+    tasks = (await admin.get(f"/admin/v1/tasks?{query}")).json["tasks"]
+    assert sorted(task["id"] for task in tasks) == sorted(found)
+
+
+@pytest.mark.parametrize("name", ["complexity", "importance"])
+async def test_what_is_no_tier(plane: StartPlane, name: str) -> None:
+    answer = await (await plane()).get(f"/admin/v1/tasks?{name}=huge")
+    assert (answer.status, answer.error["field"]) == (400, name)
