@@ -3,8 +3,8 @@
 import asyncio
 import os
 import re
-import shutil
 import sys
+from asyncio.subprocess import PIPE
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +20,14 @@ SPENT = Script(prompt_tokens=60_000)
 TASK, PHASE = "my-task", "VERIFY"  # as the pages say
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_END = b"\n--\n"
+_PYTHON = "import sys\nfor _ in sys.stdin: exec(sys.argv[1], {}); print('\\n--', flush=True)"
+_SHELL = r"while read -r; do {}; printf '\n--\n'; done"
+_COMMANDS = {
+    "python": (sys.executable, "-c", _PYTHON),
+    "js": ("bash", "-euc", _SHELL.format('node --input-type=module -e "$1" </dev/null'), "-"),
+    "sh": ("bash", "-euc", _SHELL.format('eval "$1"'), "-"),
+}
 _NOT_HERE = {"langchain.md", "openai-agents.md"}  # clients that the tests do not install
 
 
@@ -51,23 +59,15 @@ def snippets() -> list[Snippet]:
     ]
 
 
-def command(language: str) -> tuple[str, ...]:
-    """Return what runs a snippet from its standard input."""
-    if language == "python":
-        return sys.executable, "-"
-    program = shutil.which({"js": "node", "sh": "bash"}[language])
-    assert program, f"{language} snippets need a program that is not installed"
-    return (program, "--input-type=module", "-") if language == "js" else (program, "-eu")
+class Running:
+    """A process that runs a snippet once for every line that it reads. Use as a context manager.
 
+    Its clients are imported once, for that takes longer than all calls together.
+    """
 
-async def run(snippet: Snippet, url: str, task: str) -> str:
-    """Run a snippet as a user does, with the pages' variables set; return what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *command(snippet.language),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=NODE,
-        env={
+    def __init__(self, snippet: Snippet, url: str, task: str) -> None:
+        self._command = (*_COMMANDS[snippet.language], snippet.text.replace(TASK, task))
+        self._environment = {
             "PATH": os.environ["PATH"],
             "OPENAI_BASE_URL": f"{url}/v1",
             "OPENAI_API_KEY": "sk-test",
@@ -76,17 +76,26 @@ async def run(snippet: Snippet, url: str, task: str) -> str:
             "GOOGLE_GEMINI_BASE_URL": url,
             "GEMINI_API_KEY": "test",
             "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-        },
-    )
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            output, _ = await process.communicate(snippet.text.replace(TASK, task).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0
-    return output.decode()
+        }
+
+    async def __aenter__(self) -> "Running":
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=PIPE, stdout=PIPE, cwd=NODE, env=self._environment
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def once(self) -> str:
+        """Run the snippet to its end; return what it prints."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(b"\n")
+        async with asyncio.timeout(2 * PATIENCE_S):
+            output = await self._process.stdout.readuntil(_END)
+        return output.removesuffix(_END).decode().strip()
 
 
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
@@ -95,22 +104,22 @@ async def test_a_snippet_calls_and_reads_its_refusal(
 ) -> None:
     """A first call under the page's task and phase; the next is refused by one request."""
     provider.script(lambda _: SPENT)
-    printed = await run(snippet, enforcing.url, task)
-    assert printed.strip()
-    fields = await enforcing.settled(task)
-    assert fields["phase"] == PHASE
-    served = len(provider.journal)
-    assert int(fields["calls.S"]) == served >= 1
-    refused_at_once = snippet.calls - served  # by a snippet that calls more than once
+    async with Running(snippet, enforcing.url, task) as running:
+        assert await running.once()
+        fields = await enforcing.settled(task)
+        assert fields["phase"] == PHASE
+        served = len(provider.journal)
+        assert int(fields["calls.S"]) == served >= 1
+        refused_at_once = snippet.calls - served  # by a snippet that calls more than once
 
-    refusal = await run(snippet, enforcing.url, task)
-    assert refusal.count(f"Task {task} exceeded token budget") == snippet.calls
-    assert len(provider.journal) == served
-    refusals = snippet.calls + refused_at_once
-    await until(
-        lambda: len(enforcing.log_events("call", task=task, status=400)) >= refusals, "the log"
-    )
-    assert len(enforcing.log_events("call", task=task, status=400)) == refusals
+        refusal = await running.once()
+        assert refusal.count(f"Task {task} exceeded token budget") == snippet.calls
+        assert len(provider.journal) == served
+        refusals = snippet.calls + refused_at_once
+        await until(
+            lambda: len(enforcing.log_events("call", task=task, status=400)) >= refusals, "the log"
+        )
+        assert len(enforcing.log_events("call", task=task, status=400)) == refusals
 
 
 async def test_every_page_is_in_the_table() -> None:
