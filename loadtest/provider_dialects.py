@@ -1,5 +1,5 @@
 """The bytes of the other dialects' answers: Anthropic Messages, OpenAI Responses and legacy
-Completions, Gemini. Values in, bytes out; shapes are those that the providers document.
+Completions, Gemini, Ollama. Values in, bytes out; shapes are those that the providers document.
 """
 
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from loadtest.provider_chat import CREATED_S, SLOT, Amounts, encode, frame, piece
 from loadtest.provider_script import Script
 
+LINES = b"application/x-ndjson"
 _ID = SLOT.decode()
 Event = dict[str, Any]
 
@@ -30,6 +31,7 @@ class Framing(NamedTuple):
 
     is_named: bool = False  # with an `event:` line that repeats the event's type
     is_array: bool = False  # one JSON array, no server-sent events
+    is_lines: bool = False  # a line of JSON each
     done: bytes = b""
 
 
@@ -69,6 +71,8 @@ class DialectStream:
     def _event(self, event: Event) -> bytes:
         if self._framing.is_array:
             return encode(event)
+        if self._framing.is_lines:
+            return encode(event) + b"\n"
         end = self._script.line_end.encode()
         name = b"event: %b%b" % (event["type"].encode(), end) if self._framing.is_named else b""
         return b"%bdata: %b%b" % (name, encode(event), end * 2)
@@ -280,6 +284,29 @@ def completion(model: str, script: Script, amounts: Amounts, *, include_usage: b
     if script.fault != "missing_usage":
         body["usage"] = usage
     return Said(body, [], token, closing, {"error": {"message": "It failed.", "type": "server"}})
+
+
+def ollama(model: str, script: Script, amounts: Amounts, *, is_chat: bool) -> Said:
+    """An answer of Ollama's own API; what is done reports counts."""
+
+    def line(text: str, **more: Any) -> Event:
+        said: Event = {"model": model, "created_at": "2026-01-01T00:00:00Z"}
+        if is_chat:
+            said["message"] = {"role": "assistant", "content": text}
+        else:
+            said["response"] = text
+        return {**said, "done": False, **more}
+
+    def token(text: str, number: int) -> Event:
+        return line(text)
+
+    ended: Event = {"done": True, "done_reason": amounts.finish_reason}
+    ended |= {"total_duration": 9, "load_duration": 1}
+    if script.fault != "missing_usage":
+        ended |= {"prompt_eval_count": amounts.prompt, "prompt_eval_duration": 3}
+        ended |= {"eval_count": amounts.completion, "eval_duration": 5}
+    whole, last = line(text_of(script, amounts), **ended), line("", **ended)
+    return Said(whole, [], token, [last], {"error": "It failed."})
 
 
 def _choice(text: str, reason: str | None) -> Event:

@@ -7,6 +7,11 @@ METERED_ENDINGS = (
     "/completions",
     "/embeddings",
     "/images/generations",
+    "/images/edits",
+    "/audio/transcriptions",
+    "/audio/speech",
+    "/api/chat",
+    "/api/generate",
     "/v1/messages",
     "/responses",
     "/responses/compact",
@@ -46,7 +51,8 @@ class Served:
 
     `status` is that of the answer, 0 where none is ever sent. `completion_tokens` are those really
     generated so far: a stream counts as it is written, any other call is billed in full at once,
-    because a provider finishes it even if the client is gone. `usage_sent` and `finished` are set
+    because a provider finishes it even if the client is gone. `seconds` are those of a recording
+    that is billed by its length. `usage_sent` and `finished` are set
     once the last byte of the usage, or of the answer, was handed to the socket; `aborted` if the
     client closed before that.
     """
@@ -65,6 +71,7 @@ class Served:
     finished: bool = False
     aborted: bool = False
     tag: str = ""
+    seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Totals:
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int
+    seconds: int = 0
 
 
 def total(journal: Iterable[Served]) -> Totals:
@@ -89,4 +97,5 @@ def total(journal: Iterable[Served]) -> Totals:
         completion_tokens=sum(entry.completion_tokens for entry in billed),
         cached_tokens=sum(entry.cached_tokens for entry in billed),
         reasoning_tokens=sum(entry.reasoning_tokens for entry in billed),
+        seconds=sum(entry.seconds for entry in billed),
     )

@@ -4,7 +4,7 @@ import array
 import base64
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -12,8 +12,6 @@ import msgspec
 
 from loadtest.provider_answers import (
     BYTES,
-    JSON,
-    SSE,
     Call,
     bytes_answer,
     empty_answer,
@@ -24,97 +22,34 @@ from loadtest.provider_answers import (
     sized_answer,
     stream_answer,
 )
+from loadtest.provider_ask import Ask, measured, read_ask, read_form, said_as
 from loadtest.provider_bedrock import EVENT_STREAM, BedrockStream, converse
 from loadtest.provider_chat import (
     CREATED_S,
     SLOT,
     Amounts,
-    ChatShape,
     chat_body,
     chat_stream,
     encode,
     measure,
 )
 from loadtest.provider_dialects import (
-    DialectStream,
     Framing,
-    Said,
     anthropic,
     completion,
     gemini,
+    ollama,
     responses,
 )
 from loadtest.provider_http import Steps
+from loadtest.provider_media import images, speech, transcription
 from loadtest.provider_tokens import count_chat, count_input
 
 _MOST_LATER = 1_024
 _LATER: dict[str, bytes] = {}  # bodies of responses in the background, by id
-_KEPT_BODY_BYTES = 32_768
 _DEFAULT_DIMENSIONS = 1536
 _MAX_DIMENSIONS = 8192
 _MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5.6", "o4-mini", "text-embedding-3-small")
-
-
-@dataclass(eq=False)
-class Ask:
-    """What the provider reads of a model request; everything else is ignored."""
-
-    model: str = ""
-    messages: list[dict[str, Any]] | None = None
-    tools: Any = None
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    input: Any = None
-    dimensions: int | None = None
-    encoding_format: str | None = None
-    system: Any = None
-    max_output_tokens: int | None = None
-    instructions: Any = None
-    background: bool | None = None
-    prompt: Any = None
-    contents: list[dict[str, Any]] | None = None
-    generationConfig: dict[str, Any] | None = None
-    inferenceConfig: dict[str, Any] | None = None
-
-    @functools.cached_property
-    def chat_tokens(self) -> int:
-        """Prompt tokens of a chat request."""
-        return count_chat(self.messages or [], self.tools)
-
-    @functools.cached_property
-    def input_tokens(self) -> int:
-        """Prompt tokens of an embedding request."""
-        return count_input(self.input)
-
-    @functools.cached_property
-    def shape(self) -> ChatShape:
-        """What decides how a chat answer looks."""
-        ceilings = [c for c in (self.max_tokens, self.max_completion_tokens) if c is not None]
-        options = self.stream_options or {}
-        return ChatShape(
-            model=self.model,
-            choices=max(1, self.n or 1),
-            limit_tokens=max(0, min(ceilings)) if ceilings else None,
-            include_usage=bool(self.stream and options.get("include_usage")),
-        )
-
-
-def read_ask(body: bytes) -> Ask:
-    """Decode a request's body; raises msgspec.DecodeError. Equal small bodies are decoded once."""
-    return _read_kept(body) if len(body) <= _KEPT_BODY_BYTES else _read(body)
-
-
-_decoder = msgspec.json.Decoder(Ask)
-
-
-def _read(body: bytes) -> Ask:
-    return _decoder.decode(body)
-
-
-_read_kept = functools.lru_cache(maxsize=1024)(_read)
 
 
 def route(call: Call) -> Steps:
@@ -146,7 +81,7 @@ def _model_route(path: str) -> Callable[[Call, Ask], Steps] | None:
 
 def _model_call(call: Call, handler: Callable[[Call, Ask], Steps]) -> Steps:
     try:
-        ask = read_ask(call.request.body)
+        ask = _ask_of(call)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return error_answer(call, 400, f"We could not parse the JSON body of your request: {error}")
     call.served.model = ask.model
@@ -159,6 +94,13 @@ def _model_call(call: Call, handler: Callable[[Call, Ask], Steps]) -> Steps:
             return error_answer(call, number or 400, "stream_options: Extra inputs not permitted")
         call.script = replace(call.script, fault="")
     return handler(call, ask)
+
+
+def _ask_of(call: Call) -> Ask:
+    content_type = call.request.header(b"content-type") or b""
+    if content_type.startswith(b"multipart/form-data"):
+        return read_form(call.request.body, content_type)
+    return read_ask(call.request.body)
 
 
 def _chat(call: Call, ask: Ask) -> Steps:
@@ -181,9 +123,9 @@ def _messages(call: Call, ask: Ask) -> Steps:
     if ask.messages is None or ask.max_tokens is None:
         return error_answer(call, 400, "messages and max_tokens: Field required")
     prompt = [{"content": ask.system}, *ask.messages] if ask.system else ask.messages
-    amounts = _measured(call, ask, count_chat(prompt, ask.tools), ask.max_tokens)
+    amounts = measured(call, ask, count_chat(prompt, ask.tools), ask.max_tokens)
     said = anthropic(ask.model, call.script, amounts)
-    return _said(call, ask, said, amounts, Framing(is_named=True))
+    return said_as(call, ask, said, amounts, Framing(is_named=True))
 
 
 def _count_messages(call: Call, ask: Ask) -> Steps:
@@ -195,11 +137,11 @@ def _responses(call: Call, ask: Ask) -> Steps:
         return error_answer(call, 400, "Missing required parameter: 'input'.")
     said_before = ask.input if isinstance(ask.input, list) else [{"content": ask.input}]
     prompt = [{"content": ask.instructions}, *said_before] if ask.instructions else said_before
-    amounts = _measured(call, ask, count_chat(prompt, ask.tools), ask.max_output_tokens)
+    amounts = measured(call, ask, count_chat(prompt, ask.tools), ask.max_output_tokens)
     said = responses(ask.model, call.script, amounts, background=bool(ask.background))
     if ask.background and not ask.stream:
         _keep_for_later(call, ask, amounts)
-    return _said(call, ask, said, amounts, Framing(is_named=True))
+    return said_as(call, ask, said, amounts, Framing(is_named=True))
 
 
 def _keep_for_later(call: Call, ask: Ask, amounts: Amounts) -> None:
@@ -220,10 +162,10 @@ def _completions(call: Call, ask: Ask) -> Steps:
     if ask.prompt is None:
         return error_answer(call, 400, "Missing required parameter: 'prompt'.")
     limit = 16 if ask.max_tokens is None else ask.max_tokens
-    amounts = _measured(call, ask, count_input(ask.prompt), limit)
+    amounts = measured(call, ask, count_input(ask.prompt), limit)
     include_usage = ask.shape.include_usage and call.script.fault != "missing_usage"
     said = completion(ask.model, call.script, amounts, include_usage=include_usage)
-    return _said(call, ask, said, amounts, Framing(done=b"data: [DONE]\n\n"))
+    return said_as(call, ask, said, amounts, Framing(done=b"data: [DONE]\n\n"))
 
 
 def _gemini(call: Call, ask: Ask) -> Steps:
@@ -236,9 +178,9 @@ def _gemini(call: Call, ask: Ask) -> Steps:
     ask = replace(ask, stream=call.served.stream, model=call.served.model)
     limit = (ask.generationConfig or {}).get("maxOutputTokens")
     prompt = [{"content": part} for each in contents for part in each.get("parts", ())]
-    amounts = _measured(call, ask, count_chat(prompt, ask.tools), limit)
+    amounts = measured(call, ask, count_chat(prompt, ask.tools), limit)
     said = gemini(ask.model, call.script, amounts)
-    return _said(call, ask, said, amounts, Framing(is_array="alt=sse" not in query))
+    return said_as(call, ask, said, amounts, Framing(is_array="alt=sse" not in query))
 
 
 def _converse(call: Call, ask: Ask) -> Steps:
@@ -248,33 +190,26 @@ def _converse(call: Call, ask: Ask) -> Steps:
     call.served.stream, call.served.model = verb == "converse-stream", unquote(name)
     limit = (ask.inferenceConfig or {}).get("maxTokens")
     prompt = [{"content": ask.system}, *ask.messages] if ask.system else ask.messages
-    amounts = _measured(call, ask, count_chat(prompt, ask.tools), limit)
+    amounts = measured(call, ask, count_chat(prompt, ask.tools), limit)
     said = converse(call.script, amounts)
     if call.served.stream:
         stream = BedrockStream(said, amounts, call.script, Framing())
         return stream_answer(call, stream, EVENT_STREAM)
-    return _said(call, ask, said, amounts, Framing())
+    return said_as(call, ask, said, amounts, Framing())
 
 
-def _measured(call: Call, ask: Ask, counted: int, limit: int | None) -> Amounts:
-    """Note in the journal what a call costs, and return it."""
-    script, served = call.script, call.served
-    prompt = counted if script.prompt_tokens is None else script.prompt_tokens
-    shape = ChatShape(ask.model, choices=1, limit_tokens=limit, include_usage=False)
-    amounts = measure(shape, script, prompt)
-    served.prompt_tokens, served.cached_tokens = prompt, amounts.cached
-    served.reasoning_tokens = amounts.reasoning
-    return amounts
-
-
-def _said(call: Call, ask: Ask, said: Said, amounts: Amounts, framing: Framing) -> Steps:
-    """Answer as the dialect does: whole, or streamed."""
-    if ask.stream:
-        stream = DialectStream(said, amounts, call.script, framing)
-        return stream_answer(call, stream, JSON if framing.is_array else SSE)
-    call.served.completion_tokens = amounts.completion
-    has_usage = call.script.fault != "missing_usage"
-    return json_answer(call, call.fill(encode(said.body)), has_usage=has_usage)
+def _ollama(call: Call, ask: Ask) -> Steps:
+    """A chat or a completion by Ollama's own API, where a stream is the default."""
+    is_chat = call.request.path.endswith("/chat")
+    if (ask.messages if is_chat else ask.prompt) is None:
+        return error_answer(call, 400, "missing request body")
+    ask = replace(ask, stream=ask.stream is not False)
+    call.served.stream = bool(ask.stream)
+    call.script = replace(call.script, cached_tokens=0, reasoning_tokens=0)
+    counted = ask.chat_tokens if is_chat else count_input(ask.prompt)
+    amounts = measured(call, ask, counted, (ask.options or {}).get("num_predict"))
+    said = ollama(ask.model, call.script, amounts, is_chat=is_chat)
+    return said_as(call, ask, said, amounts, Framing(is_lines=True))
 
 
 def _embeddings(call: Call, ask: Ask) -> Steps:
@@ -311,22 +246,6 @@ def _vector(dimensions: int, as_base64: bool) -> str | list[float]:
     if as_base64:
         return base64.b64encode(array.array("f", numbers).tobytes()).decode()
     return numbers
-
-
-def _images(call: Call, ask: Ask) -> Steps:
-    """Images with the tokens of a GPT image model; only whole."""
-    if ask.prompt is None:
-        return error_answer(call, 400, "Missing required parameter: 'prompt'.")
-    amounts = _measured(call, ask, count_input(ask.prompt), None)
-    call.served.completion_tokens = amounts.completion
-    answer: dict[str, Any] = {"created": CREATED_S, "data": [{"b64_json": "iVBORw0KGgo="}]}
-    if call.script.fault != "missing_usage":
-        answer["usage"] = {
-            "input_tokens": amounts.prompt,
-            "output_tokens": amounts.completion,
-            "total_tokens": amounts.prompt + amounts.completion,
-        }
-    return json_answer(call, encode(answer), has_usage="usage" in answer)
 
 
 def _moderations(call: Call, ask: Ask) -> Steps:
@@ -381,7 +300,12 @@ _MODEL_ROUTES: dict[str, Callable[[Call, Ask], Steps]] = {
     "/v1/chat/completions": _chat,
     "/v1/embeddings": _embeddings,
     "/v1/moderations": _moderations,
-    "/v1/images/generations": _images,
+    "/v1/images/generations": images,
+    "/v1/images/edits": images,
+    "/v1/audio/transcriptions": transcription,
+    "/v1/audio/speech": speech,
+    "/api/chat": _ollama,
+    "/api/generate": _ollama,
     "/v1/messages": _messages,
     "/v1/messages/count_tokens": _count_messages,
     "/v1/responses": _responses,

@@ -38,6 +38,29 @@ async def test_the_journal_knows_each_call(
     assert (totals.cached_tokens, totals.reasoning_tokens) == (6, 4)
 
 
+MEDIA = {
+    "chat": ("/api/chat", {"model": "m", "messages": ASKED}),
+    "generate": ("/api/generate", {"model": "m", "prompt": "Hi"}),
+    "images": ("/v1/images/generations", {"model": "m", "prompt": "Hi"}),
+}
+
+
+@pytest.mark.parametrize(("target", "body"), MEDIA.values(), ids=MEDIA)
+async def test_what_has_nothing_cached_costs_the_same_whole_and_streamed(
+    provider: FakeProvider, target: str, body: dict[str, Any]
+) -> None:
+    """Ollama's lines end with its counts, a picture's events with its usage."""
+    provider.script(lambda _: OUTPUT)
+    async with Wire(provider.base_url) as wire:
+        await wire.ask(post(target, {**body, "stream": False}))
+        streamed = await wire.ask(post(target, {**body, "stream": True}))
+    assert (b'"eval_count":9' in streamed.body) == target.startswith("/api/")
+    assert (b'"output_tokens":9' in streamed.body) == target.startswith("/v1/")
+    totals = provider.totals()
+    assert (totals.calls, totals.prompt_tokens, totals.completion_tokens) == (2, 40, 18)
+    assert (totals.cached_tokens, totals.reasoning_tokens) == (0, 0)
+
+
 async def test_a_gemini_array_is_json(provider: FakeProvider) -> None:
     """However many chunks it has; the last one's counts are the call's."""
     async with Wire(provider.base_url) as wire:
