@@ -507,7 +507,7 @@ def world(valkey: str, redis_client: redis.Redis, tenant: str) -> Iterator[World
         runner.run(made.connection.close())
 
 
-EXAMPLES, STEPS = 60, 40
+EXAMPLES, STEPS = 80, 40
 IN_A_SOAK = 2_000
 OFTEN = {"held", "in_flight", "refused", "expired", "crash held", "duplicate reserve"} | {
     "settle held", "settle settled", "settle expired", "release settled", "release released",
