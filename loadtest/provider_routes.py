@@ -12,6 +12,7 @@ import msgspec
 
 from loadtest.provider_answers import (
     BYTES,
+    SSE,
     Call,
     bytes_answer,
     empty_answer,
@@ -46,7 +47,7 @@ from loadtest.provider_media import images, speech, transcription
 from loadtest.provider_tokens import count_chat, count_input
 
 _MOST_LATER = 1_024
-_LATER: dict[str, bytes] = {}  # bodies of responses in the background, by id
+_LATER: dict[str, dict[str, Any]] = {}  # responses in the background that are done, by id
 _DEFAULT_DIMENSIONS = 1536
 _MAX_DIMENSIONS = 8192
 _MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5.6", "o4-mini", "text-embedding-3-small")
@@ -149,13 +150,25 @@ def _keep_for_later(call: Call, ask: Ask, amounts: Amounts) -> None:
     done = responses(ask.model, call.script, amounts).body | {"background": True}
     if len(_LATER) >= _MOST_LATER:
         _LATER.clear()
-    _LATER[f"resp_{call.ident.decode()}"] = call.fill(encode(done))
+    _LATER[f"resp_{call.ident.decode()}"] = msgspec.json.decode(call.fill(encode(done)))
 
 
 def _later_response(call: Call) -> Steps:
-    """A response that was asked for before: fetched or, too late, cancelled."""
-    found = _LATER.get(call.request.path.removesuffix("/cancel").rpartition("/")[2])
-    return json_answer(call, found) if found else error_answer(call, 404)
+    """A response that was asked for before: fetched, resumed as a stream, or cancelled.
+
+    `x-fake-fault: missing_usage` on cancelling means that it was still running.
+    """
+    path, _, query = call.request.target.partition("?")
+    found = _LATER.get(path.removesuffix("/cancel").rpartition("/")[2])
+    if found is None:
+        return error_answer(call, 404)
+    if path.endswith("/cancel") and call.script.fault == "missing_usage":
+        cancelled = {**found, "status": "cancelled", "output": [], "usage": None}
+        return json_answer(call, encode(cancelled))
+    if "stream=true" not in query:
+        return json_answer(call, encode(found))
+    event = {"type": "response.completed", "sequence_number": 9, "response": found}
+    return sized_answer(call, SSE, b"event: response.completed\ndata: %b\n\n" % encode(event))
 
 
 def _completions(call: Call, ask: Ask) -> Steps:

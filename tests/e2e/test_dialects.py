@@ -66,6 +66,7 @@ MESSAGES = {"model": "claude-sonnet-4-5", "max_tokens": 300, "messages": ASKED}
 RESPONSE = {"model": "gpt-5.6", "input": SAY, "max_output_tokens": 300}
 COMPLETION = {"model": "gpt-3.5-turbo-instruct", "prompt": SAY, "max_tokens": 300}
 CHAT = {"model": "gpt-4o-mini", "messages": ASKED}
+BACKGROUND = {**RESPONSE, "background": True}
 IMAGE = {"model": "gpt-image-1", "prompt": SAY}
 TRANSCRIPT = {"model": "gpt-4o-transcribe"}
 SOUND = b"\xff\xfb\r\n--" * 4_000  # three seconds
@@ -406,6 +407,44 @@ async def test_a_response_in_the_background_is_settled_when_it_is_fetched(
     assert fields["raw.output"] == str(truth.completion_tokens)
     assert (fields["estimated.calls"], fields["estimated.tokens"]) == ("0", "0")
     assert (fields["tokens.H"], fields["calls.H"]) == ("0", "0")
+
+
+async def test_a_response_in_the_background_whose_stream_is_resumed_is_settled_once(
+    enforcing: Gateway, provider: FakeProvider, task: str
+) -> None:
+    """However often its last event is asked for."""
+    queued = (await ask(enforcing, Way("/v1/responses", BACKGROUND), task)).json()
+    await enforcing.settled(task, 1)
+    truth = provider.totals()
+    tokens = truth.prompt_tokens + truth.completion_tokens
+    for _ in range(3):
+        async with openai.AsyncOpenAI(
+            base_url=f"{enforcing.url}/v1", api_key="sk-test", max_retries=0
+        ) as client:
+            events = await client.responses.retrieve(queued["id"], stream=True, starting_after=8)
+            assert [event.type async for event in events] == ["response.completed"]
+        await until(lambda: used(enforcing.task(task)) == tokens, "the true usage")
+    fields = await enforcing.settled(task, 1)
+    assert (fields["estimated.calls"], fields["tokens.H"]) == ("0", "0")
+
+
+async def test_a_response_that_is_cancelled_while_it_runs_keeps_its_estimate(
+    enforcing: Gateway, provider: FakeProvider, task: str
+) -> None:
+    """What it had used by then nobody says; where a later fetch tells, that is charged."""
+    queued = (await ask(enforcing, Way("/v1/responses", BACKGROUND), task)).json()
+    held = used(await enforcing.settled(task, 1))
+    assert held > 300
+    later = f"/v1/responses/{queued['id']}"
+    async with enforcing.client() as client:
+        answer = await client.post(f"{later}/cancel", headers={"x-fake-fault": "missing_usage"})
+        assert (answer.json()["status"], answer.json()["usage"]) == ("cancelled", None)
+        fields = await enforcing.settled(task, 1)
+        assert (used(fields), fields["estimated.calls"]) == (held, "1")
+        await client.get(later)
+    truth = provider.totals()
+    tokens = truth.prompt_tokens + truth.completion_tokens
+    await until(lambda: used(enforcing.task(task)) == tokens, "the true usage")
 
 
 async def test_a_response_that_nobody_asked_for_here_is_free(
