@@ -73,12 +73,16 @@ def _held(call: Call, plan: Plan, receipt: Receipt | None) -> Usage:
 
 
 def _with_pieces(call: Call, usage: Usage) -> Usage:
-    """Return a usage with what the request asked for in other units than tokens."""
+    """Return a usage with what the request asked for in other units than tokens, on its terms."""
     pieces = call.asked.pieces if call.asked else NO_USAGE
     if pieces is NO_USAGE:
         return usage
     return structs.replace(
-        usage, seconds=pieces.seconds, characters=pieces.characters, images=pieces.images
+        usage,
+        seconds=pieces.seconds,
+        characters=pieces.characters,
+        images=pieces.images,
+        terms=pieces.terms,
     )
 
 

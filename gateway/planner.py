@@ -211,6 +211,7 @@ class Planner:
         kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
         phase = call.tags.phase
         expected = self._learned.expected(asked.model, call.phase_tag, ceiling)
+        dearest = price.held_on(asked.pieces.terms) if price else None
         reserve = ReservePlan(
             call_id=call.call_id,
             tenant=self._plane.tenant,
@@ -222,10 +223,10 @@ class Planner:
             kind=kind,
             effects=effects_of(policy, mode),
             need=_worst_need(
-                estimate, ceiling, least_output(ceiling, asked.least_limit), price, facts
+                estimate, ceiling, least_output(ceiling, asked.least_limit), dearest, facts
             )
             if kind is ReserveKind.WORST_CASE
-            else _likely_need(estimate, expected, price, facts),
+            else _likely_need(estimate, expected, dearest, facts),
             about=self._about(call, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,

@@ -67,8 +67,15 @@ def test_the_pinned_package_s_list_is_read() -> None:
     """D10."""
     table = load_prices(SHIPPED)
     assert table.overrides == {}
+    limits = 16_384, 128_000
+    dearer = ModelPrice(4_250_000_000, 17 * 10**9, 2_125_000_000, 4_250_000_000, *limits)
     assert table.find("gpt-4o", "openai") == ModelPrice(
-        2_500_000_000, 10**10, 1_250_000_000, 2_500_000_000, 16_384, 128_000
+        2_500_000_000,
+        10**10,
+        1_250_000_000,
+        2_500_000_000,
+        *limits,
+        services=(("priority", dearer),),
     )
     assert table.find("claude-sonnet-4-5", "anthropic") is not None
     assert table.find("gemini-2.5-pro", "gemini") is not None

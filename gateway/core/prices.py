@@ -17,6 +17,8 @@ _TOKENS_PER_MILLION = 1_000_000
 _NANO_USD_PER_MILLION_TOKENS = 10**15  # dollars per token -> nano-dollars per million tokens
 _NO_OUTPUT = ("embedding", "rerank")
 _THRESHOLDS = (100, 128, 200, 272, 512)  # thousands of input tokens, as the list's keys name them
+_SERVICES = ("flex", "priority")
+_MULTIPLIERS = ("fast", "us")
 _DATE_SUFFIX = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 
 
@@ -26,7 +28,8 @@ class ModelPrice:
 
     `cache_write_1h` and `reasoning` are None where they are those of any write, any output. A web
     search costs `search_nano_usd`. `tiers` are the rates of long calls, shortest first: each holds
-    for a whole call whose input is above that many tokens.
+    for a whole call whose input is above that many tokens. `services` are the prices of service
+    tiers by their word in `Usage.terms`, `per_mille` what other words multiply every rate by.
     """
 
     input: int
@@ -39,6 +42,8 @@ class ModelPrice:
     reasoning: int | None = None
     search_nano_usd: int = 0
     tiers: tuple[tuple[int, "ModelPrice"], ...] = ()
+    services: tuple[tuple[str, "ModelPrice"], ...] = ()
+    per_mille: tuple[tuple[str, int], ...] = ()
 
     def at(self, input_tokens: int) -> "ModelPrice":
         """Return the rates of a call with this much input, cached tokens included."""
@@ -48,9 +53,26 @@ class ModelPrice:
                 rates = dearer
         return rates
 
+    def on(self, terms: str) -> "ModelPrice":
+        """Return the price on a call's `Usage.terms`; words not known here change nothing."""
+        price = self
+        services, per_mille = dict(self.services), dict(self.per_mille)
+        for term in terms.split():
+            price = services.get(term, price)
+        for term in terms.split():
+            if term in per_mille:
+                price = _times(price, per_mille[term])
+        return price
+
+    def held_on(self, terms: str) -> "ModelPrice":
+        """Return the dearer of this and the price on the terms that a request asks for."""
+        return max(self, self.on(terms), key=lambda price: (price.worst_input, price.output))
+
     def cost_nano_usd(self, usage: Usage) -> int:
         """Return the cost of a call, rounded up to a nano-dollar."""
-        rates = self.at(usage.input_total) if self.tiers else self
+        rates = self.on(usage.terms) if usage.terms else self
+        if rates.tiers:
+            rates = rates.at(usage.input_total)
         micro = (
             usage.plain_input * rates.input
             + usage.cached_read * rates.cached_read
@@ -129,7 +151,51 @@ def price_from_entry(entry: Mapping[str, Any]) -> ModelPrice | None:
         reasoning=_rate(entry, "output_cost_per_reasoning_token") or None,
         search_nano_usd=_search(entry.get("search_context_cost_per_query")),
     )
-    return replace(base, tiers=tuple(_tiers(entry, base, steps[1:])))
+    price = replace(base, tiers=tuple(_tiers(entry, base, steps[1:])))
+    services, per_mille = tuple(_services(entry, price)), tuple(_multipliers(entry))
+    return (
+        replace(price, services=services, per_mille=per_mille) if services or per_mille else price
+    )
+
+
+def _services(entry: Mapping[str, Any], base: ModelPrice) -> Iterator[tuple[str, ModelPrice]]:
+    """Yield the prices of service tiers. What a tier does not state is as on standard terms."""
+    for service in _SERVICES:
+        if _rate(entry, f"input_cost_per_token_{service}"):
+            suffix = f"_{service}"
+            stated = {key.removesuffix(suffix): entry[key] for key in entry if key.endswith(suffix)}
+            rest = {key: entry[key] for key in entry if not key.endswith(_SERVICES)}
+            price = price_from_entry({**rest, "provider_specific_entry": None, **stated})
+            yield service, price or base
+
+
+def _multipliers(entry: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield what Claude's fast mode and inference in one country multiply the price by."""
+    stated = entry.get("provider_specific_entry")
+    factors = stated if isinstance(stated, Mapping) else {}
+    for word in _MULTIPLIERS:
+        factor = factors.get(word)
+        if isinstance(factor, int | float) and factor > 0:
+            yield word, round(Decimal(str(factor)) * 1000)
+
+
+def _times(price: ModelPrice, per_mille: int) -> ModelPrice:
+    """Return a price with every token rate multiplied; searches cost what they cost."""
+    hour, reasoning = price.cache_write_1h, price.reasoning
+    return replace(
+        price,
+        input=_share(price.input, per_mille),
+        output=_share(price.output, per_mille),
+        cached_read=_share(price.cached_read, per_mille),
+        cache_write=_share(price.cache_write, per_mille),
+        cache_write_1h=None if hour is None else _share(hour, per_mille),
+        reasoning=None if reasoning is None else _share(reasoning, per_mille),
+        tiers=tuple((above, _times(dearer, per_mille)) for above, dearer in price.tiers),
+    )
+
+
+def _share(rate: int, per_mille: int) -> int:
+    return -(-rate * per_mille // 1000)
 
 
 def _tiers(

@@ -27,7 +27,8 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     `cache_write_1h` is the part of `cache_write` that is kept an hour and costs more.
     `web_searches` are billed by the piece. `provider_nano_usd` is what the provider says that the
     call costs, None if it does not say. `seconds` of sound, `characters` to be spoken and
-    `images` are billed beside tokens or instead of them.
+    `images` are billed beside tokens or instead of them. `terms` are the words, one space apart,
+    that change the price: `flex` or `priority`, and Claude's `fast` and `us`; "" is standard.
     """
 
     input_total: int = 0
@@ -41,6 +42,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     seconds: int = 0
     characters: int = 0
     images: int = 0
+    terms: str = ""
 
     @property
     def total(self) -> int:
@@ -75,3 +77,9 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 NO_USAGE = Usage()
+_TIERS = {"flex": "flex", "priority": "priority", "fast": "priority"}
+
+
+def tier_term(said: object) -> str:
+    """Return a `service_tier` as one of `Usage.terms`; "" for any that is billed as standard."""
+    return _TIERS.get(said, "") if type(said) is str else ""

@@ -134,9 +134,11 @@ def _override(
 def _following_input(listed: ModelPrice, stated: Mapping[str, int]) -> dict[str, Any]:
     """Return what follows the stated rates: cache rates without a value of their own, and others.
 
-    A stated rate holds for calls of every length: the list's tiers go.
+    A stated rate holds for calls of every length and service tier: the list's tiers go.
     """
-    following: dict[str, Any] = {"tiers": ()} if stated.keys() & set(_RATES.values()) else {}
+    following: dict[str, Any] = (
+        {"tiers": (), "services": ()} if stated.keys() & set(_RATES.values()) else {}
+    )
     if "input" in stated:
         following |= {
             name: stated["input"]

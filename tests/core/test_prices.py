@@ -4,6 +4,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,3 +231,64 @@ def test_an_override_holds_over_the_list_under_either_name() -> None:
 
 def test_an_empty_table_knows_no_price() -> None:
     assert PriceTable().find("gpt-4o", "openai") is None
+
+
+# service tiers and Claude's multipliers
+
+
+FLEX_AND_PRIORITY = {
+    **ENTRY,
+    "input_cost_per_token_flex": 1.5e-06,
+    "output_cost_per_token_flex": 7.5e-06,
+    "input_cost_per_token_priority": 6e-06,
+    "output_cost_per_token_priority": 3e-05,
+    "cache_read_input_token_cost_priority": 6e-07,
+}
+
+
+@pytest.mark.parametrize(
+    ("terms", "nano_usd"), [("", 18_000), ("flex", 9_000), ("priority", 36_000), ("us", 18_000)]
+)
+def test_a_call_costs_what_its_service_tier_costs(terms: str, nano_usd: int) -> None:
+    price = price_from_entry(FLEX_AND_PRIORITY)
+    assert price is not None
+    assert price.cost_nano_usd(Usage(1, output_total=1, terms=terms)) == nano_usd
+    assert PRICE.cost_nano_usd(Usage(1, output_total=1, terms=terms)) == 18_000
+
+
+def test_a_tier_takes_from_the_standard_terms_what_it_does_not_state() -> None:
+    price = price_from_entry(FLEX_AND_PRIORITY)
+    assert price is not None
+    assert price.cost_nano_usd(Usage(10, 10, terms="priority")) == 6_000
+    assert price.cost_nano_usd(Usage(10, 10, terms="flex")) == 3_000
+
+
+def test_what_is_held_is_the_dearer_of_the_standard_and_the_asked_tier() -> None:
+    """A call that asks for flex may be served, and billed, on standard terms."""
+    price = price_from_entry(FLEX_AND_PRIORITY)
+    assert price is not None
+    assert price.held_on("flex") == price
+    assert price.held_on("priority").unit_nano_usd == 30_000
+
+
+def test_claude_s_multipliers_hold_for_every_token_but_not_for_searches() -> None:
+    entry = {
+        **ENTRY,
+        "cache_creation_input_token_cost_above_1hr": 6e-06,
+        "output_cost_per_reasoning_token": 2e-05,
+        "input_cost_per_token_above_200k_tokens": 6e-06,
+        "search_context_cost_per_query": {"search_context_size_medium": 0.01},
+        "provider_specific_entry": {"fast": 2.0, "us": 1.1, "other": "x"},
+    }
+    price = price_from_entry(entry)
+    assert price is not None
+    usage = Usage(1_000, 100, 200, 300, 50, 20, web_searches=1)
+    plain = price.cost_nano_usd(usage) - 10_000_000
+    for terms, times in (("fast", 20), ("us", 11), ("fast us", 22)):
+        on_terms = price.cost_nano_usd(msgspec.structs.replace(usage, terms=terms))
+        assert on_terms == plain * times // 10 + 10_000_000
+    assert price.cost_nano_usd(Usage(200_001, terms="us")) == 200_001 * 6_600
+    assert price_from_entry({**ENTRY, "provider_specific_entry": {"fast": 0}}) == PRICE
+    one = price_from_entry({**ENTRY, "provider_specific_entry": {"us": 1.1}})
+    assert one is not None
+    assert one.cost_nano_usd(Usage(10, terms="us")) == 33_000

@@ -22,9 +22,9 @@ from gateway.core.dialects.wire_format import (
     read_prompted_body,
     readable_members,
 )
-from gateway.core.usage import Usage
+from gateway.core.usage import NO_USAGE, Usage, tier_term
 
-_BUDGETED_KEYS = (b"model", b"stream", b"max_tokens", b"thinking")
+_BUDGETED_KEYS = (b"model", b"stream", b"max_tokens", b"thinking", b"speed", b"inference_geo")
 # Tools that the client runs itself; any other kind runs at the provider and brings in more input.
 _CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
@@ -45,6 +45,8 @@ class _Body(msgspec.Struct):
     tools: list[_Tool] | None = None
     mcp_servers: Any = None
     container: Any = None
+    speed: Any = None
+    inference_geo: Any = None
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -56,6 +58,7 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     thinking = read.thinking.budget_tokens if read.thinking else None
     check_sizes(read.model, 1, max(read.max_tokens or 0, thinking or 0))
     limit = read.max_tokens
+    terms = _terms(None, read.speed, read.inference_geo)
     return ModelRequest(
         model=read.model or "",
         stream=bool(read.stream),
@@ -64,7 +67,14 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         least_limit=thinking + 1 if thinking else 1,
         is_open=bool(read.mcp_servers or read.container) or _has_server_tools(read.tools or []),
         media=media,
+        pieces=Usage(terms=terms) if terms else NO_USAGE,
     )
+
+
+def _terms(tier: object, speed: object, geo: object) -> str:
+    """Return what is said of service tier, speed and place as `Usage.terms`."""
+    words = tier_term(tier), "fast" if speed == "fast" else "", "us" if geo == "us" else ""
+    return " ".join([word for word in words if word])
 
 
 def _has_server_tools(tools: list[_Tool]) -> bool:
@@ -96,6 +106,9 @@ class _Counts(msgspec.Struct):
     output_tokens: int | None = None
     output_tokens_details: _OutputDetails | None = None
     server_tool_use: _ServerTools | None = None
+    service_tier: Any = None
+    speed: Any = None
+    inference_geo: Any = None
 
     def over(self, earlier: Usage) -> Usage:
         """Return these counts in inclusive buckets; a field that is not named keeps its value."""
@@ -114,6 +127,7 @@ class _Counts(msgspec.Struct):
             reasoning=_first(thinking, earlier.reasoning),
             cache_write_1h=_first(hour, earlier.cache_write_1h),
             web_searches=_first(searches, earlier.web_searches),
+            terms=_terms(self.service_tier, self.speed, self.inference_geo) or earlier.terms,
         )
 
 
@@ -198,7 +212,7 @@ class MessagesAnswer(msgspec.Struct):
             return top
         summed = _sum([each.over(_NOTHING) for each in self.usage.iterations])
         return msgspec.structs.replace(
-            summed, reasoning=top.reasoning, web_searches=top.web_searches
+            summed, reasoning=top.reasoning, web_searches=top.web_searches, terms=top.terms
         )
 
 

@@ -27,7 +27,7 @@ from gateway.core.dialects.wire_format import (
     readable_members,
     unless_it_falls,
 )
-from gateway.core.usage import Usage
+from gateway.core.usage import NO_USAGE, Usage, tier_term
 
 _BUDGETED_KEYS = (
     b"model",
@@ -36,6 +36,7 @@ _BUDGETED_KEYS = (
     b"max_tokens",
     b"max_completion_tokens",
     b"n",
+    b"service_tier",
 )
 _USAGE_WISH = b"stream_options", b'{"include_usage":true}'
 _LIMIT_KEYS = (b"max_completion_tokens", b"max_tokens")
@@ -64,6 +65,7 @@ class _Body(msgspec.Struct):
     max_completion_tokens: int | None = None
     n: int | None = None
     stream_options: dict[str, Any] | None = None
+    service_tier: Any = None
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -83,7 +85,14 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         limit_keys=keys,
         usage_wish=usage_wish(read.stream_options) if read.stream else None,
         media=media,
+        pieces=on_tier(read.service_tier),
     )
+
+
+def on_tier(said: object) -> Usage:
+    """Return the terms that a request's `service_tier` asks for."""
+    term = tier_term(said)
+    return Usage(terms=term) if term else NO_USAGE
 
 
 def usage_wish(options: dict[str, Any] | None) -> tuple[bytes, bytes] | None:
@@ -172,7 +181,7 @@ class _Usage(msgspec.Struct):
     cost: Any = None
     is_byok: Any = None
 
-    def inclusive(self) -> Usage | None:
+    def inclusive(self, tier: object = None) -> Usage | None:
         """Return the counts in inclusive buckets; None if half of them is missing.
 
         xAI counts reasoning beside the completion, Gemini at times only in the total: what the
@@ -193,6 +202,7 @@ class _Usage(msgspec.Struct):
             else self.completion_tokens,
             reasoning=out.reasoning_tokens or 0,
             provider_nano_usd=None if self.is_byok else nano_usd(self.cost),
+            terms=tier_term(tier) if tier else "",
         )
 
 
@@ -203,6 +213,7 @@ class ChatAnswer(msgspec.Struct):
     usage: _Usage | None = None
     model: str | None = None
     error: Any = None
+    service_tier: Any = None
 
     def text(self) -> str:
         """Return all generated text: content, reasoning, refusal, tool names and arguments."""
@@ -215,7 +226,9 @@ class ChatAnswer(msgspec.Struct):
 
     def usage_after(self, earlier: Usage | None) -> Usage | None:
         """Return the usage that this reports: each speaks of the whole answer so far."""
-        return unless_it_falls(self.usage.inclusive(), earlier) if self.usage else None
+        if self.usage is None:
+            return None
+        return unless_it_falls(self.usage.inclusive(self.service_tier), earlier)
 
 
 def _called(text: _Text) -> list[object]:
@@ -263,6 +276,7 @@ def _read_odd_answer(data: bytes) -> ChatAnswer | None:
         usage=converted(_Usage, found.get("usage")),
         model=converted(str, found.get("model")),
         error=found.get("error"),
+        service_tier=found.get("service_tier"),
     )
 
 

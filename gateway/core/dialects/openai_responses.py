@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.dialects.openai_chat import on_tier
 from gateway.core.dialects.prompt_text import text_of_members
 from gateway.core.dialects.wire_format import (
     ModelRequest,
@@ -22,9 +23,9 @@ from gateway.core.dialects.wire_format import (
     read_prompted_body,
     readable_members,
 )
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, tier_term
 
-_BUDGETED_KEYS = (b"model", b"stream", b"max_output_tokens", b"background")
+_BUDGETED_KEYS = (b"model", b"stream", b"max_output_tokens", b"background", b"service_tier")
 # Tools that the client runs itself; any other kind runs at the provider and brings in more input.
 _CLIENT_TOOLS = frozenset(
     {"function", "custom", "local_shell", "apply_patch", "computer_use_preview", "computer"}
@@ -46,6 +47,7 @@ class _Body(msgspec.Struct):
     previous_response_id: Any = None
     conversation: Any = None
     prompt: Any = None
+    service_tier: Any = None
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -65,6 +67,7 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
         is_open=_is_open(read) or media.is_unbounded,
         is_background=bool(read.background),
         media=media,
+        pieces=on_tier(read.service_tier),
     )
 
 
@@ -119,7 +122,7 @@ _NO_IMAGE = _ImageTool()
 _NO_SEARCH = _SearchTool()
 
 
-def _inclusive(counts: _Counts, tools: _ToolUsage) -> Usage | None:
+def _inclusive(counts: _Counts, tools: _ToolUsage, tier: object) -> Usage | None:
     """Return counts with what tools used on top; None if half of the counts is missing."""
     if counts.input_tokens is None or counts.output_tokens is None:
         return None
@@ -134,6 +137,7 @@ def _inclusive(counts: _Counts, tools: _ToolUsage) -> Usage | None:
         output_total=_with_tool(counts.output_tokens, image.output_tokens),
         reasoning=out.reasoning_tokens or 0,
         web_searches=search.num_requests or 0,
+        terms=tier_term(tier) if tier else "",
     )
 
 
@@ -169,6 +173,7 @@ class _Response(msgspec.Struct):
     usage: _Counts | None = None
     tool_usage: _ToolUsage | None = None
     error: Any = None
+    service_tier: Any = None
 
 
 class ResponsesAnswer(_Response):
@@ -185,6 +190,7 @@ class ResponsesAnswer(_Response):
         if said is not None:
             self.model, self.usage, self.tool_usage = said.model, said.usage, said.tool_usage
             self.error, self.id, self.background = said.error, said.id, said.background
+            self.service_tier = said.service_tier
         elif self.type == "error":
             self.error = self.error or True
 
@@ -204,7 +210,7 @@ class ResponsesAnswer(_Response):
         """Return the usage that this reports: it speaks of the whole response."""
         if self.usage is None:
             return None
-        return _inclusive(self.usage, self.tool_usage or _NO_TOOL_USAGE)
+        return _inclusive(self.usage, self.tool_usage or _NO_TOOL_USAGE, self.service_tier)
 
 
 _decode_answer = msgspec.json.Decoder(ResponsesAnswer).decode
@@ -230,6 +236,7 @@ def _read_odd_answer(data: bytes) -> ResponsesAnswer | None:
         usage=converted(_Counts, found.get("usage")),
         tool_usage=converted(_ToolUsage, found.get("tool_usage")),
         error=found.get("error"),
+        service_tier=found.get("service_tier"),
         output=converted(list[_Item], found.get("output")),
         delta=found.get("delta"),
         response=converted(_Response, found.get("response")),

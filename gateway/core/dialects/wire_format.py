@@ -30,8 +30,9 @@ class ModelRequest(msgspec.Struct, frozen=True):
     a stream reports its usage, None where that comes by itself. `least_limit` is the lowest limit
     that the API takes. `is_open` tells that what is billed as input is not all in the body,
     `is_background` that the answer may come later, elsewhere. `media` is what the prompt holds
-    beside text. `pieces` are what is billed by other units than tokens, as far as the request
-    tells. `is_uncountable` tells that the answer's length cannot be told from what it holds.
+    beside text. `pieces` are what is billed by other units than tokens, and the terms of the
+    price, as far as the request tells. `is_uncountable` tells that the answer's length cannot be
+    told from what it holds.
     """
 
     model: str
