@@ -262,3 +262,21 @@ def test_prices_are_looked_up_once_but_not_remembered_for_ever(
         assert planner.price_of(call, name) == (PRICE if name == "m" else None)
     elsewhere = call_of(target=b"/u/nobody/v1/chat/completions")
     assert planner.price_of(elsewhere, "m") == PRICE
+
+
+@pytest.mark.parametrize(("tier", "unit"), [("priority", 16_000), ("flex", 8_000), (None, 8_000)])
+@pytest.mark.parametrize("reserve", [ReserveKind.EXPECTED, ReserveKind.WORST_CASE])
+def test_a_dearer_service_tier_that_is_asked_for_is_held(
+    reserve: ReserveKind, tier: str | None, unit: int
+) -> None:
+    """A call that asks for flex may be billed on standard terms: those are held."""
+    services = (
+        ("flex", replace(PRICE, output=4_000_000_000)),
+        ("priority", replace(PRICE, input=4_000_000_000, output=16_000_000_000)),
+    )
+    price = replace(PRICE, services=services)
+    call = call_of((b"X-Task-Id", b"T"), service_tier=tier)
+    in_force = rules(replace(ENFORCING, reserve=reserve), prices=PriceTable({"m": price}))
+    plan = plan_of(in_force, call)
+    assert plan.price == price
+    assert plan.reserve.need.unit_nano_usd == unit
