@@ -192,8 +192,10 @@ class Worker:
 
     def _tell(self) -> None:
         if not self._writer.is_closing():
-            counted, open_calls = self._counters.take(), self._lifecycle.metering.open_calls
-            self._writer.write(frame(Telemetry(counted, open_calls, self._guard.is_well)))
+            metering, counted = self._lifecycle.metering, self._counters.take()
+            priced = metering.models_in_use.take_news()
+            news = Telemetry(counted, metering.open_calls, self._guard.is_well, priced)
+            self._writer.write(frame(news))
 
     async def _flush_log(self) -> None:
         while True:

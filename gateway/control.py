@@ -43,12 +43,14 @@ class Ready(msgspec.Struct, tag=True):
 class Telemetry(msgspec.Struct, tag=True):
     """From a worker, every second: what it counted since the last time, and how it stands.
 
-    `store_up`: the store answers it, as far as it has asked.
+    `store_up`: the store answers it, as far as it has asked. `priced`: (provider, model) that calls
+    have named since the last time and that have a price.
     """
 
     counted: list[tuple[str, tuple[str, ...], int]]
     open_calls: int
     store_up: bool
+    priced: list[tuple[str, str]] = []
 
 
 class LedgerPlan(msgspec.Struct, tag=True):

@@ -23,6 +23,7 @@ from gateway.core.identity import Route, Tags, identify
 from gateway.core.keys import NO_KEY, GatewayKey, find_credential, forbidden, tags_under
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
+from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.planner import Call, Plan, Planner
@@ -55,14 +56,17 @@ class Metering:
         self.routing = Routing(plane.upstreams)
         self._learned = LearnedOutput()
         self._learned_input = LearnedInput()
-        self.planner = Planner(plane, rules, self._learned, self._learned_input)
+        self.models_in_use = ModelsInUse()
+        self.use_rules(rules)
         self._allowance = LocalAllowance()
         self._open: dict[str, tuple[Plan, Carried]] = {}
         self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on; open calls keep theirs."""
-        self.planner = Planner(self._plane, rules, self._learned, self._learned_input)
+        self.planner = Planner(
+            self._plane, rules, self._learned, self._learned_input, self.models_in_use
+        )
 
     # 1 identify ---------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from gateway.core.keys import GatewayKey
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy
-from gateway.core.prices import ModelPrice
+from gateway.core.prices import ModelPrice, ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
@@ -141,8 +141,10 @@ class Planner:
         rules: Rules,
         learned: LearnedOutput,
         learned_input: LearnedInput | None = None,
+        in_use: ModelsInUse | None = None,
     ) -> None:
         self.rules = rules
+        self._in_use = in_use or ModelsInUse()
         self._plane = plane
         self._learned = learned
         self._learned_input = learned_input or LearnedInput()
@@ -167,7 +169,9 @@ class Planner:
             if len(self._prices) >= _MOST_PRICES:
                 self._prices.clear()
             provider = upstream.provider if upstream else ""
-            self._prices[key] = self.rules.prices.find(model, provider)
+            price = self._prices[key] = self.rules.prices.find(model, provider)
+            if price is not None:
+                self._in_use.add(provider, model)
         return self._prices[key]
 
     def decide_unmetered(self, call: Call, facts: TaskFacts | None) -> Decision:

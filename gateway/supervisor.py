@@ -28,6 +28,7 @@ from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
+from gateway.core.prices import ModelsInUse
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
@@ -87,6 +88,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._counters = Counters()
+        self._in_use = ModelsInUse()
         self._log = event_log(settings.log.format, settings.log.level, "supervisor")
         self._recorder = CountingRecorder(self._counters, self._log, log_calls=False)
         self._loops = TaskGroup()
@@ -150,7 +152,8 @@ class Supervisor:
         self, plane: DataPlane, tls: TlsFiles | None, listener: socket.socket
     ) -> WorkerProcess:
         assert self._rules is not None  # loaded before the first worker  # noqa: S101
-        return WorkerProcess(Start(plane, self._rules, tls), listener, self._counters)
+        start = Start(plane, self._rules, tls)
+        return WorkerProcess(start, listener, self._counters, self._in_use)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._loops.spawn(work)
@@ -348,6 +351,17 @@ class Supervisor:
         errors = errors_among(findings)
         for error in errors:
             self._recorder.event("config_finding", "error", finding=str(error))
+        dropped = [] if errors else self._in_use.dropped_by(rules.prices)
+        for model in dropped:
+            self._recorder.event(
+                "price_dropped",
+                "error",
+                model=model,
+                remedy="state its price, or restart the gateway to go on without one",
+            )
+        if dropped:
+            self._recorder.event("reload_rejected", "error", cause=cause, errors=len(dropped))
+            return
         if errors:
             self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
             return

@@ -15,13 +15,20 @@ from typing import Any
 from gateway.child import dies_with_parent
 from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import Rules
+from gateway.core.prices import ModelsInUse
 from gateway.telemetry.counters import Counters
 
 
 class WorkerProcess:
     """One process, from its start to its end."""
 
-    def __init__(self, start: Start, listener: socket.socket, counters: Counters) -> None:
+    def __init__(
+        self,
+        start: Start,
+        listener: socket.socket,
+        counters: Counters,
+        in_use: ModelsInUse | None = None,
+    ) -> None:
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.ready_or_ended = asyncio.Event()
@@ -31,6 +38,7 @@ class WorkerProcess:
         self._start = start
         self._listener = listener
         self._counters = counters
+        self._in_use = in_use or ModelsInUse()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._unanswered: deque[asyncio.Event] = deque()
@@ -80,6 +88,8 @@ class WorkerProcess:
                 self._unanswered.popleft().set()
             elif isinstance(message, Telemetry):
                 self._counters.merge(message.counted)
+                for provider, model in message.priced:
+                    self._in_use.add(provider, model)
                 self.open_calls = message.open_calls
                 self.store_up = message.store_up
 

@@ -123,6 +123,39 @@ class PriceTable:
         return None
 
 
+class ModelsInUse:
+    """Models that calls have named and that had a price: (provider, model). The latest 1,000.
+
+    A reload that leaves one of them without a price is refused (GW-5).
+    """
+
+    _MOST = 1_000
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], None] = {}
+        self._news: list[tuple[str, str]] = []
+
+    def add(self, provider: str, model: str) -> None:
+        """Take note of a model that a call has named; the oldest of too many goes."""
+        used = (provider, model)
+        if used not in self._known:
+            self._known[used] = None
+            self._news.append(used)
+            if len(self._known) > self._MOST:
+                del self._known[next(iter(self._known))]
+
+    def take_news(self) -> list[tuple[str, str]]:
+        """Return those that came since this was asked last."""
+        news, self._news = self._news, []
+        return news
+
+    def dropped_by(self, prices: PriceTable) -> list[str]:
+        """Return the models that would have no price any more, in order of their names."""
+        return sorted(
+            {model for provider, model in self._known if prices.find(model, provider) is None}
+        )
+
+
 def rate_from_usd_per_token(usd: float | str | Decimal) -> int:
     """Return nano-dollars per million tokens for a price in dollars per token."""
     return round(Decimal(str(usd)) * _NANO_USD_PER_MILLION_TOKENS)

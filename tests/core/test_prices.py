@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.prices import (
     ModelPrice,
+    ModelsInUse,
     PriceTable,
     price_from_entry,
     rate_from_usd_per_token,
@@ -292,3 +293,26 @@ def test_claude_s_multipliers_hold_for_every_token_but_not_for_searches() -> Non
     one = price_from_entry({**ENTRY, "provider_specific_entry": {"us": 1.1}})
     assert one is not None
     assert one.cost_nano_usd(Usage(10, terms="us")) == 33_000
+
+
+# Models in use ------------------------------------------------------------------------------------
+
+
+def test_a_reload_may_not_leave_a_model_in_use_without_a_price() -> None:
+    """GW-5. As it would be looked up for the calls that named it."""
+    in_use, price = ModelsInUse(), ModelPrice(1, 2, 1, 1)
+    for provider, model in (("openai", "b"), ("azure", "a"), ("openai", "a"), ("openai", "b")):
+        in_use.add(provider, model)
+    assert in_use.take_news() == [("openai", "b"), ("azure", "a"), ("openai", "a")]
+    assert in_use.take_news() == []
+    assert in_use.dropped_by(PriceTable({"a": price, "b": price})) == []
+    assert in_use.dropped_by(PriceTable({"openai/a": price, "b-x": price})) == ["a", "b"]
+
+
+def test_of_too_many_models_in_use_the_oldest_goes() -> None:
+    in_use = ModelsInUse()
+    for number in range(1_001):
+        in_use.add("openai", f"m-{number:04}")
+    dropped = in_use.dropped_by(PriceTable())
+    assert len(dropped) == 1_000
+    assert dropped[0] == "m-0001"

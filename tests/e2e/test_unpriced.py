@@ -1,5 +1,6 @@
 """GW-5: a model without a known price is flagged as shipped, and refused under `deny`."""
 
+import signal
 from pathlib import Path
 
 import httpx
@@ -7,7 +8,7 @@ import pytest
 
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.conftest import StartGateway
-from tests.e2e.running_gateway import Gateway
+from tests.e2e.running_gateway import Gateway, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -49,3 +50,24 @@ async def test_an_unpriced_model_is_refused_where_policy_denies(
     assert provider.journal == []
     answer = await ask(gateway, "gpt-4o", task)
     assert (answer.status_code, answer.headers["x-tollgate-decision"]) == (200, "allow")
+
+
+async def test_a_reload_may_not_take_the_price_of_a_model_in_use(
+    start_gateway: StartGateway, provider: FakeProvider, task: str, tmp_path: Path
+) -> None:
+    """What was in force stays; the model is named. One that nobody has called may go."""
+    prices = tmp_path / "prices.yaml"
+    price = "{input_usd_per_million: 1, output_usd_per_million: 2}"
+    prices.write_text(f"models:\n  mine: {price}\n  idle: {price}\n")
+    gateway = await start_gateway(TOLLGATE_PRICES__FILE=str(prices))
+    assert (await ask(gateway, "mine", task)).headers["x-tollgate-decision"] == "allow"
+    await gateway.until_metric(1, "tollgate_usage_source_total", source="provider")
+    prices.write_text(f"models:\n  idle: {price}\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    await until(lambda: gateway.log_events("reload_rejected"), "the refusal")
+    assert gateway.log_events("price_dropped")[0]["model"] == "mine"
+    assert (await ask(gateway, "mine", task)).headers["x-tollgate-decision"] == "allow"
+    prices.write_text(f"models:\n  mine: {price}\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    await until(lambda: gateway.log_events("reloaded"), "the reload")
+    assert (await ask(gateway, "idle", task)).headers["x-tollgate-decision"] == "flag"
