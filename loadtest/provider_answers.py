@@ -130,7 +130,9 @@ def stream_answer(call: Call, stream: Stream, content_type: bytes = SSE) -> Step
     """Answer 200 with the stream, at the script's pace, to where its fault ends it."""
     call.served.status = 200
     yield from _first_wait(call)
-    start = head(call, 200, _chunked(content_type))
+    # A connection that is closed behind an error is announced, as servers do: nobody uses it again.
+    ends = b"connection: close\r\n" if call.script.broken.kind == "error_event" else b""
+    start = head(call, 200, _chunked(content_type) + ends)
     if stream.whole is not None and _is_plain(call.script):
         call.served.completion_tokens = stream.hidden_tokens + stream.tokens
         yield start + call.fill(stream.whole)

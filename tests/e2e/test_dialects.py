@@ -106,7 +106,6 @@ STREAM_WAYS = {
 ARRAY = Way(f"{GEMINI}streamGenerateContent", PARTS)
 WHOLE = {**JSON_WAYS, **{f"{name}, stream": way for name, way in STREAM_WAYS.items()}}
 SAYING_ERRORS = dict(WHOLE)  # an array that breaks off with an error is no JSON
-del SAYING_ERRORS["image edits, stream"]  # sometimes charged its hold: not understood yet
 WHOLE["gemini, array"] = ARRAY
 OUTPUT = Script(completion_tokens=37, reasoning_tokens=5, cached_tokens=3)
 AT_ONCE = 6  # ways that are tried at the same time
