@@ -18,7 +18,7 @@ menu:
 	@echo "  make demo        watch a task being metered, stopped and freed again (fake provider)"
 	@echo "  make test        set up, then all tests, lint, types, import contracts, coverage"
 	@echo "  make test-fast   the tests that need no load, crash or soak"
-	@echo "  make soak        the acceptance cases at their full size, most of an hour"
+	@echo "  make soak        the acceptance cases at their full size, load tests, snippets: most of an hour"
 	@echo "  make check       lint, types, import contracts and configuration files only"
 	@echo "  make fix         format, and mend what the linter can mend"
 	@echo "  make loadtest    measure calls/s, CPU per call, added latency"
@@ -71,15 +71,15 @@ demo: $(VENV)/dev.stamp
 
 test: check $(VENV)/node.stamp
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report= $(ARGS)
+	@$(BIN)/python -m pytest -m 'not trial' --numprocesses=4 --dist=worksteal --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report
 	@$(BIN)/coverage report --include='gateway/core/*' --fail-under=100
 
 test-fast: $(VENV)/node.stamp
-	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not slow and not trial' $(ARGS)
 
 soak: $(VENV)/node.stamp
-	@$(BIN)/python -m pytest --soak -m soak -s --hypothesis-show-statistics --durations=0 $(ARGS)
+	@$(BIN)/python -m pytest --soak -m 'soak or trial' -s --hypothesis-show-statistics --durations=0 $(ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check --quiet .

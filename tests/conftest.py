@@ -20,6 +20,7 @@ from gateway.store.redis_store import RedisStore
 from tests import soak
 from tests.store.valkey_server import ValkeyServer
 
+_FROM_OUTSIDE = {"e2e", "loadtest"}
 _tenants = count(1)
 
 
@@ -36,8 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Measure no coverage where a test is marked `repeats`: it doubles the time of such a test."""
-    if request.node.get_closest_marker("repeats") is None:
+    """Measure no coverage where that only costs time.
+
+    In tests that are marked `repeats` it would double it; in `_FROM_OUTSIDE` the gateway is another
+    process, and what runs here are clients and a provider.
+    """
+    repeats = request.node.get_closest_marker("repeats") is not None
+    if not repeats and request.path.parent.name not in _FROM_OUTSIDE:
         yield
         return
     tracer = sys.gettrace()

@@ -98,6 +98,7 @@ class Running:
         return output.removesuffix(_END).decode().strip()
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
 async def test_a_snippet_calls_and_reads_its_refusal(
     enforcing: Gateway, provider: FakeProvider, task: str, snippet: Snippet

@@ -82,7 +82,7 @@ async def test_responses_with_the_openai_sdk(
                     text += event.delta if kind == "response.output_text.delta" else ""
                 assert text.count("word ") == 32
     fields = await running.settled(task, 3)
-    assert_exact(fields, provider)
+    assert_exact(fields, provider.totals())
 
 
 async def test_the_url_names_task_and_upstream(
@@ -93,7 +93,7 @@ async def test_the_url_names_task_and_upstream(
             await connection.response.create(model="gpt-5.6", input="hello")
             while (await connection.recv()).type != "response.completed":
                 pass
-    assert_exact(await gateway.settled(task, 1), provider)
+    assert_exact(await gateway.settled(task, 1), provider.totals())
 
 
 async def test_realtime_with_the_openai_sdk(
@@ -114,7 +114,7 @@ async def test_realtime_with_the_openai_sdk(
             while "response.done" not in heard:
                 heard.append((await connection.recv()).type)
             assert "conversation.item.input_audio_transcription.completed" in heard
-    assert_exact(await running.settled(task, 3), provider)
+    assert_exact(await running.settled(task, 3), provider.totals())
 
 
 async def test_parallel_runs_are_calls_of_their_own(
@@ -134,7 +134,7 @@ async def test_parallel_runs_are_calls_of_their_own(
             if event["type"] in TERMINAL:
                 ended.append(event["stream_id"])
     assert sorted(ended) == ["0", "1", "2", "3"]
-    assert_exact(await running.settled(task, 4), provider)
+    assert_exact(await running.settled(task, 4), provider.totals())
 
 
 async def test_a_successor_that_nobody_asked_for_is_metered(
@@ -143,7 +143,7 @@ async def test_a_successor_that_nobody_asked_for_is_metered(
     async with socket(running, task) as connection:
         await say(connection, {"type": "response.steer", "input": "go left"})
         await hear_until(connection, "response.completed")
-    assert_exact(await running.settled(task, 1), provider)
+    assert_exact(await running.settled(task, 1), provider.totals())
 
 
 async def test_a_spent_task_reads_its_refusal_and_then_the_close(
@@ -167,7 +167,7 @@ async def test_a_spent_task_reads_its_refusal_and_then_the_close(
     assert code == 1008
     assert reason.startswith("runaway_task: Task ")
     assert provider.totals().calls == 1
-    assert_exact(await enforcing.settled(task, 1), provider)
+    assert_exact(await enforcing.settled(task, 1), provider.totals())
 
 
 async def test_the_sdk_reads_the_refusal(
@@ -220,7 +220,7 @@ async def test_a_clamp_goes_into_the_event(
         heard = await hear_until(connection, "response.incomplete", "error")
     assert heard[-1]["type"] == "response.incomplete"
     fields = await gateway.settled(task, 1)
-    assert_exact(fields, provider)
+    assert_exact(fields, provider.totals())
     assert int(fields["tokens.S"]) <= 28_080
 
 

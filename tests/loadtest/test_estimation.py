@@ -9,6 +9,7 @@ from loadtest.estimation import Silence
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.trial
 def test_a_whole_run() -> None:
     """A prompt far from its limit is not counted, one near it is; every call is answered well."""
     command = [sys.executable, "-m", "loadtest.estimation", "--quick"]

@@ -229,7 +229,7 @@ def test_options_that_make_no_sense(option: str, monkeypatch: pytest.MonkeyPatch
 
 
 @linux_only
-@pytest.mark.slow
+@pytest.mark.trial
 async def test_a_whole_run(tmp_path: Path) -> None:
     """Everything is measured, no call is lost, the store has what the provider billed."""
     file = tmp_path / "figures.json"
