@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from gateway.core.usage import Usage
@@ -156,8 +157,12 @@ class ModelsInUse:
         )
 
 
+@lru_cache(maxsize=4_096)
 def rate_from_usd_per_token(usd: float | str | Decimal) -> int:
-    """Return nano-dollars per million tokens for a price in dollars per token."""
+    """Return nano-dollars per million tokens for a price in dollars per token.
+
+    Remembered: a list of thousands of models has a few hundred prices.
+    """
     return round(Decimal(str(usd)) * _NANO_USD_PER_MILLION_TOKENS)
 
 

@@ -110,7 +110,7 @@ async def bench(
     await connection.open()
     store = RedisStore(connection, lease_ms=settings.lease_ms)
     upstreams = Providers(settings.upstreams, asyncio.get_running_loop())
-    tokenizer = TiktokenCounter()
+    tokenizer = TiktokenCounter(deadline_s=60.0)
     wired = doors(
         Doors(
             store=store,
