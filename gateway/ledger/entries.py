@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from gateway.core.acts import Act
-from gateway.core.call_facts import CallAbout, CallOutcome, Standing
+from gateway.core.call_facts import CallAbout, CallOutcome
 from gateway.core.overrides import Override
 from gateway.core.phases import WorkPhase
+from gateway.ledger.call_columns import NO_CALL, balances, number_of, outcome_columns
 from gateway.store.keys import UNTAGGED_FACTS, facts_from_text
 
 Row = dict[str, Any]
 Entry = tuple[str, Mapping[str, str]]
 
-_MOST = 10**13  # what the store takes for the most that one call can use; more is a mangled figure
 _IN_FLIGHT_STATUS = 429
 _PHASES = frozenset(phase.value for phase in WorkPhase)
 _read_about = msgspec.json.Decoder(CallAbout).decode
@@ -104,7 +104,7 @@ class EntryReader:
         about = _read_about(_storable(fields["a"]))
         outcome = _read_outcome(_storable(fields.get("o", "[]")))
         row = self._call_row(state, at_ms, task, words, about)
-        row |= _outcome_columns(outcome)
+        row |= outcome_columns(outcome)
         if state == "settled" and not outcome.priced:
             row["nano_usd"] = None
         if state == "expired":
@@ -122,7 +122,7 @@ class EntryReader:
         self, state: str, at_ms: int, task: str, words: Sequence[str], about: CallAbout
     ) -> Row:
         call_id, number, reserved, phase, execution, tokens, nano_usd, held, held_nano, _ = words
-        return _NO_CALL | {
+        return NO_CALL | {
             "tenant": self._tenant,
             "call_id": call_id,
             "state": state,
@@ -185,7 +185,7 @@ class EntryReader:
             "decision": "refuse",
             "code": code,
             "status": _IN_FLIGHT_STATUS if in_flight else self._refusal_status,
-            **_balances(fields["b"].split(" ")),
+            **balances(fields["b"].split(" ")),
         }
         rows.calls.append(row)
         if not stop or in_flight:
@@ -253,9 +253,9 @@ class EntryReader:
                 "phase": phase,
                 "execution": int(number),
                 "started_ms": at_ms,
-                "tokens_limit": _number(tokens),
-                "latency_limit_ms": _number(latency_ms),
-                "nano_usd_limit": _number(nano_usd),
+                "tokens_limit": number_of(tokens),
+                "latency_limit_ms": number_of(latency_ms),
+                "nano_usd_limit": number_of(nano_usd),
             }
         )
 
@@ -307,99 +307,12 @@ class EntryReader:
         )
 
 
-# What a call has no figures for, in every column, so that all rows of a batch have the same ones.
-_NO_CALL: Row = {
-    **dict.fromkeys(
-        (
-            *("decision", "code", "status", "would_refuse", "breaches", "model_served"),
-            *("input_tokens", "cached_read_tokens", "cache_write_tokens", "output_tokens"),
-            *("reasoning_tokens", "usage_source", "expired_tokens", "latency_ms"),
-            *("first_byte_ms", "client_left", "spent_tokens", "others_held_tokens", "line_tokens"),
-            *("spent_latency_ms", "line_latency_ms", "spent_nano_usd", "others_held_nano_usd"),
-            *("line_nano_usd", "phase_spent_tokens", "phase_others_held_tokens"),
-            "phase_line_tokens",
-        )
-    ),
-    "task_latency_ms": 0,
-    "phase_latency_ms": 0,
-}
-
-
-def _outcome_columns(outcome: CallOutcome) -> Row:
-    usage = outcome.usage
-    columns: Row = {
-        "decision": outcome.decision or None,
-        "code": outcome.code or None,
-        "status": outcome.status or None,
-        "would_refuse": outcome.would_refuse,
-        "breaches": _encode(outcome.breaches).decode() if outcome.breaches else None,
-        "model_served": outcome.model_served or None,
-        "usage_source": outcome.source or None,
-        "client_left": outcome.client_left,
-    }
-    if not outcome.decision:  # it expired: nobody is left who knows
-        return columns
-    return columns | {
-        "input_tokens": _amount(usage.input_total),
-        "cached_read_tokens": _amount(usage.cached_read),
-        "cache_write_tokens": _amount(usage.cache_write),
-        "output_tokens": _amount(usage.output_total),
-        "reasoning_tokens": _amount(usage.reasoning),
-        "latency_ms": outcome.latency_ms,
-        "first_byte_ms": outcome.first_byte_ms,
-        **_standing_columns("", "tokens", outcome.task_tokens),
-        **_standing_columns("", "nano_usd", outcome.task_cost),
-        **_standing_columns("phase_", "tokens", outcome.phase_tokens),
-        **_latency_columns(outcome.task_latency),
-    }
-
-
-def _standing_columns(prefix: str, unit: str, standing: Standing | None) -> Row:
-    if standing is None:
-        return {}
-    return {
-        f"{prefix}spent_{unit}": standing.spent,
-        f"{prefix}others_held_{unit}": standing.held,
-        f"{prefix}line_{unit}": standing.line,
-    }
-
-
-def _latency_columns(standing: Standing | None) -> Row:
-    """Return S and C: latency is never held."""
-    if standing is None:
-        return {}
-    return {"spent_latency_ms": standing.spent, "line_latency_ms": standing.line}
-
-
-def _balances(words: Sequence[str]) -> Row:
-    """Return S, H and C as a refusing script wrote them."""
-    return {
-        name: _number(word) for name, word in zip(_BALANCES, words, strict=True) if name is not None
-    }
-
-
-_BALANCES = (
-    *("spent_tokens", "others_held_tokens", "line_tokens"),
-    *("spent_latency_ms", None, "line_latency_ms"),
-    *("spent_nano_usd", "others_held_nano_usd", "line_nano_usd"),
-    *("phase_spent_tokens", "phase_others_held_tokens", "phase_line_tokens"),
-)
-
-
 def _task_of(key: str) -> str:
     """Return a task's id from its key behind the tenant's prefix; a bucket's begins with `-`."""
     kind, _, name = key.partition(":")
     if not name or kind not in ("task", "untagged"):
         raise ValueError(f"not a task's key: {key!r}")
     return f"-{name}" if kind == "untagged" else name
-
-
-def _number(word: str) -> int | None:
-    return None if word == "-" else int(word)
-
-
-def _amount(count: int) -> int:
-    return max(0, min(count, _MOST))
 
 
 def _storable(text: str) -> str:

@@ -81,6 +81,14 @@ CALLS = Table(
     _maybe_big("cache_write_tokens"),
     _maybe_big("output_tokens"),
     _maybe_big("reasoning_tokens"),
+    # The part of cache_write_tokens that is kept an hour; what is billed beside tokens or instead
+    # of them; and the words that change the price (`flex`, `priority`, ...), null for standard.
+    _maybe_big("cache_write_1h_tokens"),
+    _maybe_big("web_searches"),
+    _maybe_big("seconds"),
+    _maybe_big("characters"),
+    _maybe_big("images"),
+    _maybe_text("terms"),
     _maybe_text("usage_source"),
     _big("tokens"),
     _maybe_big("nano_usd"),  # null: no price was known
@@ -90,6 +98,7 @@ CALLS = Table(
     _maybe_big("latency_ms"),
     _maybe_big("first_byte_ms"),
     Column("client_left", Boolean),
+    _maybe_big("corrected_ms"),  # when somebody mended the charge; `audit` has who, and what it was
     # What the call's end added to the task's active time, and to its phase execution's.
     _big("task_latency_ms"),
     _big("phase_latency_ms"),

@@ -1,5 +1,9 @@
 """Entries as rows: older gateways wrote shorter ones, hostile clients odd ones."""
 
+import msgspec
+
+from gateway.core.call_facts import CallOutcome
+from gateway.core.usage import NO_USAGE, Usage
 from gateway.ledger.entries import EntryReader
 
 READER = EntryReader("default", 400)
@@ -16,6 +20,26 @@ def test_an_entry_of_an_older_gateway() -> None:
     assert (call["model"], call["status"], call["spent_tokens"]) == ("gpt-4o", 200, None)
     assert call["nano_usd"] is None  # it does not say that the price was known
     assert rows.rejected == []
+
+
+def test_what_is_billed_beside_tokens() -> None:
+    """It travels only where there is something; an entry without it has nothing of it."""
+    billed = Usage(
+        input_total=9,
+        cache_write=7,
+        cache_write_1h=5,
+        web_searches=2,
+        seconds=3,
+        characters=4,
+        images=1,
+        terms="flex us",
+    )
+    names = ("cache_write_1h_tokens", "web_searches", "seconds", "characters", "images", "terms")
+    for usage, expected in ((billed, (5, 2, 3, 4, 1, "flex us")), (NO_USAGE, (0,) * 5 + (None,))):
+        told = msgspec.json.encode(CallOutcome(decision="allow", usage=usage)).decode()
+        (call,) = READER.rows_of([("1-0", {"e": SETTLED, "a": "[]", "o": told})]).calls
+        assert tuple(call[name] for name in names) == expected
+        assert ("seconds" in told) is (usage is billed)
 
 
 def test_latency_of_ancestors() -> None:

@@ -22,6 +22,8 @@ ROWS = [
         "at_ms": at,
         "tokens": 1 << 40,
         "stream": True,
+        "images": at,
+        "terms": "flex",
         "task_latency_ms": 0,
         "phase_latency_ms": 0,
     }
@@ -43,6 +45,7 @@ def test_json_lines(filled: Connection, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["call_id"] for line in lines] == ["c-1", "c-2", "c-3"]
     assert (lines[0]["tokens"], lines[0]["stream"], lines[0]["model"]) == (1 << 40, True, None)
+    assert (lines[0]["images"], lines[0]["terms"], lines[0]["seconds"]) == (1, "flex", None)
 
 
 def test_csv(filled: Connection, tmp_path: Path) -> None:
@@ -53,6 +56,7 @@ def test_csv(filled: Connection, tmp_path: Path) -> None:
         rows = list(csv.DictReader(text))
     assert rows[4]["task"] == 'T,"1"'
     assert list(rows[0]) == [column.name for column in CALLS.c]
+    assert (rows[4]["images"], rows[4]["terms"], rows[4]["seconds"]) == ("4", "flex", "")
 
 
 def test_parquet(filled: Connection, tmp_path: Path) -> None:
@@ -62,6 +66,8 @@ def test_parquet(filled: Connection, tmp_path: Path) -> None:
     table = parquet.read_table(file)
     assert table["tokens"].to_pylist() == [1 << 40] * 5
     assert str(table.schema.field("stream").type) == "bool"
+    assert table["images"].to_pylist() == [0, 1, 2, 3, 4]
+    assert table["terms"].to_pylist() == ["flex"] * 5
 
 
 def test_an_empty_table_and_a_file_that_cannot_be(filled: Connection, tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names()) - {"alembic_version"}
 
 
+def columns_of_calls(connection: Connection) -> set[str]:
+    return {found["name"] for found in inspect(connection).get_columns("calls")}
+
+
 def test_up_gives_the_schema_that_the_code_knows(ledger: Connection) -> None:
     """Column by column: the tables of `schema` and those of the migrations are the same."""
     context = MigrationContext.configure(ledger, opts={"compare_type": True})
@@ -40,6 +44,8 @@ def test_up_gives_the_schema_that_the_code_knows(ledger: Connection) -> None:
 
 def test_down_leaves_nothing_and_up_works_again(ledger: Connection) -> None:
     """Every version can be taken back."""
+    migrate(ledger, "0002")
+    assert "images" not in columns_of_calls(ledger)
     migrate(ledger, "0001")
     assert "carried" not in tables(ledger)
     migrate(ledger, "base")
@@ -73,10 +79,27 @@ def test_rows_of_the_previous_schema_are_upgraded(engine: Engine) -> None:
         assert connection.scalar(text("SELECT tokens FROM calls")) == 28
 
 
+def test_rows_from_before_the_units_are_upgraded(engine: Engine) -> None:
+    """What they were billed for beside tokens nobody knows any more: null, not nothing."""
+    with engine.connect() as connection:
+        migrate(connection, "0002")
+        insert_raw(connection, {**OLD_CALL, "cache_write_tokens": 9, "client_left": True})
+        migrate(connection)
+        (call,) = find_calls(connection, "default", CallFilter(task="T"), limit=10)
+        assert (call["tokens"], call["cache_write_tokens"], call["client_left"]) == (28, 9, True)
+        assert (call["cache_write_1h_tokens"], call["images"], call["terms"]) == (None, None, None)
+        connection.execute(CALLS.update().values(images=3, terms="flex"))
+        connection.commit()
+        migrate(connection, "0002")
+        statement = text("SELECT tokens, cache_write_tokens, client_left FROM calls")
+        assert tuple(connection.execute(statement).one()) == (28, 9, True)
+        assert "images" not in columns_of_calls(connection)
+
+
 def test_a_program_and_a_schema_that_do_not_fit(engine: Engine) -> None:
     """Commands that only read say so, with the way out."""
     with engine.connect() as connection:
-        with pytest.raises(LedgerError, match="missing, this program needs 0002"):
+        with pytest.raises(LedgerError, match=f"missing, this program needs {latest_revision()}"):
             require_schema(connection)
         migrate(connection)
         require_schema(connection)

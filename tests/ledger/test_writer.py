@@ -41,7 +41,17 @@ ABOUT = CallAbout(
     policy_hash="p1",
     config_hash="c1",
 )
-USAGE = Usage(input_total=90, cached_read=20, cache_write=10, output_total=10, reasoning=4)
+USAGE = Usage(
+    input_total=90,
+    cached_read=20,
+    cache_write=10,
+    output_total=10,
+    reasoning=4,
+    cache_write_1h=6,
+    web_searches=2,
+    images=1,
+    terms="priority",
+)
 OUTCOME = CallOutcome(
     decision="flag",
     status=200,
@@ -118,6 +128,12 @@ async def test_a_settled_call_is_one_row_with_everything(agent: Agent, desk: Des
         "cache_write_tokens": 10,
         "output_tokens": 10,
         "reasoning_tokens": 4,
+        "cache_write_1h_tokens": 6,
+        "web_searches": 2,
+        "seconds": 0,
+        "characters": 0,
+        "images": 1,
+        "terms": "priority",
         "usage_source": "provider",
         "tokens": 100,
         "nano_usd": 5,
