@@ -13,7 +13,7 @@ from gateway.findings import explain, suggestion
 class ActRequest(BaseModel):
     """Who does it and why."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
     approver: Approver
     reason: Reason
@@ -22,7 +22,7 @@ class ActRequest(BaseModel):
 class PhaseRequest(BaseModel):
     """Who says so; nothing else is needed, for this changes nothing that is allowed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
     by: Approver = "admin"
 
@@ -30,7 +30,7 @@ class PhaseRequest(BaseModel):
 class GateRequest(BaseModel):
     """Which phase the task is to leave, VERIFY if left out, and for which one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
     phase: Phase | None = None
     to: Phase | None = None

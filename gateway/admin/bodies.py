@@ -13,7 +13,7 @@ Usd = Annotated[str, Field(description="US dollars as an exact decimal.")]
 class Body(BaseModel):
     """Root of all answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class Total(Body):
@@ -309,7 +309,7 @@ class TaskRegisteredBody(Body):
 class ErrorDetail(BaseModel):
     """What went wrong. `field` names the place in the request; others depend on the code."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(defer_build=True, extra="allow")
 
     code: str
     message: str

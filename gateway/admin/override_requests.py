@@ -135,7 +135,7 @@ Reason = Annotated[
 class _Request(BaseModel):
     """What every kind needs: who, why, and for how long (for good, if nothing is said)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
     approver: Approver
     reason: Reason
@@ -186,7 +186,7 @@ class ResumeRequest(_Request):
 
 OverrideRequest = GrantRequest | PhaseLimitRequest | MultiplierRequest | ResumeRequest
 OVERRIDE_REQUEST: TypeAdapter[OverrideRequest] = TypeAdapter(
-    Annotated[OverrideRequest, Field(discriminator="kind")]
+    Annotated[OverrideRequest, Field(discriminator="kind")], config=ConfigDict(defer_build=True)
 )
 _MODELS: Mapping[str, type[_Request]] = {
     "grant": GrantRequest,

@@ -93,7 +93,7 @@ def _set_of(vocabulary: type[Word]) -> BeforeValidator:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
 
 class MatchDocument(_Model):

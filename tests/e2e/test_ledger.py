@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from sqlalchemy import select
 
-from gateway.ledger.database import open_engine
+from gateway.ledger.database import known_epoch, open_engine
 from gateway.ledger.schema import CALLS, TASKS
 from loadtest.fake_provider import FakeProvider
 from tests.e2e.conftest import StartGateway
@@ -131,6 +131,12 @@ async def kill_whole(gateway: Gateway) -> None:
 def rows_of(url: str) -> list[dict[str, Any]]:
     with open_engine(url).connect() as connection:
         return [dict(row) for row in connection.execute(select(CALLS)).mappings()]
+
+
+def knows_the_store(url: str) -> bool:
+    """Return whether the ledger has noted which data of the store it goes with."""
+    with open_engine(url).connect() as connection:
+        return known_epoch(connection, "default") is not None
 
 
 async def tollgate(gateway: Gateway, *arguments: str) -> tuple[int, str]:
@@ -248,6 +254,9 @@ async def test_flushall_under_traffic(
 ) -> None:
     """Noticed by the epoch, rebuilt by itself; totals are the ledger's, calls are counted once."""
     gateway = await start_gateway(state_dir=tmp_path / "state", **QUICK)
+    url = f"sqlite:///{tmp_path / 'state' / 'ledger.db'}"
+    await until(lambda: gateway.log_events("ledger_writer_ready"), "the writer")
+    await until(lambda: knows_the_store(url), "the writer's first look")
     traffic = Traffic([gateway], sizes.ledger_calls // 2)
     running = asyncio.ensure_future(traffic.run())
     await traffic.until(50)
@@ -257,7 +266,7 @@ async def test_flushall_under_traffic(
     await until_nothing_is_open(lambda: gateway.store.zcard(gateway.keys.leases))
     code, said = await tollgate(gateway, "verify")
     assert code == 0, said
-    rows = rows_of(f"sqlite:///{tmp_path / 'state' / 'ledger.db'}")
+    rows = rows_of(url)
     tokens: Counter[str] = Counter()
     for row in rows:
         tokens[row["task"]] += row["tokens"]
