@@ -179,7 +179,7 @@ class Planner:
         tags = call.tags
         complexity = facts.complexity if facts else tags.complexity or Complexity.MEDIUM
         importance = facts.importance if facts else tags.importance or ImportanceTier.MEDIUM
-        policy = self.rules.policies.unmetered_route_for(complexity, importance)
+        policy = self.rules.policies.unmetered_route_for(complexity, importance, call)
         path = call.route.target.partition(b"?")[0]
         asks_model = bool(call.request.body) and call.route.dialect is not Dialect.UNMETERED
         return decide_unmetered(
@@ -202,12 +202,12 @@ class Planner:
         self, call: Call, asked: ModelRequest, facts: TaskFacts, estimate: InputEstimate
     ) -> Plan:
         """Return the plan for a call of a task with these facts."""
-        policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance)
+        policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance, call)
         mode = Mode.OFF if call.is_untagged else self.mode_of(policy)
         price = self.price_of(call, asked.model)
         unpriced = Unpriced.PASSES
         if price is None:
-            guard = self.rules.policies.unpriced_model_for(facts.complexity, facts.importance)
+            guard = self.rules.policies.unpriced_model_for(facts.complexity, facts.importance, call)
             unpriced, price = without_price(guard, self.mode_of(guard), asked.model)
         ceiling = output_ceiling(
             asked.output_limit, asked.choices, price.max_output_tokens if price else None

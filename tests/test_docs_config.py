@@ -18,7 +18,7 @@ from gateway.rule_files import (
     load_policies,
     load_prices,
 )
-from gateway.rule_files.policy_kinds import POLICY_KINDS, PolicyDocument
+from gateway.rule_files.policy_kinds import POLICY_KINDS, MatchDocument, PolicyDocument
 from gateway.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -100,8 +100,11 @@ def test_every_kind_and_key_of_a_policy_is_described() -> None:
         assert kind in rows(common)["kind"][1]
         for name, field in document.model_fields.items():
             if name in PolicyDocument.model_fields:
-                keys = ["match.complexity", "match.importance"] if name == "match" else [name]
-                assert set(keys) <= set(rows(common))
+                keys = [f"match.{key}" for key in MatchDocument.model_fields]
+                described = [
+                    key for key in (keys if name == "match" else [name]) if f"`{key}`" in common
+                ]
+                assert described == (keys if name == "match" else [name])
             else:
                 default = getattr(field.default, "value", field.default)
                 shown = {None: "none", (): "`[]`"}.get(default, f"`{default}`")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import InvalidConfigError
+from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
     Effect,
@@ -129,6 +130,39 @@ store_failure: CLOSED
             store_failure=StoreFailure.CLOSED,
         ),
     )
+
+
+def test_a_match_may_name_calls(folder: Write) -> None:
+    match = (
+        "match: {phase: [verify], key: [ci-*], team: [a], tenant: [d], task: [T-*], model: [o3]}"
+    )
+    policies = load_policies(folder(a=MINIMAL.format(name="a") + match))
+    assert policies.stop_loss[0].match == Match(
+        calls=(
+            CallMatch(
+                phase=frozenset({WorkPhase.VERIFY}),
+                key=frozenset({"ci-*"}),
+                team=frozenset({"a"}),
+                tenant=frozenset({"d"}),
+                task=frozenset({"T-*"}),
+                model=frozenset({"o3"}),
+            ),
+        )
+    )
+
+
+def test_a_policy_for_some_calls_covers_only_those(folder: Write) -> None:
+    """All calls cover some; some do not cover others."""
+    search = MINIMAL.format(name="{}") + "match: {{team: [search]}}\n"
+    sales = MINIMAL.format(name="{}") + "match: {{team: [sales]}}\n"
+    place = folder(
+        a=search.format("a"),
+        b=sales.format("b"),
+        c=search.format("c"),
+        d=MINIMAL.format(name="d"),
+        e=sales.format("e"),
+    )
+    assert [doubt[:6] for doubt in doubts(place)] == ["c.yaml", "e.yaml"]
 
 
 @pytest.mark.parametrize("phase", list(WorkPhase))
@@ -338,6 +372,10 @@ def test_the_mode_in_force_is_part_of_the_hash(folder: Write) -> None:
         ("match: {importance: low}", "a.yaml:4: match.importance: must be a list. Remedy: write"),
         ("match: {importance: [urgent]}", "a.yaml:4: match.importance: 'urgent' is not allowed"),
         ("match: {importance: [1]}", "a.yaml:4: match.importance"),
+        ("match: {model: gpt-5}", "a.yaml:4: match.model: must be a list. Remedy: write it like"),
+        ("match: {key: ['']}", "a.yaml:4: match.key: '' is not a name. Remedy: write it like"),
+        ("match: {team: [1]}", "a.yaml:4: match.team: 1 is not a name"),
+        ("match: {phase: [VERIFFY]}", "a.yaml:4: match.phase: 'VERIFFY' is not allowed"),
         ("match: {tier: []}", "a.yaml:4: match.tier: unknown key. Remedy: known here: complexity"),
         ("match: all", "a.yaml:4: match: must be a mapping of keys, not 'all'"),
         ("reserve: worst", "a.yaml:4: reserve: 'worst' is not allowed"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
+from gateway.core.match import CallMatch, Subject
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.prices import ModelPrice
 from gateway.core.vocabulary import Vocabulary
@@ -59,22 +60,38 @@ class StoreFailure(Vocabulary):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which tasks a policy is for; an empty set matches all. Tiers are those of the snapshot."""
+    """Which tasks and calls a policy is for; an empty set matches all. Tiers are the snapshot's.
+
+    Each of `calls` must be met; most policies have none, so that matching is a test of the tiers.
+    """
 
     complexity: frozenset[Complexity] = frozenset()
     importance: frozenset[ImportanceTier] = frozenset()
+    calls: tuple[CallMatch, ...] = ()
 
-    def matches(self, complexity: Complexity, importance: ImportanceTier) -> bool:
-        """Return whether a task with these tiers is meant."""
-        return (not self.complexity or complexity in self.complexity) and (
-            not self.importance or importance in self.importance
+    def matches(
+        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
+    ) -> bool:
+        """Return whether a call of a task with these tiers is meant.
+
+        Without a call, as at a gate, only policies for all calls are.
+        """
+        return (
+            (not self.complexity or complexity in self.complexity)
+            and (not self.importance or importance in self.importance)
+            and (not self.calls or self._means(call))
         )
 
+    def _means(self, call: Subject | None) -> bool:
+        return call is not None and all(one.matches(call) for one in self.calls)
+
     def within(self, other: "Match") -> "Match | None":
-        """Return the tasks that both mean, or None if there are none."""
+        """Return what both mean, or None if they have no tiers in common."""
         complexity = _both(self.complexity, other.complexity)
         importance = _both(self.importance, other.importance)
-        return None if complexity is None or importance is None else Match(complexity, importance)
+        if complexity is None or importance is None:
+            return None
+        return Match(complexity, importance, tuple(dict.fromkeys(self.calls + other.calls)))
 
 
 Tier = TypeVar("Tier", Complexity, ImportanceTier)
@@ -161,11 +178,14 @@ AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 
 
 def first_match(
-    policies: Sequence[AnyPolicy], complexity: Complexity, importance: ImportanceTier
+    policies: Sequence[AnyPolicy],
+    complexity: Complexity,
+    importance: ImportanceTier,
+    call: Subject | None = None,
 ) -> AnyPolicy | None:
-    """Return the first policy that is for tasks of these tiers."""
+    """Return the first policy that is for a call of a task with these tiers."""
     for policy in policies:
-        if policy.match.matches(complexity, importance):
+        if policy.match.matches(complexity, importance, call):
             return policy
     return None
 
@@ -183,21 +203,25 @@ class PolicySet:
     unpriced_model: tuple[UnpricedModelPolicy, ...] = (UnpricedModelPolicy(),)
     unmetered_route: tuple[UnmeteredRoutePolicy, ...] = (UnmeteredRoutePolicy(),)
 
-    def stop_loss_for(self, complexity: Complexity, importance: ImportanceTier) -> StopLossPolicy:
-        """Return the task's stop-loss policy, or one that is off."""
-        return first_match(self.stop_loss, complexity, importance) or _NO_STOP_LOSS
+    def stop_loss_for(
+        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
+    ) -> StopLossPolicy:
+        """Return the call's stop-loss policy, or one that is off."""
+        return first_match(self.stop_loss, complexity, importance, call) or _NO_STOP_LOSS
 
     def unpriced_model_for(
-        self, complexity: Complexity, importance: ImportanceTier
+        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
     ) -> UnpricedModelPolicy:
-        """Return the task's policy for models without a price, or one that is off."""
-        return first_match(self.unpriced_model, complexity, importance) or _NO_UNPRICED_MODEL
+        """Return the call's policy for models without a price, or one that is off."""
+        return first_match(self.unpriced_model, complexity, importance, call) or _NO_UNPRICED_MODEL
 
     def unmetered_route_for(
-        self, complexity: Complexity, importance: ImportanceTier
+        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
     ) -> UnmeteredRoutePolicy:
-        """Return the task's policy for routes that cannot be metered, or one that is off."""
-        return first_match(self.unmetered_route, complexity, importance) or _NO_UNMETERED_ROUTE
+        """Return the call's policy for routes that cannot be metered, or one that is off."""
+        return (
+            first_match(self.unmetered_route, complexity, importance, call) or _NO_UNMETERED_ROUTE
+        )
 
     @property
     def refuses_without_store(self) -> bool:

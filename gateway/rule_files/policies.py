@@ -14,6 +14,7 @@ from typing import Any, get_args
 import msgspec
 from pydantic import BaseModel, ValidationError
 
+from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, PolicySet, StopLossPolicy, in_stop_loss_mode
 from gateway.findings import Finding, Findings, Severity, as_error, errors_among, explain
@@ -132,21 +133,26 @@ def _duplicates(read: list[_Read]) -> list[Finding]:
 
 
 def _never_reached(read: list[_Read]) -> list[Finding]:
-    """Return a warning for each policy all of whose tasks are taken by its kind's before it."""
-    taken: dict[str, set[tuple[Complexity, ImportanceTier]]] = {
+    """Return a warning for each policy all of whose tasks are taken by its kind's before it.
+
+    Only the same calls, or all calls, are taken to cover those that a policy names.
+    """
+    taken: dict[str, set[tuple[Complexity, ImportanceTier, tuple[CallMatch, ...]]]] = {
         kind: set() for kind in POLICY_KINDS
     }
     found = []
     for one in read:
-        meant = {
-            tiers
-            for tiers in product(Complexity, ImportanceTier)
-            if one.policy.match.matches(*tiers)
-        }
-        if meant <= taken[one.kind]:
+        match = one.policy.match
+        tiers = [
+            (complexity, importance)
+            for complexity, importance in product(Complexity, ImportanceTier)
+            if replace(match, calls=()).matches(complexity, importance)
+        ]
+        before = taken[one.kind]
+        if all((*both, ()) in before or (*both, match.calls) in before for both in tiers):
             problem = f"is never reached: {one.kind} files before it match all of its tasks"
             found.append(_doubt(one.path, problem, "reorder"))
-        taken[one.kind] |= meant
+        before.update((*both, match.calls) for both in tiers)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self, TypedDict, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
     Effect,
@@ -30,6 +31,7 @@ from gateway.core.prices import ModelPrice, rate_from_usd_per_token
 from gateway.findings import rule, suggestion
 
 _ANY_PHASE = "any"
+_ANY_CALL = CallMatch()
 _TOKENS_PER_MILLION = 1_000_000
 _FREE_ROUTE = re.compile(r"(\*|[A-Z]+) (/[^\s?#*]*(?:\*[^\s?#*]+)*(?:\*\*?)?)")
 
@@ -67,6 +69,15 @@ def _tiers(vocabulary: type[Word], value: object) -> object:
     return frozenset(_word(vocabulary, item) for item in value)
 
 
+def _patterns(value: object) -> object:
+    if not isinstance(value, list):
+        raise rule("must be a list", "write it like ['gpt-5*', o3]; [] matches all")
+    for item in value:
+        if not isinstance(item, str) or not item.strip():
+            raise rule(f"{item!r} is not a name", "write it like 'gpt-5*'; * is any rest")
+    return frozenset(value)
+
+
 def _free_routes(value: object) -> object:
     if not isinstance(value, list):
         raise rule("must be a list", "write it like ['GET /v1/files/*']; [] is none")
@@ -97,10 +108,21 @@ class _Model(BaseModel):
 
 
 class MatchDocument(_Model):
-    """Which tasks a policy is for."""
+    """Which tasks and calls a policy is for. Names are patterns; `core/match.py` says of what."""
 
     complexity: Annotated[frozenset[Complexity], _set_of(Complexity)] = frozenset()
     importance: Annotated[frozenset[ImportanceTier], _set_of(ImportanceTier)] = frozenset()
+    phase: Annotated[frozenset[WorkPhase], _set_of(WorkPhase)] = frozenset()
+    key: Annotated[frozenset[str], BeforeValidator(_patterns)] = frozenset()
+    team: Annotated[frozenset[str], BeforeValidator(_patterns)] = frozenset()
+    tenant: Annotated[frozenset[str], BeforeValidator(_patterns)] = frozenset()
+    task: Annotated[frozenset[str], BeforeValidator(_patterns)] = frozenset()
+    model: Annotated[frozenset[str], BeforeValidator(_patterns)] = frozenset()
+
+    def match(self) -> Match:
+        """Return the match as a value."""
+        call = CallMatch(self.phase, self.key, self.team, self.tenant, self.task, self.model)
+        return Match(self.complexity, self.importance, () if call == _ANY_CALL else (call,))
 
 
 _UsdPerMillion = Annotated[float, Field(ge=0, le=1_000_000)]
@@ -155,7 +177,7 @@ class PolicyDocument(_Model):
         return {
             "name": self.name,
             "mode": self.mode or Mode.OBSERVE,
-            "match": Match(self.match.complexity, self.match.importance),
+            "match": self.match.match(),
         }
 
 
