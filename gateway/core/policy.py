@@ -3,35 +3,39 @@
 Numbers (limits, thresholds) live in `phase_budgets.yaml` and are frozen per task; a policy is live
 and says what happens when a line is crossed. A call takes one `PolicySet` and keeps it to its end.
 
-A kind is three things under one name: a class here, a field of `PolicySet` whose default holds
-without a file of that kind, and a reader in `rule_files/policy_kinds.py`.
+A kind is three things under one name: a class here, or in a module of its own that is built on
+`core/policy_base.py`, a field of `PolicySet` whose default holds without a file of that kind, and a
+reader in `rule_files/policy_kinds.py`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
-from gateway.core.match import CallMatch, Subject
+from gateway.core.match import Subject
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
 from gateway.core.vocabulary import Vocabulary
 
-
-class Mode(Vocabulary):
-    """Whether a policy acts: not at all, by flagging only, or fully."""
-
-    OFF = "off"
-    OBSERVE = "observe"
-    ENFORCE = "enforce"
-
-
-class Effect(Vocabulary):
-    """What crossing a line does to a call."""
-
-    FLAG = "flag"
-    REFUSE = "refuse"
+__all__ = [
+    "AnyPolicy",
+    "Effect",
+    "FreeRoute",
+    "Match",
+    "Mode",
+    "Policy",
+    "PolicySet",
+    "ReserveKind",
+    "StopLossPolicy",
+    "StoreFailure",
+    "UnmeteredRoutePolicy",
+    "UnpricedEffect",
+    "UnpricedModelPolicy",
+    "first_match",
+    "in_stop_loss_mode",
+]
 
 
 class UnpricedEffect(Vocabulary):
@@ -56,61 +60,6 @@ class StoreFailure(Vocabulary):
     OPEN = "open"
     CLOSED = "closed"
     ALLOWANCE = "allowance"
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Which tasks and calls a policy is for; an empty set matches all. Tiers are the snapshot's.
-
-    Each of `calls` must be met; most policies have none, so that matching is a test of the tiers.
-    """
-
-    complexity: frozenset[Complexity] = frozenset()
-    importance: frozenset[ImportanceTier] = frozenset()
-    calls: tuple[CallMatch, ...] = ()
-
-    def matches(
-        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
-    ) -> bool:
-        """Return whether a call of a task with these tiers is meant.
-
-        Without a call, as at a gate, only policies for all calls are.
-        """
-        return (
-            (not self.complexity or complexity in self.complexity)
-            and (not self.importance or importance in self.importance)
-            and (not self.calls or self._means(call))
-        )
-
-    def _means(self, call: Subject | None) -> bool:
-        return call is not None and all(one.matches(call) for one in self.calls)
-
-    def within(self, other: "Match") -> "Match | None":
-        """Return what both mean, or None if they have no tiers in common."""
-        complexity = _both(self.complexity, other.complexity)
-        importance = _both(self.importance, other.importance)
-        if complexity is None or importance is None:
-            return None
-        return Match(complexity, importance, tuple(dict.fromkeys(self.calls + other.calls)))
-
-
-Tier = TypeVar("Tier", Complexity, ImportanceTier)
-
-
-def _both(one: frozenset[Tier], other: frozenset[Tier]) -> frozenset[Tier] | None:
-    """Return the tiers in both sets, an empty set being all tiers; None if there are none."""
-    if not one or not other:
-        return one | other
-    return one & other or None
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What policies of every kind state. Names are unique in a set."""
-
-    name: str
-    mode: Mode = Mode.OBSERVE
-    match: Match = Match()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +121,6 @@ class UnmeteredRoutePolicy(Policy):
     def is_free(self, method: str, path: str) -> bool:
         """Return whether the route is one that the operator declared free."""
         return any(route.fits(method, path) for route in self.free)
-
-
-AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
-
-
-def first_match(
-    policies: Sequence[AnyPolicy],
-    complexity: Complexity,
-    importance: ImportanceTier,
-    call: Subject | None = None,
-) -> AnyPolicy | None:
-    """Return the first policy that is for a call of a task with these tiers."""
-    for policy in policies:
-        if policy.match.matches(complexity, importance, call):
-            return policy
-    return None
 
 
 @dataclass(frozen=True, slots=True)
