@@ -19,8 +19,16 @@ from gateway.core.decision import Decision, Outcome, Receipt, decide, remediatio
 from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import BadCall, CallError, StoreError
 from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
+from gateway.core.headers import Headers
 from gateway.core.identity import Route, Tags, identify
-from gateway.core.keys import NO_KEY, GatewayKey, find_credential, forbidden, tags_under
+from gateway.core.keys import (
+    NO_KEY,
+    GatewayKey,
+    find_credential,
+    forbidden,
+    tags_under,
+    with_binding,
+)
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
@@ -34,9 +42,11 @@ from gateway.ports import (
     Settlement,
     StaleFacts,
     StaleKey,
+    StaleSession,
     TaskFacts,
 )
 from gateway.relay import Carried
+from gateway.session_lookup import look_up_session
 from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
@@ -87,8 +97,9 @@ class Metering:
         request, key = trace.request, await self._authenticate(trace)
         tags, route = identify(request.target, request.headers)
         trace.tags, trace.route = tags, route
-        if key is not None:
-            tags = trace.tags = tags_under(key, tags)
+        if tags.task is None and self._plane.session_headers:
+            tags = await self._with_session(request.headers, tags, key)
+        tags = trace.tags = with_binding(tags) if key is None else tags_under(key, tags)
         if tags.invalid:
             first = tags.invalid[0]
             self._doors.recorder.event(
@@ -103,6 +114,14 @@ class Metering:
                 "unknown_route", "Routes are /v1/..., /v1beta/..., or /u/<upstream>/... for others."
             )
         return tags, route
+
+    async def _with_session(self, headers: Headers, tags: Tags, key: GatewayKey | None) -> Tags:
+        """Return the tags of a call that names no task with the session it belongs to, if any."""
+        store, plane = self._doors.store, self._plane
+        session = await look_up_session(
+            store, plane.tenant, plane.session_headers, headers, tags, key
+        )
+        return tags if session is None else structs.replace(tags, session=session)
 
     async def _authenticate(self, trace: Trace) -> GatewayKey | None:
         """Return the key that pays. Raises BadCall for one that is missing or proves nothing."""
@@ -138,8 +157,9 @@ class Metering:
                 receipt = await store.reserve(plan.reserve)
             except StaleFacts:
                 facts = store.facts_of(tenant, call.task) or facts
-            except StaleKey:
-                call = await self._under_key_of_today(trace, call, planner)
+            except (StaleKey, StaleSession):
+                call = await self._as_of_today(trace, call, planner)
+                facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)
                 return plan, None
@@ -159,10 +179,13 @@ class Metering:
         """
         if call.key is None or forbidden(call.key, call.route.upstream, *call.models) is None:
             return call
-        return await self._under_key_of_today(trace, call, planner)
+        return await self._as_of_today(trace, call, planner)
 
-    async def _under_key_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
-        """Return the call under its key as it is by now. Raises BadCall if it may not be made."""
+    async def _as_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
+        """Return the call under its key and its session's binding as they are by now.
+
+        Raises BadCall if it may not be made.
+        """
         if call.key is not None:
             self._doors.keys.forget(call.key.id)
         tags, _ = await self.identify(trace, planner)

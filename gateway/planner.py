@@ -234,6 +234,7 @@ class Planner:
             about=self._about(call, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
+            session=call.tags.session,
         )
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced)
 

@@ -20,6 +20,7 @@ from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.keys import Credential, GatewayKey
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
+from gateway.core.sessions import Session
 from gateway.core.usage import Usage, UsageSource
 from gateway.core.vocabulary import Vocabulary
 
@@ -159,6 +160,7 @@ class ReservePlan(Struct, frozen=True):
 
     `about` is what the ledger is told of the call, if it is refused or whatever becomes of it.
     `key_id` names the gateway key that pays, '' if there is none, `key_version` the copy of it.
+    `session` is the one that gave the task, or could have.
     """
 
     call_id: str
@@ -174,6 +176,7 @@ class ReservePlan(Struct, frozen=True):
     about: CallAbout = NO_ABOUT
     key_id: str = ""
     key_version: int = 0
+    session: Session | None = None
 
 
 class Background(Vocabulary):
@@ -232,6 +235,13 @@ class StaleKey(StoreError):
         super().__init__("stale_key", "the gateway key has changed")
 
 
+class StaleSession(StoreError):
+    """A plan was made with an old copy of its session: it is bound to something else by now."""
+
+    def __init__(self) -> None:
+        super().__init__("stale_session", "the session's binding has changed")
+
+
 class Keys(Protocol):
     """Who knows the gateway keys."""
 
@@ -251,11 +261,17 @@ class BudgetStore(Protocol):
     async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
         """Return a task's facts from the store; None if there is no such task."""
 
+    def session_of(self, tenant: str, session_id: str) -> Session | None:
+        """Return a session as far as this process has seen it, without asking."""
+
+    async def read_session(self, tenant: str, session_id: str) -> Session:
+        """Return a session from the store, with what it is bound to."""
+
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """Create the task if it is new, compare every budget, hold the amount or say why not.
 
         Raises StaleFacts when the task's snapshot has other facts than the plan was made with,
-        StaleKey when its gateway key is another by now.
+        StaleKey when its gateway key is another by now, StaleSession when its session's binding is.
         """
 
     async def settle(self, settlement: Settlement) -> Settled:

@@ -51,7 +51,10 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     app[STORE_WAIT_S] = store_wait_s
     for endpoint in ALL_ENDPOINTS:
         # Any text may stand for an id, so that what cannot be one is answered with the reason.
-        path = endpoint.path.replace("{id}", "{id:[^/]+}").replace("{phase}", "{phase:[^/]+}")
-        add = app.router.add_get if endpoint.method == "GET" else app.router.add_post
-        add(path, endpoint.handler)
+        path = endpoint.path
+        for name in ("id", "phase", "session"):
+            path = path.replace(f"{{{name}}}", f"{{{name}:[^/]+}}")
+        app.router.add_route(endpoint.method, path, endpoint.handler)
+        if endpoint.method == "GET":
+            app.router.add_head(path, endpoint.handler)
     return app

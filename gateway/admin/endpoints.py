@@ -15,6 +15,7 @@ from gateway.admin import (
     overrides,
     phases,
     registration,
+    sessions,
     steering,
     tasks,
 )
@@ -22,6 +23,7 @@ from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
+from gateway.core.sessions import SESSION_PATTERN
 
 _ID_PARAMETER = {
     "name": "id",
@@ -38,6 +40,14 @@ _PHASE_PARAMETER = {
     "description": "The phase, in any letter case.",
     "schema": {"type": "string", "enum": [phase.value for phase in WorkPhase]},
     "example": "VERIFY",
+}
+_SESSION_PARAMETER = {
+    "name": "session",
+    "in": "path",
+    "required": True,
+    "description": "The session's id, as the client sends it.",
+    "schema": {"type": "string", "pattern": f"^{SESSION_PATTERN.pattern}$"},
+    "example": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
 }
 _LIST_PARAMETERS = (
     {
@@ -271,5 +281,43 @@ ENDPOINTS = (
         parameters=(_ID_PARAMETER,),
         errors={**_WITH_BODY, 409: ("BudgetExceeded", "wrong_state")},
         takes=GateRequest,
+    ),
+    Endpoint(
+        "PUT",
+        "/admin/v1/sessions/{session}",
+        sessions.put_session,
+        "bindSession",
+        "Say which task a client's session works for",
+        sessions.SessionBody,
+        parameters=(_SESSION_PARAMETER,),
+        errors={
+            400: ("invalid_json", "invalid_body", "invalid_session_id"),
+            408: ("request_timeout",),
+            413: ("body_too_large",),
+            415: ("unsupported_encoding",),
+            422: ("invalid_request",),
+            **_EVERYWHERE,
+        },
+        takes=sessions.BindRequest,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/sessions/{session}",
+        sessions.get_session,
+        "getSession",
+        "What a client's session is bound to",
+        sessions.SessionBody,
+        parameters=(_SESSION_PARAMETER,),
+        errors={400: ("invalid_session_id",), 404: ("unknown_session",), **_EVERYWHERE},
+    ),
+    Endpoint(
+        "DELETE",
+        "/admin/v1/sessions/{session}",
+        sessions.delete_session,
+        "unbindSession",
+        "End a session's binding",
+        sessions.SessionChangedBody,
+        parameters=(_SESSION_PARAMETER,),
+        errors={400: ("invalid_session_id",), **_EVERYWHERE},
     ),
 )

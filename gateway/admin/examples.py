@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health
+from gateway.admin import bodies, health, sessions
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
@@ -30,6 +30,9 @@ REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     ActRequest: {"act": {"value": _WHO}},
     GateRequest: {"gate": {"value": {"phase": "VERIFY", "to": "REVIEW"}}},
     PhaseRequest: {"phase": {"value": {"by": "orchestrator"}}},
+    sessions.BindRequest: {
+        "session": {"value": {"task": "IMP-COST-01", "phase": "IMPLEMENT", "by": "orchestrator"}}
+    },
     RegisterRequest: {
         "task": {
             "value": {
@@ -68,6 +71,16 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
     ),
     "invalid_task_id": _error(
         "invalid_task_id", "'-T' cannot be a task's id: ... Remedy: correct the path.", field="id"
+    ),
+    "invalid_session_id": _error(
+        "invalid_session_id",
+        "'-S' cannot be a session's id: ... Remedy: correct the path.",
+        field="session",
+    ),
+    "unknown_session": _error(
+        "unknown_session",
+        "The session S is bound to nothing. Remedy: PUT a binding here.",
+        field="session",
     ),
     "invalid_json": _error(
         "invalid_json", "The body is not JSON: ... Remedy: send one JSON object."
@@ -305,6 +318,16 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "breaches": [_BREACH],
     },
     (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
+    (sessions.SessionBody, 200): {
+        "session": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
+        "task": "IMP-COST-01",
+        "phase": "IMPLEMENT",
+        "by": "orchestrator",
+        "bound": "2026-11-02T09:30:00.000Z",
+        "expires": "2026-11-03T09:30:00.000Z",
+        "expires_ms": 1_793_698_200_000,
+    },
+    (sessions.SessionChangedBody, 200): {"session": "5f0c0e2a", "changed": True},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }
 

@@ -11,6 +11,7 @@ from gateway.core.budget import PhaseBudgetConfig
 from gateway.core.disconnect import Disconnect
 from gateway.core.policy import PolicySet
 from gateway.core.prices import PriceTable
+from gateway.core.sessions import SESSION_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class DataPlane:
     log_level: str = "info"
     enforcement_disabled: bool = False
     keys_required: bool = False
+    session_headers: tuple[str, ...] = SESSION_HEADERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Step 1, identify: for which task, phase and tiers a call is made, and by what route.
 
-Sources of a tag, the first that has it wins: URL prefix, header, W3C baggage. Names and tiers are
+Sources of a tag, the first that has it wins: URL prefix, header, W3C baggage; behind them come the
+session's binding and the key's default (`core/keys.py`). Names and tiers are
 case-insensitive; task ids are not. An id is validated before it is part of any key, path or label.
 """
 
@@ -21,6 +22,7 @@ from gateway.core.phases import (
     allowed_terms,
     parse_term,
 )
+from gateway.core.sessions import Session
 from gateway.core.vocabulary import Vocabulary
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -83,7 +85,10 @@ class InvalidTag:
 
 
 class Tags(Struct, frozen=True):
-    """What a call says about its task. None stands for "not said" or not understood."""
+    """What a call says about its task. None stands for "not said" or not understood.
+
+    `session` is the one whose binding was looked up because the call named no task.
+    """
 
     task: str | None = None
     phase: WorkPhase | None = None
@@ -92,6 +97,7 @@ class Tags(Struct, frozen=True):
     parent: str | None = None
     grace: bool = False
     invalid: tuple[InvalidTag, ...] = ()
+    session: Session | None = None
 
 
 _RawTags = dict[str, tuple[str, str]]

@@ -144,8 +144,19 @@ def without_keys(headers: Headers) -> Headers:
     ]
 
 
+def with_binding(tags: Tags) -> Tags:
+    """Return a call's tags with those that its session is bound to, where it says none itself."""
+    binding = tags.session.binding if tags.session is not None else None
+    if binding is None:
+        return tags
+    return structs.replace(tags, task=binding.task, phase=tags.phase or binding.phase)
+
+
 def tags_under(key: GatewayKey, tags: Tags) -> Tags:
     """Return a call's tags with those that its key pins or gives.
+
+    What its session is bound to goes before the key's defaults; no key forbids a binding, which an
+    orchestrator made.
 
     Raises BadCall (`forbidden_tag`) where the call says what its key does not let it say.
     """
@@ -158,6 +169,7 @@ def tags_under(key: GatewayKey, tags: Tags) -> Tags:
                 "forbidden_tag",
                 f"The gateway key {key.id} is bound to {name} {value}; leave that tag out.",
             )
+    tags = with_binding(tags)
     missing = {name: value for name, value in defaults.items() if getattr(tags, name) is None}
     given = {**missing, **pins}
     if _claims_too_much(key, tags):

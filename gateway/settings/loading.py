@@ -371,6 +371,7 @@ def data_plane(
         heartbeat_ms=store.heartbeat_ms,
         tombstone_ms=store.tombstone_ms,
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
+        session_headers=settings.tasks.session_headers,
         drain_ms=limits.drain_ms,
         drain_idle_ms=limits.drain_idle_ms,
         socket_ping_ms=limits.socket_ping_ms,

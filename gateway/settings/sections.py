@@ -12,8 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from gateway.core.credentials import AUTH_HEADERS
 from gateway.core.disconnect import Disconnect
+from gateway.core.headers import KEY_HEADERS
 from gateway.core.policy import Mode
 from gateway.core.routing import CONNECT, FAMILIES, SERVER_ERRORS
+from gateway.core.sessions import SESSION_HEADERS
 from gateway.findings import rule, suggestion
 from gateway.settings.api_keys import checked_key, read_key_file
 
@@ -22,6 +24,8 @@ ENV_DELIMITER = "__"
 _DAY_MS = 86_400_000
 _ORIGIN = re.compile(r"(?i)https?://[a-z0-9._-]+(?::[0-9]{1,5})?/?")
 _LONGEST_PATTERN = 128  # characters
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CREDENTIALS = frozenset(name.decode() for name in KEY_HEADERS)
 UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ERROR_STATUS = re.compile("[45][0-9]{2}")
 
@@ -134,6 +138,13 @@ def _names(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise rule("names an upstream twice", "name each once, in the order to try them")
     return names
+
+
+def _header_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _CREDENTIALS:
+            raise rule(f"{name!r} cannot carry a session's id", "name other headers, or none")
+    return tuple(name.lower() for name in value)
 
 
 def _patterns(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -346,6 +357,7 @@ class TasksSection(_Section):
     """How tasks are followed."""
 
     phase_idle_close_ms: Milliseconds = 60_000
+    session_headers: Annotated[Words, AfterValidator(_header_names)] = SESSION_HEADERS
 
 
 class LogSection(_Section):

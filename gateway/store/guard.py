@@ -12,6 +12,7 @@ from contextlib import suppress
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
+from gateway.core.sessions import Session
 from gateway.ports import (
     BackgroundCall,
     Clock,
@@ -21,6 +22,7 @@ from gateway.ports import (
     Settlement,
     StaleFacts,
     StaleKey,
+    StaleSession,
     TaskFacts,
 )
 from gateway.store.journal import Entry, Journal, JournalFile, ReleaseEntry, SettleEntry
@@ -99,12 +101,27 @@ class GuardedStore:
         self._breaker.succeeded()
         return facts
 
+    def session_of(self, tenant: str, session_id: str) -> Session | None:
+        """See ports.BudgetStore."""
+        return self._store.session_of(tenant, session_id)
+
+    async def read_session(self, tenant: str, session_id: str) -> Session:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        try:
+            session = await self._store.read_session(tenant, session_id)
+        except StoreError as error:
+            self._note_failure(error)
+            raise
+        self._breaker.succeeded()
+        return session
+
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """See ports.BudgetStore."""
         self._breaker.enter()
         try:
             receipt = await self._store.reserve(plan)
-        except (StaleFacts, StaleKey):
+        except (StaleFacts, StaleKey, StaleSession):
             self._breaker.succeeded()
             raise
         except StoreError as error:

@@ -17,6 +17,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
     tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
+    tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
     tg:{T}:response:<id>            string  the call of an answer in the background, with a TTL
     tg:{T}:call:<id>                hash    an open call's hold; afterwards a tombstone with a TTL
 
@@ -88,6 +89,10 @@ class TenantKeys:
     def response(self, response_id: str) -> str:
         """Return the key that leads from a response in the background to its call."""
         return f"{self._prefix}response:{response_id}"
+
+    def session(self, session_id: str) -> str:
+        """Return the key of what a client's session is bound to."""
+        return f"{self._prefix}session:{session_id}"
 
     def call(self, call_id: str) -> str:
         """Return the hash of a call."""

@@ -13,6 +13,7 @@ from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
+from gateway.core.sessions import Session
 from gateway.core.usage import UsageSource
 from gateway.ports import (
     BackgroundCall,
@@ -21,6 +22,7 @@ from gateway.ports import (
     Settlement,
     StaleFacts,
     StaleKey,
+    StaleSession,
     TaskFacts,
 )
 from gateway.store.connection import Argument, StoreConnection
@@ -33,6 +35,7 @@ from gateway.store.keys import (
 )
 from gateway.store.limits import refresh_limits, server_ms
 from gateway.store.scripts import load_script
+from gateway.store.sessions import SessionCopies, read_session
 
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
@@ -73,6 +76,7 @@ class RedisStore:
         self._tombstone_ms = tombstone_ms
         self._phase_idle_close_ms = phase_idle_close_ms
         self._facts: OrderedDict[tuple[str, str], TaskFacts] = OrderedDict()
+        self._sessions = SessionCopies()
         self._keys: dict[str, TenantKeys] = {}
         self._effects: dict[int, tuple[Effects, str]] = {}
         self._reserve, self._settle = load_script("reserve"), load_script("settle")
@@ -105,6 +109,16 @@ class RedisStore:
         self.remember(tenant, task, facts)
         return facts
 
+    def session_of(self, tenant: str, session_id: str) -> Session | None:
+        """See ports.BudgetStore."""
+        return self._sessions.get(tenant, session_id)
+
+    async def read_session(self, tenant: str, session_id: str) -> Session:
+        """See ports.BudgetStore."""
+        session = await read_session(self.connection, self.keys(tenant), session_id)
+        self._sessions.remember(tenant, session)
+        return session
+
     # Reserve ------------------------------------------------------------------------------------
 
     async def reserve(self, plan: ReservePlan) -> Receipt:
@@ -115,6 +129,9 @@ class RedisStore:
             raise StaleFacts
         if reply[0] == "key":
             raise StaleKey
+        if reply[0] == "session" and plan.session is not None:
+            self._sessions.forget(plan.tenant, plan.session.id)
+            raise StaleSession
         if reply[0] == "duplicate":
             raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
@@ -133,6 +150,8 @@ class RedisStore:
     async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
         keys, args = self._plan_keys(plan), args or self._reserve_args(plan)
+        if plan.session is not None:
+            keys.append(self.keys(plan.tenant).session(plan.session.id))
         if plan.key_id:
             keys.append(self.keys(plan.tenant).key_versions)
         for _ in range(_MOST_ROUNDS):
@@ -183,6 +202,7 @@ class RedisStore:
             _encode(plan.about),
             plan.key_id,
             plan.key_version,
+            plan.session.text if plan.session is not None else "",
         ]
 
     def _effect_letters(self, effects: Effects) -> str:

@@ -22,7 +22,8 @@ from tests.store.agent import Agent
 
 def path_of(endpoint: Endpoint) -> str:
     """The route for task T and one of its phases."""
-    return endpoint.path.replace("{id}", "T").replace("{phase}", "PLAN")
+    path = endpoint.path.replace("{id}", "T").replace("{phase}", "PLAN")
+    return path.replace("{session}", "s-1")
 
 
 PRIVATE = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health
+from gateway.admin import bodies, health, sessions
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
 from gateway.admin.endpoints import Endpoint
 from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, body_example
@@ -61,6 +61,9 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("POST", "/admin/v1/tasks/{id}/gate"),
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/start"),
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/end"),
+        ("PUT", "/admin/v1/sessions/{session}"),
+        ("GET", "/admin/v1/sessions/{session}"),
+        ("DELETE", "/admin/v1/sessions/{session}"),
         ("GET", "/admin/v1/openapi.json"),
     }
 
@@ -131,6 +134,8 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.PhaseChangedBody, 200),
         (bodies.TaskRegisteredBody, 200),
         (bodies.TaskRegisteredBody, 201),
+        (sessions.SessionBody, 200),
+        (sessions.SessionChangedBody, 200),
     ],
 )
 def test_examples_of_answers_are_true(model: type[BaseModel], status: int) -> None:

@@ -1,7 +1,8 @@
 -- reserve v1: create the task if it is new, compare every budget, hold the amount or say why not.
 --
 -- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
---       7.. ancestors, nearest first; at the end, if the call has a gateway key, the keys' versions
+--       7.. ancestors, nearest first; at the end, if the call has them, its session's binding, and the
+--           versions of gateway keys
 -- ARGV  1 call id          2 now_ms, '' for the server's clock (tests give it)
 --       3 lease_ms         4 facts of the task that the plan was made with
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
@@ -15,9 +16,11 @@
 --      17 idle_close_ms: an execution idle for so long ends when another phase is active
 --      18 model, cut short, kept with the hold   19 about: JSON for the ledger
 --      20 gateway key, '' if there is none   21 its version as the plan knows it
+--      22 binding of the call's session as the plan knows it, - for none; '' if it has no session
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
+--         {'session'}         the call's session is bound to something else by now
 --         {'facts', facts}    the snapshot has other facts: plan again
 --         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
 --                             out: its limits must be computed anew
@@ -46,6 +49,12 @@ if ARGV[20] ~= '' then
     return {'key'}
   end
   last_task = #KEYS - 1
+end
+if ARGV[22] ~= '' then
+  if (redis.call('GET', KEYS[last_task]) or '-') ~= ARGV[22] then
+    return {'session'}
+  end
+  last_task = last_task - 1
 end
 
 -- Read -----------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""`/admin/v1/sessions/{session}`: which task a client's session works for (GW-9)."""
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.admin.act_requests import parse_request
+from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.bodies import Body, Moment
+from gateway.admin.body import read_json
+from gateway.admin.override_requests import Approver, Phase
+from gateway.admin.parts import PARTS
+from gateway.admin.registration_requests import TaskId
+from gateway.admin.views import iso
+from gateway.core.sessions import SESSION_PATTERN, Binding
+from gateway.store.limits import server_ms
+from gateway.store.sessions import bind_session, read_session, unbind_session
+
+_DAY_S = 86_400
+_MOST_S = 30 * _DAY_S
+_SHOWN_CHARACTERS = 130
+
+
+class BindRequest(BaseModel):
+    """Which task the session works for, and in which phase; none: the task's current one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    task: TaskId
+    phase: Phase | None = None
+    expires_in_s: Annotated[int, Field(ge=1, le=_MOST_S)] = _DAY_S
+    by: Approver = "admin"
+
+
+class SessionBody(Body):
+    """What a session is bound to, by whom and until when."""
+
+    session: str
+    task: str
+    phase: str | None
+    by: str
+    bound: Moment
+    expires: Moment
+    expires_ms: int
+
+
+class SessionChangedBody(Body):
+    """Whether this request ended a binding."""
+
+    session: str
+    changed: bool
+
+
+async def put_session(request: web.Request) -> web.Response:
+    """Bind a session, in place of what it was bound to."""
+    session_id, asked = _session_id(request), parse_request(BindRequest, await read_json(request))
+    parts = request.app[PARTS]
+    async with store_wait(request):
+        now_ms = await server_ms(parts.connection)
+        binding = Binding(
+            asked.task, asked.phase, asked.by, now_ms, now_ms + asked.expires_in_s * 1000
+        )
+        await bind_session(parts.connection, parts.names, session_id, binding)
+    parts.event("session_bound", "info", session=session_id, task=asked.task, by=asked.by)
+    return json_answer(_body(session_id, binding))
+
+
+async def get_session(request: web.Request) -> web.Response:
+    """Return what a session is bound to."""
+    session_id, parts = _session_id(request), request.app[PARTS]
+    async with store_wait(request):
+        session = await read_session(parts.connection, parts.names, session_id)
+    if session.binding is None:
+        raise ApiError(
+            404,
+            "unknown_session",
+            f"The session {session_id} is bound to nothing. Remedy: PUT a binding here.",
+            field="session",
+        )
+    return json_answer(_body(session_id, session.binding))
+
+
+async def delete_session(request: web.Request) -> web.Response:
+    """End a binding, if there is one."""
+    session_id, parts = _session_id(request), request.app[PARTS]
+    async with store_wait(request):
+        changed = await unbind_session(parts.connection, parts.names, session_id)
+    if changed:
+        parts.event("session_unbound", "info", session=session_id)
+    return json_answer(SessionChangedBody(session=session_id, changed=changed))
+
+
+def _body(session_id: str, binding: Binding) -> SessionBody:
+    return SessionBody(
+        session=session_id,
+        task=binding.task,
+        phase=binding.phase.value if binding.phase else None,
+        by=binding.bound_by,
+        bound=iso(binding.bound_ms),
+        expires=iso(binding.expires_ms),
+        expires_ms=binding.expires_ms,
+    )
+
+
+def _session_id(request: web.Request) -> str:
+    session_id = request.match_info["session"]
+    if SESSION_PATTERN.fullmatch(session_id):
+        return session_id
+    raise ApiError(
+        400,
+        "invalid_session_id",
+        f"{session_id[:_SHOWN_CHARACTERS]!r} cannot be a session's id: a letter or digit, then up "
+        "to 127 letters, digits, dots, underscores, colons, hyphens. Remedy: correct the path.",
+        field="session",
+    )

@@ -1,0 +1,80 @@
+"""`/admin/v1/sessions/{session}`."""
+
+import pytest
+import redis
+
+from gateway.core.phases import WorkPhase
+from gateway.core.sessions import Session, binding_text
+from gateway.ports import StaleSession
+from gateway.store.keys import TenantKeys
+from tests.admin.plane import StartPlane
+from tests.store.agent import Agent
+
+PATH = "/admin/v1/sessions/s-1"
+
+
+async def test_a_binding_is_made_read_replaced_and_ended(plane: StartPlane) -> None:
+    admin = await plane()
+    body = {"task": "T", "phase": "implement", "expires_in_s": 60, "by": "orchestrator"}
+    made = await admin.ask("PUT", PATH, json=body)
+    assert (made.status, made.json["task"], made.json["phase"]) == (200, "T", "IMPLEMENT")
+    assert (await admin.get(PATH)).json == made.json
+    again = await admin.ask("PUT", PATH, json={"task": "U"})
+    assert (again.json["task"], again.json["phase"], again.json["by"]) == ("U", None, "admin")
+    assert again.json["expires_ms"] > made.json["expires_ms"]
+    assert (await admin.ask("DELETE", PATH)).json == {"session": "s-1", "changed": True}
+    assert (await admin.ask("DELETE", PATH)).json["changed"] is False
+    gone = await admin.get(PATH)
+    assert (gone.status, gone.error["code"]) == (404, "unknown_session")
+    assert [event["event"] for event in admin.events] == [
+        *("session_bound", "session_bound", "session_unbound")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field"),
+    [
+        ("/admin/v1/sessions/-x", {"task": "T"}, 400, "session"),
+        (PATH, {"task": "-T"}, 422, "task"),
+        (PATH, {"task": "T", "phase": "DANCE"}, 422, "phase"),
+        (PATH, {"task": "T", "expires_in_s": 0}, 422, "expires_in_s"),
+        (PATH, {"task": "T", "until": 3}, 422, "until"),
+        (PATH, {}, 422, "task"),
+    ],
+)
+async def test_what_is_no_binding_is_refused(
+    plane: StartPlane, path: str, body: object, status: int, field: str
+) -> None:
+    answer = await (await plane()).ask("PUT", path, json=body)
+    assert (answer.status, answer.error["field"]) == (status, field)
+
+
+async def test_a_change_is_noticed_by_the_next_reserve(
+    plane: StartPlane, agent: Agent, redis_client: redis.Redis
+) -> None:
+    """Made, changed, ended, expired: the copy that a call was planned with is compared."""
+    admin, store = await plane(), agent.store
+    assert store.session_of(agent.tenant, "s-1") is None
+    unbound = await store.read_session(agent.tenant, "s-1")
+    assert unbound == Session("s-1")
+    assert store.session_of(agent.tenant, "s-1") is unbound
+    await agent.reserve(session=unbound)
+    for act in ("PUT", "PUT", "DELETE"):
+        before = await store.read_session(agent.tenant, "s-1")
+        body = {"task": "T", "phase": "PLAN"} if before.binding is None else {"task": "T"}
+        await admin.ask(act, PATH, json=body if act == "PUT" else None)
+        with pytest.raises(StaleSession):
+            await agent.reserve(session=before)
+        assert store.session_of(agent.tenant, "s-1") is None
+        after = await store.read_session(agent.tenant, "s-1")
+        await agent.reserve(session=after)
+    await admin.ask("PUT", PATH, json={"task": "T", "phase": "PLAN"})
+    bound = await store.read_session(agent.tenant, "s-1")
+    assert bound.binding is not None
+    assert (bound.binding.task, bound.binding.phase) == ("T", WorkPhase.PLAN)
+    assert bound.text == binding_text(bound.binding)
+    key = TenantKeys(agent.tenant).session("s-1")
+    assert 0 < redis_client.pttl(key) <= 86_400_000
+    redis_client.delete(key)  # as when its time is up
+    with pytest.raises(StaleSession):
+        await agent.reserve(session=bound)
