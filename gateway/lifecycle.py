@@ -10,8 +10,10 @@ from gateway.core.errors import CallError, UpstreamError
 from gateway.core.headers import request_headers
 from gateway.core.identity import ErrorShape
 from gateway.core.keys import without_keys
+from gateway.core.own_budget import asks_own_budget
 from gateway.fallback import Attempt, Gate, attempts
 from gateway.metering import Metering
+from gateway.own_budget import own_budget
 from gateway.planner import Call, Plan, Planner, read_call
 from gateway.ports import Doors, Downstream, Request, ResponseSink
 from gateway.relay import Drains, Relay
@@ -40,6 +42,9 @@ class Lifecycle:
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
         try:
             tags, route = await metering.identify(trace, planner)
+            if asks_own_budget(request.method, route):
+                await self._tell_budget(trace, planner, downstream)
+                return
             routing, key = metering.routing, trace.key
             call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
             if call.asked is None:
@@ -57,7 +62,8 @@ class Lifecycle:
         finally:
             await metering.release_unsent(trace)
             metering.end(trace.call_id)
-            self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
+            if trace.is_call:
+                self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
 
     async def _meter(
         self,
@@ -206,6 +212,13 @@ class Lifecycle:
             self._answer(trace, relay.error.code, relay.error.message, downstream)
 
     # Beside the way -----------------------------------------------------------------------------
+
+    async def _tell_budget(self, trace: Trace, planner: Planner, downstream: Downstream) -> None:
+        """Answer an agent that asks for its budget: this is no call."""
+        trace.is_call = False
+        store = self._doors.store
+        answer = await own_budget(trace, self.metering, planner, store, self._plane.tenant)
+        downstream.send(answer, head_lines(trace))
 
     def _answer(self, trace: Trace, code: str, message: str, downstream: Downstream) -> None:
         """Send an answer of our own, or cut one that has begun."""

@@ -29,6 +29,7 @@ from gateway.core.keys import (
     tags_under,
     with_binding,
 )
+from gateway.core.own_budget import asks_own_budget
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
@@ -107,6 +108,8 @@ class Metering:
             )
             if planner.enforces_tags:
                 raise BadCall("invalid_tag", first.message)
+        if asks_own_budget(request.method, route):
+            return tags, route
         if not self._doors.upstreams.has(route.upstream):
             raise BadCall("unknown_upstream", f"There is no upstream named {route.upstream!r}.")
         if not route.target.startswith((b"/v1/", b"/v1beta/")) and not route.is_named:

@@ -260,6 +260,11 @@ class Planner:
             config_hash=self.rules.budgets.config_hash,
         )
 
+    def limits_under(self, tags: Tags) -> TaskLimits:
+        """Return the limits that a task would be created with by a call with these tags."""
+        complexity = tags.complexity or Complexity.MEDIUM
+        return self._limits_of(TaskFacts(complexity, tags.importance or ImportanceTier.MEDIUM))
+
     def _limits_of(self, facts: TaskFacts) -> TaskLimits:
         key = facts.complexity, facts.importance
         limits = self._limits.get(key)

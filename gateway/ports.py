@@ -18,6 +18,7 @@ from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.keys import Credential, GatewayKey
+from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.sessions import Session
@@ -260,6 +261,9 @@ class BudgetStore(Protocol):
 
     async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
         """Return a task's facts from the store; None if there is no such task."""
+
+    async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
+        """Return where a task stands; None if there is no such task."""
 
     def session_of(self, tenant: str, session_id: str) -> Session | None:
         """Return a session as far as this process has seen it, without asking."""

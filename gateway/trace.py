@@ -37,6 +37,7 @@ class Trace:
     status: int = 0
     code: str = ""
     passed_over: tuple[str, ...] = ()
+    is_call: bool = True
 
     def attempt(self, call: Call) -> None:
         """Take note that the call is now made so: at this upstream, under this id."""

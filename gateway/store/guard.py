@@ -12,6 +12,7 @@ from contextlib import suppress
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
+from gateway.core.own_budget import OwnBudget
 from gateway.core.sessions import Session
 from gateway.ports import (
     BackgroundCall,
@@ -100,6 +101,11 @@ class GuardedStore:
             raise
         self._breaker.succeeded()
         return facts
+
+    async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        return await self._store.read_budget(tenant, task)
 
     def session_of(self, tenant: str, session_id: str) -> Session | None:
         """See ports.BudgetStore."""

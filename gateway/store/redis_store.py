@@ -11,6 +11,7 @@ from gateway.core.budget import Dimension
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
+from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
 from gateway.core.sessions import Session
@@ -34,6 +35,7 @@ from gateway.store.keys import (
     snapshot_fields,
 )
 from gateway.store.limits import refresh_limits, server_ms
+from gateway.store.own_budget import read_budget
 from gateway.store.scripts import load_script
 from gateway.store.sessions import SessionCopies, read_session
 
@@ -108,6 +110,10 @@ class RedisStore:
         facts = facts_from_text(text)
         self.remember(tenant, task, facts)
         return facts
+
+    async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
+        """See ports.BudgetStore."""
+        return await read_budget(self.connection, self.keys(tenant), task)
 
     def session_of(self, tenant: str, session_id: str) -> Session | None:
         """See ports.BudgetStore."""
