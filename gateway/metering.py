@@ -14,6 +14,7 @@ from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_in
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
 from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
+from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
 from gateway.core.dialects.wire_format import ModelRequest
@@ -312,7 +313,7 @@ class Metering:
 
     async def _provisional(self, settlement: Settlement, response_id: str) -> Settlement:
         """Note to whom an answer in the background will belong; without the note this is final."""
-        background = BackgroundCall(settlement.plan, settlement.phase)
+        background = BackgroundCall(settlement.plan, settlement.phase, settlement.outcome)
         try:
             await self._doors.store.remember_response(self._plane.tenant, response_id, background)
         except StoreError as error:
@@ -327,7 +328,7 @@ class Metering:
 
         However often it is fetched, and by whatever gateway: settling is idempotent by call. One
         that failed without usage used nothing; one that was cancelled without usage keeps its
-        estimate.
+        estimate. The ledger keeps what it was told of the call, but for what it used.
         """
         usage = relay.seen.reported_usage() or (NO_USAGE if relay.seen.error_seen else None)
         if usage is None:
@@ -340,11 +341,14 @@ class Metering:
             return
         if owner is None:
             return
-        nano_usd = cost_of(
-            usage, planner.price_of(call, relay.seen.model or owner.plan.about.model)
-        )
+        known = owner.outcome
+        model = relay.seen.model or known.model_served
+        nano_usd = cost_of(usage, planner.price_of(call, model or owner.plan.about.model))
+        if not known.decision:  # noted by an older gateway
+            known = outcome_of(trace, self._doors.clock())
         outcome = structs.replace(
-            outcome_of(trace, self._doors.clock()),
+            known,
+            model_served=model[:MOST_TEXT],
             usage=usage,
             source=UsageSource.PROVIDER.value,
             priced=nano_usd is not None,
@@ -356,8 +360,9 @@ class Metering:
             nano_usd or 0,
             usage,
             UsageSource.PROVIDER,
-            outcome=outcome,
-            background=Background.DONE,
+            known.would_refuse,
+            outcome,
+            Background.DONE,
         )
         await self._until_stored(lambda: store.settle(settlement))
 

@@ -207,10 +207,14 @@ class Settlement(Struct, frozen=True):
 
 
 class BackgroundCall(Struct, frozen=True):
-    """A call whose answer is fetched later, by requests of their own: enough to settle it then."""
+    """A call whose answer is fetched later, by requests of their own: enough to settle it then.
+
+    `outcome` is what the ledger was told of the call itself.
+    """
 
     plan: ReservePlan
     phase: WorkPhase | None
+    outcome: CallOutcome = NO_OUTCOME
 
 
 class Settled(Struct, frozen=True, gc=False):

@@ -1,13 +1,14 @@
 """Put rows into the ledger, each once, however often they come.
 
-A call's row is replaced only by a later act on the same call (a settlement of one that expired):
-sequence numbers tell which is later. What acts added to latency adds up.
+A call's row is replaced only by a later act on the same call (a settlement of one that expired, an
+answer in the background that is fetched): sequence numbers tell which is later. What acts added to
+latency adds up; when it began and what it held is what the first act said, or the earliest.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, select
 
 from gateway.ledger.database import upsert
 from gateway.ledger.entries import Row, Rows
@@ -26,7 +27,9 @@ from gateway.ledger.schema import (
 _KEY = ("tenant", "call_id")
 _ADDED_UP = ("task_latency_ms", "phase_latency_ms")
 _KEPT = ("reserve_number", "expired_tokens", "model", "phase", "execution")
-_REPLACED = [column.name for column in CALLS.c if column.name not in (*_KEY, *_ADDED_UP, *_KEPT)]
+_OF_THE_FIRST = ("held_tokens", "held_nano_usd", "started_ms")
+_OTHERWISE = (*_KEY, *_ADDED_UP, *_KEPT, *_OF_THE_FIRST)
+_REPLACED = [column.name for column in CALLS.c if column.name not in _OTHERWISE]
 
 
 def insert_rows(connection: Connection, rows: Rows) -> None:
@@ -55,6 +58,10 @@ def _insert_calls(connection: Connection, rows: list[Row]) -> None:
     values: dict[str, ColumnElement[Any]] = {name: new[name] for name in _REPLACED}
     values |= {name: old[name] + new[name] for name in _ADDED_UP}
     values |= {name: func.coalesce(new[name], old[name]) for name in _KEPT}
+    values |= {name: func.coalesce(old[name], new[name]) for name in _OF_THE_FIRST}
+    values["started_ms"] = case(
+        (new.started_ms < old.started_ms, new.started_ms), else_=old.started_ms
+    )
     statement = insert.on_conflict_do_update(
         index_elements=list(_KEY), set_=values, where=new.number > old.number
     )

@@ -26,7 +26,14 @@ from gateway.ports import (
     StaleSession,
     TaskFacts,
 )
-from gateway.store.journal import Entry, Journal, JournalFile, ReleaseEntry, SettleEntry
+from gateway.store.journal import (
+    Entry,
+    Journal,
+    JournalFile,
+    ReleaseEntry,
+    RememberEntry,
+    SettleEntry,
+)
 from gateway.store.keys import PROBE_KEY
 from gateway.store.redis_store import RedisStore
 
@@ -162,14 +169,26 @@ class GuardedStore:
     async def remember_response(
         self, tenant: str, response_id: str, background: BackgroundCall
     ) -> None:
-        """See ports.BudgetStore."""
-        self._breaker.enter()
-        await self._store.remember_response(tenant, response_id, background)
+        """Remember, or keep that in the journal; raises only if neither can be done."""
+        try:
+            self._breaker.enter()
+            await self._store.remember_response(tenant, response_id, background)
+        except StoreError as error:
+            self._note_failure(error)
+            self._keep(RememberEntry(tenant, response_id, background))
+        else:
+            self._breaker.succeeded()
 
     async def recall_response(self, tenant: str, response_id: str) -> BackgroundCall | None:
         """See ports.BudgetStore."""
         self._breaker.enter()
-        return await self._store.recall_response(tenant, response_id)
+        try:
+            background = await self._store.recall_response(tenant, response_id)
+        except StoreError as error:
+            self._note_failure(error)
+            raise
+        self._breaker.succeeded()
+        return background
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
@@ -231,10 +250,7 @@ class GuardedStore:
         count = 0
         for entry in file.entries():
             try:
-                if isinstance(entry, SettleEntry):
-                    await self._store.settle(entry.settlement)
-                else:
-                    await self._store.release(entry.plan, entry.outcome)
+                await self._apply(entry)
             except StoreError as error:
                 if error.reason not in _REFUSED:
                     raise
@@ -243,3 +259,14 @@ class GuardedStore:
             count += 1
         self._breaker.succeeded()
         return count
+
+    async def _apply(self, entry: Entry) -> None:
+        match entry:
+            case SettleEntry():
+                await self._store.settle(entry.settlement)
+            case ReleaseEntry():
+                await self._store.release(entry.plan, entry.outcome)
+            case RememberEntry():
+                await self._store.remember_response(
+                    entry.tenant, entry.response_id, entry.background
+                )

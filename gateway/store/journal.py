@@ -1,4 +1,4 @@
-"""The journal: settlements and releases that the store could not take, kept on disk until it can.
+"""The journal: what the store could not take and calls are charged by, on disk until it can.
 
 One folder, files of one writer each, a JSON entry a line. A writer locks its file, so that whoever
 finds an unlocked one knows that its writer is gone and may replay it. Replaying is harmless: every
@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
-from gateway.ports import ReservePlan, Settlement
+from gateway.ports import BackgroundCall, ReservePlan, Settlement
 
 _MOST_BYTES = 8 * 1024 * 1024
 _SYNC_S = 0.05
@@ -38,7 +38,15 @@ class ReleaseEntry(msgspec.Struct, tag="release"):
     outcome: CallOutcome = NO_OUTCOME
 
 
-Entry = SettleEntry | ReleaseEntry
+class RememberEntry(msgspec.Struct, tag="remember"):
+    """Whose an answer in the background is, which is still to be remembered."""
+
+    tenant: str
+    response_id: str
+    background: BackgroundCall
+
+
+Entry = SettleEntry | ReleaseEntry | RememberEntry
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from msgspec import structs
 from sqlalchemy import text
 
 from gateway.core.budget import Amounts
@@ -21,7 +22,7 @@ from gateway.ledger.schema import (
     REJECTED,
     TASKS,
 )
-from gateway.ports import ReservePlan, Settlement
+from gateway.ports import Background, ReservePlan, Settlement
 from gateway.store.connection import StoreConnection
 from gateway.store.redis_store import RedisStore
 from tests.ledger.desk import Desk
@@ -212,6 +213,33 @@ async def test_every_end_of_a_call(agent: Agent, desk: Desk) -> None:
     assert (desk.call(given_back)["state"], desk.call(given_back)["tokens"]) == ("released", 0)
     assert desk.call(released.call_id)["status"] == 502
     assert len(desk.rows()) == 4
+    assert (await desk.verify()).differences == ()
+
+
+async def test_an_answer_in_the_background_ends_as_one_row(agent: Agent, desk: Desk) -> None:
+    """Charged its hold, then what it used: with the decision, hold and times of the call itself."""
+    plan, _ = await agent.reserve("PLAN", about=ABOUT)
+    agent.at(1_002_000)
+    queued = structs.replace(
+        ended(plan, 17_000, 900),
+        usage=Usage(input_total=15_000, output_total=2_000),
+        source=UsageSource.ESTIMATED,
+        outcome=structs.replace(OUTCOME, source="estimated"),
+        background=Background.QUEUED,
+    )
+    await agent.store.settle(queued)
+    await desk.written()
+    assert desk.call(plan.call_id)["tokens"] == 17_000
+    agent.at(1_900_000)
+    for _ in range(2):
+        await agent.store.settle(structs.replace(ended(plan, 100, 5), background=Background.DONE))
+    await desk.written()
+    (row,) = desk.rows()
+    assert (row["tokens"], row["nano_usd"], row["usage_source"]) == (100, 5, "provider")
+    assert (row["input_tokens"], row["output_tokens"], row["images"]) == (90, 10, 1)
+    assert (row["started_ms"], row["at_ms"]) == (1_000_500, 1_900_000)
+    assert (row["held_tokens"], row["held_nano_usd"], row["task_latency_ms"]) == (17_048, 0, 2_000)
+    assert (row["decision"], row["would_refuse"], row["line_tokens"]) == ("flag", True, 3)
     assert (await desk.verify()).differences == ()
 
 

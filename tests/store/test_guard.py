@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import StoreError
-from gateway.ports import CallRecord
+from gateway.ports import BackgroundCall, CallRecord
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.guard import Breaker, GuardedStore
@@ -112,6 +112,35 @@ async def test_looking_up_facts_counts_for_the_breaker(
     clock.now += 1.0
     assert await guarded.read_facts(tenant, "T") is None
     assert guarded.is_well
+    await connection.close()
+
+
+async def test_whose_a_response_is_waits_in_the_journal_too(
+    start_valkey: Callable[..., ValkeyServer],
+    tenant: str,
+    tmp_path: Path,
+    events: Events,
+    clock: Clock,
+) -> None:
+    """Failures count for the breaker, whoever met them; what was to be remembered is replayed."""
+    server = start_valkey()
+    connection = StoreConnection(parse_store_url(server.url), 200)
+    await connection.open()
+    guarded = guard(RedisStore(connection), tmp_path, events, clock)
+    background = BackgroundCall(Agent(RedisStore(connection), tenant).plan("PLAN"), None)
+    server.freeze()
+    await guarded.remember_response(tenant, "resp_1", background)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await guarded.recall_response(tenant, "resp_1")
+    assert events.names == ["journalled", "store_breaker_opened"]
+    assert not guarded.is_well
+    server.thaw()
+    clock.now += 1.0
+    assert await guarded.recall_response(tenant, "resp_2") is None
+    assert guarded.is_well  # it was the probe
+    assert await guarded.replay() == 1
+    assert await guarded.recall_response(tenant, "resp_1") == background
     await connection.close()
 
 

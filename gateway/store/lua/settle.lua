@@ -18,13 +18,14 @@
 -- Legal for an unknown call: it is charged and leaves a tombstone that makes a late reserve a no-op.
 -- A call that expired was charged its hold: the difference is posted. So it is after a provisional
 -- charge (an answer in the background), which is then no longer counted as estimated.
+-- A charge that was mended by hand (correct.lua) stays.
 
 local RAW = {'input', 'cached_read', 'cache_write', 'output', 'reasoning'}
 
 local now = clock(KEYS[1], ARGV[2])
 local call = read_call(KEYS[2])
 local is_provisional = ARGV[19] == '1'
-if call.state == 'settled' or call.state == 'released'
+if call.state == 'settled' or call.state == 'released' or call.state == 'corrected'
     or (call.state == 'provisional' and is_provisional) then
   return {'duplicate'}
 end
@@ -60,8 +61,14 @@ elseif ARGV[6] ~= '' then
 end
 
 if call.state == 'provisional' then
-  redis.call('HINCRBY', KEYS[6], 'estimated.calls', -1)
-  redis.call('HINCRBY', KEYS[6], 'estimated.tokens', int(0 - call.tokens))
+  local flags = {'estimated'}
+  if redis.call('HGET', KEYS[2], 'would_refuse') == '1' then
+    flags[2] = 'would_refuse'
+  end
+  for _, name in ipairs(flags) do
+    redis.call('HINCRBY', KEYS[6], name .. '.calls', -1)
+    redis.call('HINCRBY', KEYS[6], name .. '.tokens', int(0 - call.tokens))
+  end
   for i, name in ipairs(RAW) do
     local charged = num(redis.call('HGET', KEYS[2], name))
     if charged > 0 then
@@ -85,10 +92,14 @@ end
 bury(KEYS[2], KEYS[3], ARGV[1], is_provisional and 'provisional' or 'settled', ARGV[3])
 if is_provisional then
   redis.call('HSET', KEYS[2], 'phase', phase, 'exec', execution, 'number', call.number,
-    'model', call.model, 'tokens', int(tokens), 'nano_usd', int(nano_usd))
+    'model', call.model, 'tokens', int(tokens), 'nano_usd', int(nano_usd),
+    'would_refuse', ARGV[16])
   for i, name in ipairs(RAW) do
     redis.call('HSET', KEYS[2], name, int(amount(ARGV[9 + i])))
   end
+end
+if call.state == 'expired' or call.state == 'provisional' then
+  redis.call('HSET', KEYS[2], 'act', int(NUMBER))  -- the ledger may still have the charge before
 end
 local charged = {tokens = int(tokens), nano_usd = int(nano_usd)}
 redis.call('XADD', KEYS[STREAM], '*',
