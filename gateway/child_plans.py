@@ -1,11 +1,11 @@
 """What children that carry no calls themselves are told: the ledger's writer, the translator."""
 
 from gateway.control import FarSide, LedgerPlan, TranslatorPlan
-from gateway.core.configuration import DataPlane
+from gateway.core.configuration import DataPlane, Rules
 from gateway.settings import Settings, ledger_url, translator_socket
 
 
-def ledger_plan(settings: Settings, plane: DataPlane) -> LedgerPlan:
+def ledger_plan(settings: Settings, plane: DataPlane, rules: Rules) -> LedgerPlan:
     """Return what the ledger's writer is told."""
     ledger = settings.ledger
     return LedgerPlan(
@@ -19,6 +19,9 @@ def ledger_plan(settings: Settings, plane: DataPlane) -> LedgerPlan:
         tombstone_ms=settings.store.tombstone_ms,
         log_format=settings.log.format,
         log_level=settings.log.level,
+        roadmap_file=settings.remediation.roadmap_file,
+        evidence_dir=str(settings.state_dir / "evidence"),
+        webhooks=rules.policies.webhook,
     )
 
 

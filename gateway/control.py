@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from gateway.core.configuration import DataPlane, Rules
+from gateway.core.webhook import WebhookPolicy
 
 _LENGTH_BYTES = 4
 
@@ -66,6 +67,15 @@ class LedgerPlan(msgspec.Struct, tag=True):
     tombstone_ms: int
     log_format: str
     log_level: str
+    roadmap_file: str = ""
+    evidence_dir: str = "state/evidence"
+    webhooks: tuple[WebhookPolicy, ...] = ()
+
+
+class UseWebhooks(msgspec.Struct, tag=True):
+    """To the writer: post what happens from now on to these."""
+
+    webhooks: tuple[WebhookPolicy, ...]
 
 
 class LedgerTelemetry(msgspec.Struct, tag=True):
@@ -99,7 +109,15 @@ class TranslatorPlan(msgspec.Struct, tag=True):
 
 
 Message = (
-    Start | UseRules | UsesRules | Ready | Telemetry | LedgerPlan | LedgerTelemetry | TranslatorPlan
+    Start
+    | UseRules
+    | UsesRules
+    | Ready
+    | Telemetry
+    | LedgerPlan
+    | UseWebhooks
+    | LedgerTelemetry
+    | TranslatorPlan
 )
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

@@ -135,7 +135,7 @@ class Supervisor:
             self._spawn(self._keep_alive(worker))
         self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
         if settings.ledger.writer is not False:
-            self._ledger = LedgerProcess(ledger_plan(settings, plane), self._counters)
+            self._ledger = LedgerProcess(ledger_plan(settings, plane, rules), self._counters)
             self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))
         self._spawn(self._watch_stream(store, plane))
         self._spawn(self._watch_journal(JournalWatch(Path(plane.journal_dir))))
@@ -366,6 +366,8 @@ class Supervisor:
             self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
             return
         self._rules = rules
+        if self._ledger is not None:
+            self._ledger.use_webhooks(rules.policies.webhook)
         with suppress(TimeoutError):  # one that hangs is no reason to hold up the next reload
             async with asyncio.timeout(_APPLY_S):
                 await asyncio.gather(*(worker.use_rules(rules) for worker in self._workers))

@@ -10,11 +10,16 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import uvloop
 
-from gateway.control import LedgerPlan, LedgerTelemetry, frame, receive
+from gateway.control import LedgerPlan, LedgerTelemetry, UseWebhooks, frame, receive
+from gateway.core.webhook import WebhookPolicy
+from gateway.dispatch.dispatcher import Dispatcher, DispatchRules
 from gateway.ledger.database import open_engine
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.writer import LedgerWriter, WriterRules
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -51,16 +56,32 @@ class WriterApp:
             tombstone_ms=plan.tombstone_ms,
         )
         engine = open_engine(plan.ledger_url)
-        self.writer = LedgerWriter(rules, self._connection, engine, recorder.event)
+        self._outbox = Outbox(plan.webhooks, bool(plan.roadmap_file), plan.evidence_dir)
+        self.writer = LedgerWriter(rules, self._connection, engine, recorder.event, self._outbox)
+        self._dispatcher = Dispatcher(
+            DispatchRules(Path(plan.roadmap_file) if plan.roadmap_file else None),
+            engine,
+            self._outbox,
+            lambda: self.writer.state.writing,
+            recorder.event,
+            time.time,
+        )
+
+    def use_webhooks(self, webhooks: tuple[WebhookPolicy, ...]) -> None:
+        """Post what happens from now on to these."""
+        self._outbox.webhooks = webhooks
 
     async def run(self) -> None:
         """Write until told to stop."""
         await self._connection.open_or_keep_trying()
-        telling = asyncio.get_running_loop().create_task(self._keep_telling())
+        loop = asyncio.get_running_loop()
+        beside = [loop.create_task(self._keep_telling()), loop.create_task(self._dispatcher.run())]
         try:
             await self.writer.run()
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             self._tell()
             await self._connection.close()
 
@@ -89,15 +110,20 @@ async def run_writer(control: socket.socket) -> None:
     app = WriterApp(plan, out)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, app.writer.stop)
-    watching = loop.create_task(_stop_with(reader, app.writer))
+    watching = loop.create_task(_listen(reader, app))
     await app.run()
     watching.cancel()
     out.close()
 
 
-async def _stop_with(reader: asyncio.StreamReader, writer: LedgerWriter) -> None:
-    await reader.read()
-    writer.stop()
+async def _listen(reader: asyncio.StreamReader, app: WriterApp) -> None:
+    """Do as the supervisor says; stop when it is gone."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            message = await receive(reader)
+            if isinstance(message, UseWebhooks):
+                app.use_webhooks(message.webhooks)
+    app.writer.stop()
 
 
 def main() -> None:

@@ -5,8 +5,11 @@ import socket
 import sys
 from contextlib import suppress
 
+from msgspec import structs
+
 from gateway.child import dies_with_parent
-from gateway.control import LedgerPlan, LedgerTelemetry, frame, receive
+from gateway.control import LedgerPlan, LedgerTelemetry, UseWebhooks, frame, receive
+from gateway.core.webhook import WebhookPolicy
 from gateway.telemetry.counters import Counters
 
 
@@ -20,7 +23,16 @@ class LedgerProcess:
         self._plan = plan
         self._counters = counters
         self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._told_to_stop = False
+
+    def use_webhooks(self, webhooks: tuple[WebhookPolicy, ...]) -> None:
+        """Post what happens from now on to these; a process that is started later does so too."""
+        if webhooks == self._plan.webhooks:
+            return
+        self._plan = structs.replace(self._plan, webhooks=webhooks)
+        if self._writer is not None:
+            self._writer.write(frame(UseWebhooks(webhooks)))
 
     async def run(self) -> None:
         """Start the process and return when it has ended."""
@@ -35,12 +47,13 @@ class LedgerProcess:
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(frame(self._plan))
+        self._writer = writer
         if self._told_to_stop:
             self._terminate()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._listen(reader)
         self.exit_code = await process.wait()
-        self.writing, self._process = False, None
+        self.writing, self._process, self._writer = False, None, None
         writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

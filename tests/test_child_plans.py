@@ -5,8 +5,13 @@ from typing import Any
 
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import FarSide
+from gateway.core.configuration import Rules
 from gateway.core.disconnect import Disconnect
+from gateway.core.policy import PolicySet
+from gateway.core.prices import PriceTable
+from gateway.core.webhook import WebhookPolicy
 from gateway.settings import data_plane, load_settings
+from tests.store.agent import budgets
 
 TRANSLATED: dict[str, Any] = {
     "bedrock": {
@@ -46,6 +51,10 @@ def test_workers_go_to_the_translator_and_price_by_the_far_side(tmp_path: Path) 
 
 def test_the_ledgers_writer(tmp_path: Path) -> None:
     settings = load_settings(None, {"state_dir": str(tmp_path)})
-    plan = ledger_plan(settings, data_plane(settings, "redis://localhost"))
+    hook = WebhookPolicy(url="https://hooks.test/", secret_env="SECRET")
+    rules = Rules(budgets(), PolicySet(webhook=(hook,)), PriceTable({}))
+    plan = ledger_plan(settings, data_plane(settings, "redis://localhost"), rules)
+    assert (plan.webhooks, plan.roadmap_file) == ((hook,), "")
+    assert plan.evidence_dir == str(tmp_path / "evidence")
     assert plan.store_url == "redis://localhost"
     assert plan.ledger_url.endswith("/ledger.db")

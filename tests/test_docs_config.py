@@ -107,7 +107,11 @@ def test_every_kind_and_key_of_a_policy_is_described() -> None:
                 assert described == (keys if name == "match" else [name])
             else:
                 default = getattr(field.default, "value", field.default)
-                shown = {None: "none", (): "`[]`"}.get(default, f"`{default}`")
+                shown = {None: "none", (): "`[]`", frozenset(): "`[]`"}.get(default, f"`{default}`")
+                if field.is_required():
+                    shown = "required"
+                if default == "" or isinstance(default, bool):
+                    shown = f"`{written(default)}`"
                 assert of_kind[kind][name][2] == shown
     for mode in Mode:
         assert mode.value in rows()["mode"][1]
@@ -127,6 +131,7 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/stop-loss.yaml",
         "policies/unpriced-model.yaml",
         "policies/unmetered-route.yaml",
+        "policies/webhook.yaml",
         "config/prices.yaml",
     }
 

@@ -64,9 +64,18 @@ def test_the_shipped_policy_is_the_built_in_one() -> None:
 @pytest.mark.parametrize("kind", POLICY_KINDS)
 def test_the_shipped_policies_state_every_key(kind: str) -> None:
     """One that is left out on purpose stands in a comment."""
-    text = (SHIPPED / f"{kind.replace('_', '-')}.yaml").read_text()
+    name = f"{kind.replace('_', '-')}.yaml"
+    places = [SHIPPED / name, SHIPPED / "examples" / name]
+    text = next(place for place in places if place.exists()).read_text()
     for key in POLICY_KINDS[kind].model_fields:
         assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
+
+
+def test_the_examples_are_valid() -> None:
+    """They are not loaded with the shipped policies."""
+    policies, findings = read_policies(SHIPPED / "examples")
+    assert policies is not None
+    assert [str(finding) for finding in findings if "has no stop_loss" not in str(finding)] == []
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
 from gateway.core.vocabulary import Vocabulary
+from gateway.core.webhook import WebhookPolicy
 
 __all__ = [
     "AnyPolicy",
@@ -135,6 +136,7 @@ class PolicySet:
     policy_hash: str = ""
     unpriced_model: tuple[UnpricedModelPolicy, ...] = (UnpricedModelPolicy(),)
     unmetered_route: tuple[UnmeteredRoutePolicy, ...] = (UnmeteredRoutePolicy(),)
+    webhook: tuple[WebhookPolicy, ...] = ()
 
     def stop_loss_for(
         self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None

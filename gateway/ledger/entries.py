@@ -12,9 +12,16 @@ import msgspec
 
 from gateway.core.acts import Act
 from gateway.core.call_facts import CallAbout, CallOutcome
+from gateway.core.notices import Notice
 from gateway.core.overrides import Override
 from gateway.core.phases import WorkPhase
 from gateway.ledger.call_columns import NO_CALL, balances, number_of, outcome_columns
+from gateway.ledger.notices import (
+    notice_of_act,
+    notice_of_override,
+    notice_of_trip,
+    pressure_notices,
+)
 from gateway.store.keys import UNTAGGED_FACTS, facts_from_text
 
 Row = dict[str, Any]
@@ -43,6 +50,8 @@ class Rows:
     overrides: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
     rejected: list[Row] = field(default_factory=list)
+    # Not rows yet: what of them is told outside is the outbox' to say.
+    notices: list[Notice] = field(default_factory=list)
 
 
 class EntryReader:
@@ -112,6 +121,7 @@ class EntryReader:
         row["started_ms"] = at_ms - (row["latency_ms"] or 0)
         self._add_latency(rows, row, words[-1])
         rows.calls.append(row)
+        rows.notices += pressure_notices(self._tenant, task, at_ms, fields.get("p", ""))
         for crossed in outcome.breaches:
             rows.breaches.append(
                 self._breach(row, crossed.scope, crossed.name, crossed.dimension)
@@ -200,7 +210,9 @@ class EntryReader:
         }
         rows.breaches.append(breach)
         if tripped == "1":
-            rows.breaches.append(breach | {"effect": "trip", "episode": int(episode)})
+            trip = breach | {"effect": "trip", "episode": int(episode)}
+            rows.breaches.append(trip)
+            rows.notices.append(notice_of_trip(trip))
 
     def _breach(self, row: Row, scope: str, name: str, dimension: str) -> Row:
         return {
@@ -289,6 +301,7 @@ class EntryReader:
                 "details": document,
             }
         )
+        rows.notices.append(notice_of_override(rows.audit[-1]))
 
     def _act(self, rows: Rows, at_ms: int, task: str, words: Sequence[str], text: str) -> None:
         number, state = words
@@ -305,6 +318,7 @@ class EntryReader:
                 "details": _encode({"state": state, **act.details}).decode(),
             }
         )
+        rows.notices += notice_of_act(rows.audit[-1])
 
 
 def _task_of(key: str) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, case, func, select
 
 from gateway.ledger.database import upsert
 from gateway.ledger.entries import Row, Rows
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.schema import (
     ANCESTRY,
     AUDIT,
@@ -32,8 +33,11 @@ _OTHERWISE = (*_KEY, *_ADDED_UP, *_KEPT, *_OF_THE_FIRST)
 _REPLACED = [column.name for column in CALLS.c if column.name not in _OTHERWISE]
 
 
-def insert_rows(connection: Connection, rows: Rows) -> None:
-    """Insert rows within the connection's transaction. Raises the database's errors."""
+def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
+    """Insert rows, and what is to be told of them, within the connection's transaction.
+
+    Raises the database's errors.
+    """
     _insert_once(connection, TASKS, rows.tasks)
     _insert_once(connection, ANCESTRY, rows.ancestry)
     _insert_once(connection, PHASE_EXECUTIONS, rows.phase_executions)
@@ -43,6 +47,7 @@ def insert_rows(connection: Connection, rows: Rows) -> None:
     _insert_once(connection, OVERRIDES, rows.overrides)
     _insert_once(connection, AUDIT, rows.audit)
     _insert_once(connection, REJECTED, rows.rejected)
+    outbox.insert(connection, rows.notices)
 
 
 def _insert_once(connection: Connection, table: Table, rows: list[Row]) -> None:

@@ -267,3 +267,42 @@ REJECTED = Table(
     _text("entry"),
     PrimaryKeyConstraint("tenant", "entry_id", name="rejected_pk"),
 )
+
+# Remediation tasks, one a breach episode. `state`: pending, failed (to be tried again at `due_ms`,
+# of the writer's clock), written (in the roadmap file), or listed (there is no file).
+REMEDIATIONS = Table(
+    "remediations",
+    METADATA,
+    _text("tenant"),
+    _text("task"),
+    Column("episode", Integer, nullable=False),
+    _text("name"),
+    _big("created_ms"),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _big("due_ms"),
+    _maybe_text("error"),
+    _text("document"),  # JSON
+    PrimaryKeyConstraint("tenant", "task", "episode", name="remediations_pk"),
+    Index("remediations_by_state", "state", "due_ms"),
+)
+
+# Notices for webhooks. `state`: pending (also between two attempts), delivered, or dead: nobody
+# tries any more. `error` is why the latest attempt failed.
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    _text("tenant"),
+    _text("webhook"),
+    _text("id"),
+    _text("kind"),
+    _text("task"),
+    _big("created_ms"),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _big("due_ms"),
+    _maybe_text("error"),
+    _text("body"),  # JSON, the bytes that are signed and sent
+    PrimaryKeyConstraint("tenant", "webhook", "id", name="deliveries_pk"),
+    Index("deliveries_by_state", "state", "due_ms"),
+)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.core.errors import LedgerError, StoreError
+from gateway.core.notices import Notice, NoticeKind
 from gateway.ledger.database import (
     WriterConnection,
     keep_epoch,
@@ -26,7 +27,9 @@ from gateway.ledger.database import (
 )
 from gateway.ledger.entries import Entry, EntryReader, Rows
 from gateway.ledger.insert import insert_rows
+from gateway.ledger.outbox import Outbox, delete_told
 from gateway.ledger.retention import delete_older
+from gateway.ledger.schema import METADATA
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison
 from gateway.store.connection import StoreConnection
@@ -72,8 +75,8 @@ class WriterState:
 
     def count(self, rows: Rows) -> None:
         """Add a batch."""
-        for name in Rows.__slots__:
-            if amount := len(getattr(rows, name)):
+        for name in METADATA.tables:
+            if amount := len(getattr(rows, name, ())):
                 self.rows[name] = self.rows.get(name, 0) + amount
 
 
@@ -94,9 +97,15 @@ class LedgerWriter:
     """Writes one ledger, while it holds its lock. `event` is ports.Recorder.event."""
 
     def __init__(
-        self, rules: WriterRules, connection: StoreConnection, engine: Engine, event: Event
+        self,
+        rules: WriterRules,
+        connection: StoreConnection,
+        engine: Engine,
+        event: Event,
+        outbox: Outbox | None = None,
     ) -> None:
         self.state = WriterState()
+        self._outbox = outbox or Outbox()
         self._rules = rules
         self._store = connection
         self._engine = engine
@@ -218,7 +227,7 @@ class LedgerWriter:
         """Insert a batch in one transaction; an entry that the database refuses is set aside."""
         try:
             rows = reader.rows_of(entries)
-            insert_rows(self._connection, rows)
+            insert_rows(self._connection, rows, self._outbox)
             self._connection.commit()
         except (SQLAlchemyError, OverflowError, ValueError) as error:
             return self._insert_in_parts(reader, entries, error)
@@ -240,7 +249,7 @@ class LedgerWriter:
         entry_id, fields = entries[0]
         rows = Rows(rejected=[reader.rejected(entry_id, fields, repr(error))])
         with ledger_errors():
-            insert_rows(self._connection, rows)
+            insert_rows(self._connection, rows, self._outbox)
             self._connection.commit()
         self.state.count(rows)
         return rows
@@ -298,10 +307,12 @@ class LedgerWriter:
         if known is not None and not self._rules.rebuilds:
             if tenant.lost_epoch != current:
                 tenant.lost_epoch = current
+                await self._tell_of_loss(tenant.name, current)
                 remedy = "tollgate ledger rebuild, or set ledger.rebuild: auto"
                 self._event("ledger_rebuild_needed", "critical", tenant=tenant.name, remedy=remedy)
             return
         if known is not None:
+            await self._tell_of_loss(tenant.name, current)
             await self._rebuild(tenant)
         await asyncio.to_thread(self._keep_epoch, tenant.name, current)
 
@@ -316,6 +327,17 @@ class LedgerWriter:
             comparison = Comparison(self._store, tenant.name, self._connection, catch_up)
             rebuilt = await comparison.rebuild(self._rules.tombstone_ms)
         self._event("ledger_rebuilt", "warning", tenant=tenant.name, tasks=rebuilt.restored)
+
+    async def _tell_of_loss(self, tenant: str, current: str) -> None:
+        now_ms = await server_ms(self._store)
+        await asyncio.to_thread(
+            self._put_down, Notice(NoticeKind.STORE_LOSS, current, tenant, "", now_ms)
+        )
+
+    def _put_down(self, notice: Notice) -> None:
+        with ledger_errors():
+            self._outbox.insert(self._connection, [notice])
+            self._connection.commit()
 
     def _known_epoch(self, tenant: str) -> str | None:
         with ledger_errors():
@@ -349,6 +371,11 @@ class LedgerWriter:
         before_ms = now_ms - self._rules.retention_days * _DAY_MS
         while deleted := await asyncio.to_thread(self._delete_older, tenant.name, before_ms):
             self._event("ledger_cleaned", "info", tenant=tenant.name, calls=deleted)
+        await asyncio.to_thread(self._delete_told, tenant.name, before_ms)
+
+    def _delete_told(self, tenant: str, before_ms: int) -> None:
+        with ledger_errors():
+            delete_told(self._connection, tenant, before_ms)
 
     def _delete_older(self, tenant: str, before_ms: int) -> int:
         with ledger_errors():

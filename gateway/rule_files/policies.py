@@ -18,7 +18,7 @@ from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, PolicySet, StopLossPolicy, in_stop_loss_mode
 from gateway.findings import Finding, Findings, Severity, as_error, errors_among, explain
-from gateway.rule_files.policy_kinds import POLICY_KINDS, PolicyDocument
+from gateway.rule_files.policy_kinds import ALL_APPLY, POLICY_KINDS, PolicyDocument
 from gateway.yaml_source import line_of, plain, read_mapping
 
 _STOP_LOSS = "stop_loss"
@@ -148,6 +148,8 @@ def _never_reached(read: list[_Read]) -> list[Finding]:
             for complexity, importance in product(Complexity, ImportanceTier)
             if replace(match, calls=()).matches(complexity, importance)
         ]
+        if one.kind in ALL_APPLY:
+            continue
         before = taken[one.kind]
         if all((*both, ()) in before or (*both, match.calls) in before for both in tiers):
             problem = f"is never reached: {one.kind} files before it match all of its tasks"

@@ -32,6 +32,7 @@ from gateway.rule_files.policy_document import (
     read_mode,
     read_word,
 )
+from gateway.rule_files.webhook_policy import WebhookDocument
 
 _ANY_PHASE = "any"
 _TOKENS_PER_MILLION = 1_000_000
@@ -152,11 +153,15 @@ class UnmeteredRouteDocument(PolicyDocument):
         return UnmeteredRoutePolicy(**self.common(), effect=self.effect, free=self.free)
 
 
-__all__ = ["POLICY_KINDS", "MatchDocument", "PolicyDocument"]
+__all__ = ["ALL_APPLY", "POLICY_KINDS", "MatchDocument", "PolicyDocument"]
 
 POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "stop_loss": StopLossDocument,
     "unpriced_model": UnpricedModelDocument,
     "unmetered_route": UnmeteredRouteDocument,
+    "webhook": WebhookDocument,
 }
 """The documents by `kind`, which is also the name of the kind's field in `PolicySet`."""
+
+ALL_APPLY = frozenset({"webhook"})
+"""The kinds of which every policy that matches is for a task, not only the first."""

@@ -312,6 +312,12 @@ class PricesSection(_Section):
     file: Place = Path("config/prices.yaml")
 
 
+class RemediationSection(_Section):
+    """Where the task that mends a breach is put; empty: it is only listed, and told to webhooks."""
+
+    roadmap_file: str = ""
+
+
 class LimitsSection(_Section):
     """What one connection may cost, and all of a worker's together."""
 
@@ -392,6 +398,7 @@ class GatewayFile(BaseModel):
     policies: PoliciesSection = PoliciesSection()
     budgets: BudgetsSection = BudgetsSection()
     prices: PricesSection = PricesSection()
+    remediation: RemediationSection = RemediationSection()
     state_dir: Place = Path("state")
     limits: LimitsSection = LimitsSection()
     keys: KeysSection = KeysSection()

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, select
 
 from gateway.ledger.database import open_engine
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.schema import CALLS
 from gateway.ledger.verify import Comparison, Rebuilt, Verified
 from gateway.ledger.writer import LedgerWriter, WriterRules
@@ -26,6 +27,7 @@ class Desk:
     store: StoreConnection
     url: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    outbox: Outbox = field(default_factory=Outbox)
 
     def __post_init__(self) -> None:
         self.engine: Engine = open_engine(self.url)
@@ -43,7 +45,7 @@ class Desk:
         """A writer that is not running yet."""
         rules = {"retention_days": 36_500, **rules}  # virtual time is long ago
         made = WriterRules(tenants=(self.tenant,), **rules)
-        return LedgerWriter(made, self.store, self.engine, self.note)
+        return LedgerWriter(made, self.store, self.engine, self.note, self.outbox)
 
     @asynccontextmanager
     async def writing(self, **rules: Any) -> AsyncIterator[LedgerWriter]:

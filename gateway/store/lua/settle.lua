@@ -102,8 +102,8 @@ if call.state == 'expired' or call.state == 'provisional' then
   redis.call('HSET', KEYS[2], 'act', int(NUMBER))  -- the ledger may still have the charge before
 end
 local charged = {tokens = int(tokens), nano_usd = int(nano_usd)}
-redis.call('XADD', KEYS[STREAM], '*',
+redis.call('XADD', KEYS[STREAM], '*', with_pressure({
   'e', call_words('settled', ARGV[1], now, int(NUMBER), call, phase, execution, charged,
     call.words, waits),
-  'a', ARGV[17], 'o', ARGV[18])
+  'a', ARGV[17], 'o', ARGV[18]}))
 return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}

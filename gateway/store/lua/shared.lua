@@ -53,6 +53,8 @@ end
 --        override   its number                                 tokens, latency_ms, nano_usd or -
 --        act        its number, the task's state from then on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
+--   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
+--      total before, total after, limit with grants; and again for each
 --   s  why it was refused, b  the balances then (reserve.lua)
 --   d  JSON: a task's fields, the override, or who did what and why (core/acts.py)
 --
@@ -121,6 +123,29 @@ local function parallel_to(key, current, phase)
   return current
 end
 
+-- Totals that this act took to half of their limit or beyond, as words for the ledger (`p`).
+local PRESSURE = {}
+
+local function note_pressure(key, prefix, dimension, before, used, limit)
+  local after = before + used
+  if used > 0 and before < limit and after + after >= limit then
+    local scope, name = 'task', string.match(key, '[^:]*$')
+    if prefix ~= '' then
+      scope, name = 'phase', string.sub(prefix, 1, -2)
+    end
+    PRESSURE[#PRESSURE + 1] = table.concat(
+      {scope, name, dimension, int(before), int(after), int(limit)}, ' ')
+  end
+end
+
+-- The fields of an entry about a charge, with the totals that it moved.
+local function with_pressure(fields)
+  if #PRESSURE > 0 then
+    fields[#fields + 1], fields[#fields + 2] = 'p', table.concat(PRESSURE, ' ')
+  end
+  return unpack(fields)
+end
+
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',
 -- or one of its phases with prefix 'PHASE.'. `open` tells whether the call still counts as in
 -- flight. Returns tokens settled before, tokens settled after, and the latency added.
@@ -128,7 +153,8 @@ local function post(key, prefix, now, open, held, used)
   local tokens, nano_usd, calls = prefix .. 'tokens.', prefix .. 'nano_usd.', prefix .. 'calls.'
   local inflight_field, latency_field = prefix .. 'inflight', prefix .. 'latency_ms.S'
   local was = redis.call('HMGET', key, inflight_field, prefix .. 'since', latency_field,
-    tokens .. 'S', tokens .. 'H', nano_usd .. 'S', nano_usd .. 'H', calls .. 'S', calls .. 'H')
+    tokens .. 'S', tokens .. 'H', nano_usd .. 'S', nano_usd .. 'H', calls .. 'S', calls .. 'H',
+    tokens .. 'L', tokens .. 'G', nano_usd .. 'L', nano_usd .. 'G')
   local inflight, waited = num(was[1]), 0
   if open then
     inflight = inflight - 1
@@ -145,6 +171,8 @@ local function post(key, prefix, now, open, held, used)
     nano_usd .. 'H', int(num(was[7]) - held.nano_usd),
     calls .. 'S', int(num(was[8]) + used.calls),
     calls .. 'H', int(num(was[9]) - held.calls))
+  note_pressure(key, prefix, 'tokens', before, used.tokens, num(was[10]) + num(was[11]))
+  note_pressure(key, prefix, 'nano_usd', num(was[6]), used.nano_usd, num(was[12]) + num(was[13]))
   return before, after, waited
 end
 

@@ -1,0 +1,96 @@
+"""What the entries of the stream have to say to the outside, as notices. No I/O."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.core.budget import Dimension, crossed_levels, percent
+from gateway.core.notices import Notice, NoticeKind
+
+_PRESSURE_WORDS = 6
+_ACTS: Mapping[str, NoticeKind] = {
+    "task.kill": NoticeKind.KILL,
+    "task.resume": NoticeKind.RESUME,
+    "task.complete": NoticeKind.COMPLETE,
+}
+
+
+def pressure_notices(tenant: str, task: str, at_ms: int, text: str) -> Iterator[Notice]:
+    """Yield a notice for each level that a charge crossed, of the totals in an entry's field `p`.
+
+    Its key is scope, level and limit: a total that falls back and rises again tells nothing new, a
+    raised limit does. What a call adds to an ancestor is told as the ancestor's.
+    """
+    words = text.split()
+    for at in range(0, len(words), _PRESSURE_WORDS):
+        scope, name, dimension, *numbers = words[at : at + _PRESSURE_WORDS]
+        before, after, limit = map(int, numbers)
+        of, phase = (task, name) if scope == "phase" else (name, None)
+        for level in crossed_levels(before, after, limit):
+            yield Notice(
+                NoticeKind(str(level)),
+                f"{phase or ''}:{Dimension(dimension).value}:{level}:{limit}",
+                tenant,
+                of,
+                at_ms,
+                {
+                    "percent": level,
+                    "scope": scope,
+                    "phase": phase,
+                    "dimension": dimension,
+                    "used": after,
+                    "limit": limit,
+                },
+            )
+
+
+def notice_of_trip(breach: Mapping[str, Any]) -> Notice:
+    """Return the notice of a stop-loss that tripped, for the row that says so."""
+    return Notice(
+        NoticeKind.TRIP,
+        str(breach["episode"]),
+        breach["tenant"],
+        breach["name"],
+        breach["at_ms"],
+        {
+            "episode": breach["episode"],
+            "code": breach["code"],
+            "dimension": breach["dimension"],
+            "used": breach["used"],
+            "limit": breach["allowed"],
+            "line": breach["line"],
+            "percent": percent(breach["used"], breach["allowed"]),
+            "phase": breach["phase"],
+            "at_call_of": breach["task"],
+            "call_id": breach["call_id"],
+        },
+    )
+
+
+def notice_of_act(audit: Mapping[str, Any]) -> Iterator[Notice]:
+    """Yield the notice of what somebody did to a task's state, if that is told."""
+    kind = _ACTS.get(audit["action"])
+    if kind is not None:
+        yield _of_audit(kind, audit)
+
+
+def notice_of_override(audit: Mapping[str, Any]) -> Notice:
+    """Return the notice of an override, for the row that says so."""
+    return _of_audit(NoticeKind.OVERRIDE, audit)
+
+
+def _of_audit(kind: NoticeKind, audit: Mapping[str, Any]) -> Notice:
+    return Notice(
+        kind,
+        str(audit["number"]),
+        audit["tenant"],
+        audit["subject"],
+        audit["at_ms"],
+        {
+            "action": audit["action"],
+            "actor": audit["actor"],
+            "reason": audit["reason"],
+            "details": msgspec.json.decode(audit["details"]),
+        },
+    )
