@@ -133,7 +133,14 @@ class Supervisor:
             worker = WorkerPlace(number, partial(self._process, plane, tls, data), self._spawn)
             self._workers.append(worker)
             self._spawn(self._keep_alive(worker))
-        self._spawn(Reaper(store, [plane.tenant], self._recorder, settings.store.sweep_ms).run())
+        reaper = Reaper(
+            store,
+            [plane.tenant],
+            self._recorder,
+            settings.store.sweep_ms,
+            settings.tasks.idle_complete_ms,
+        )
+        self._spawn(reaper.run())
         if settings.ledger.writer is not False:
             self._ledger = LedgerProcess(ledger_plan(settings, plane, rules), self._counters)
             self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))

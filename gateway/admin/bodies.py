@@ -225,6 +225,7 @@ class TaskBody(TaskSummaryBody):
     """A task with everything that is known of it, at the store's time `as_of`."""
 
     as_of: Moment
+    generation: int = Field(description="1 at first; each reopening begins another.")
     config_hash: str
     counters: CountersBody
     raw_tokens: RawTokensBody

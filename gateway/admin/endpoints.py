@@ -269,6 +269,12 @@ ENDPOINTS = (
         "Close a task's executions and mark it completed",
         {409: ("wrong_state",)},
     ),
+    _act(
+        "reopen",
+        steering.post_reopen,
+        "Begin a new generation of a completed task: a whole budget again",
+        {409: ("wrong_state",)},
+    ),
     _phase("start", phases.post_phase_start, "Open the next execution of a phase"),
     _phase("end", phases.post_phase_end, "Close the open execution of a phase"),
     Endpoint(

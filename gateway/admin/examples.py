@@ -274,6 +274,7 @@ _PHASE = {
 _TASK = {
     **_SUMMARY,
     "as_of": "2026-11-02T09:45:00.012Z",
+    "generation": 1,
     "config_hash": "0f3a5c7e9b1d2468",
     "counters": {
         "refused": 1,

@@ -1,4 +1,4 @@
-"""`POST .../kill`, `.../resume` and `.../complete`: by whom and why on record."""
+"""`POST .../kill`, `.../resume`, `.../complete` and `.../reopen`: by whom and why on record."""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +13,7 @@ from gateway.admin.tasks import read_back, task_id_of
 from gateway.admin.views import task_body
 from gateway.core.acts import Act, TaskState, Verb
 from gateway.core.overrides import Override, OverrideKind
+from gateway.store.generations import reopen_task
 from gateway.store.limits import apply_override, server_ms
 from gateway.store.steering import Steered, WrongState, steer_task
 from gateway.store.task_view import StopState
@@ -21,11 +22,13 @@ from gateway.store.tasks import read_task
 _REMEDIES = {
     TaskState.KILLED: "resume it first",
     TaskState.BLOCKED: "register it correctly first",
+    TaskState.OPEN: "complete it first, or override its limits",
 }
 _EVENTS = {
     Verb.KILL: ("task_killed", "warning"),
     Verb.RESUME: ("task_resumed", "warning"),
     Verb.COMPLETE: ("task_completed", "info"),
+    Verb.REOPEN: ("task_reopened", "warning"),
 }
 
 
@@ -42,6 +45,11 @@ async def post_complete(request: web.Request) -> web.Response:
 async def post_resume(request: web.Request) -> web.Response:
     """End a kill, and a trip as an override of kind resume does; a block stays."""
     return await _answer(request, Verb.RESUME, _resume)
+
+
+async def post_reopen(request: web.Request) -> web.Response:
+    """Begin a new generation of a completed task (G-18)."""
+    return await _answer(request, Verb.REOPEN, _reopen)
 
 
 async def _answer(
@@ -75,6 +83,12 @@ async def _steer(request: web.Request, task_id: str, verb: Verb, asked: ActReque
     parts = request.app[PARTS]
     act = Act(f"task.{verb.value}", asked.approver, asked.reason)
     return await steer_task(parts.connection, parts.names, task_id, verb, act)
+
+
+async def _reopen(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+    parts = request.app[PARTS]
+    act = Act(f"task.{verb.value}", asked.approver, asked.reason)
+    return await reopen_task(parts.connection, parts.names, task_id, act)
 
 
 async def _resume(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:

@@ -27,6 +27,7 @@ def task_body(view: TaskView) -> bodies.TaskBody:
     return bodies.TaskBody(
         **vars(summary_body(view.summary)),
         as_of=iso(view.now_ms),
+        generation=view.generation,
         config_hash=view.snapshot.config_hash,
         counters=_counters(view),
         raw_tokens=bodies.RawTokensBody.model_validate(view.raw_tokens),

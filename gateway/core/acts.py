@@ -19,7 +19,8 @@ class Act(Struct, frozen=True):
 class TaskState(Vocabulary):
     """Where a task is in its life. In the store's hash, `open` is the lack of a state.
 
-    A completed task that is called again counts on, and is `reopened` from then on.
+    A completed task that is called again counts on and is `reopened` from then on; only an operator
+    gives it a whole budget again (G-18).
     """
 
     OPEN = "open"
@@ -35,17 +36,20 @@ class Verb(Vocabulary):
     KILL = "kill"
     RESUME = "resume"
     COMPLETE = "complete"
+    REOPEN = "reopen"
 
 
 def state_after(verb: Verb, state: TaskState, before_kill: TaskState) -> TaskState | None:
     """Return the state that follows; `state` itself if nothing changes, None if it cannot be.
 
     The specification of `store/lua/steer.lua`. A kill ends only by a resume, and a block only by a
-    correct registration: neither by completing the task.
+    correct registration: neither by completing the task. Only what was completed is reopened.
     """
     if verb is Verb.KILL:
         return TaskState.KILLED
     if verb is Verb.RESUME:
         return before_kill if state is TaskState.KILLED else state
     stopped = state in (TaskState.KILLED, TaskState.BLOCKED)
+    if verb is Verb.REOPEN:
+        return None if stopped or state is TaskState.OPEN else TaskState.REOPENED
     return None if stopped else TaskState.COMPLETED

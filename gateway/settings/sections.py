@@ -363,6 +363,7 @@ class TasksSection(_Section):
     """How tasks are followed."""
 
     phase_idle_close_ms: Milliseconds = 60_000
+    idle_complete_ms: Annotated[int, Field(ge=1_000, le=365 * _DAY_MS)] | None = _DAY_MS
     session_headers: Annotated[Words, AfterValidator(_header_names)] = SESSION_HEADERS
 
 

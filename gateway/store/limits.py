@@ -4,6 +4,7 @@ What is in force is computed here from the snapshot and the overrides (`core/ove
 into the task's hash by one script if nobody changed it meanwhile.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -71,15 +72,16 @@ async def apply_override(
     task: str,
     override: Override,
     *,
+    fields: Sequence[str] = (),
     now_ms: str = "",
 ) -> LimitsInForce:
     """Put an override in force with the next call on every gateway; return the new limits.
 
-    Raises UnknownTask, NotEnoughRoom (then nothing was changed). `now_ms` replaces the store's
-    clock in tests.
+    `fields` are field, value, ... to set with them. Raises UnknownTask, NotEnoughRoom (then nothing
+    was changed). `now_ms` replaces the store's clock in tests.
     """
     for _ in range(_ATTEMPTS):
-        in_force = await _put_in_force(connection, names, task, override, now_ms)
+        in_force = await _put_in_force(connection, names, task, override, now_ms, fields)
         if in_force is not None:
             return in_force
     raise StoreError("conflict", f"the limits of task {task} keep changing; try again")
@@ -96,7 +98,12 @@ async def refresh_limits(
 
 
 async def _put_in_force(
-    connection: StoreConnection, names: TenantKeys, task: str, new: Override | None, now_ms: str
+    connection: StoreConnection,
+    names: TenantKeys,
+    task: str,
+    new: Override | None,
+    now_ms: str,
+    fields: Sequence[str] = (),
 ) -> LimitsInForce | None:
     """Return the limits now in force, None if somebody else changed them meanwhile."""
     history = await read_history(connection, names, task)
@@ -111,6 +118,7 @@ async def _put_in_force(
         int(new is not None and new.kind is OverrideKind.RESUME),
         "" if in_force.expires_ms is None else in_force.expires_ms,
         *limit_fields(in_force),
+        *fields,
     ]
     keys = [
         names.clock,

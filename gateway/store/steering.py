@@ -1,4 +1,4 @@
-"""Killing, resuming and completing tasks: one atomic act each, told to the ledger's audit."""
+"""Killing, resuming, completing and reopening tasks: atomic acts, told to the ledger's audit."""
 
 from dataclasses import dataclass
 
@@ -35,16 +35,18 @@ async def steer_task(
     verb: Verb,
     act: Act,
     *,
+    idle_ms: int | None = None,
     now_ms: str = "",
 ) -> Steered:
     """Change a task's state; it holds with the next call on every gateway.
 
-    Raises UnknownTask, WrongState. `now_ms` replaces the store's clock in tests.
+    With `idle_ms`, only if it was idle for so long. Raises UnknownTask, WrongState. `now_ms`
+    replaces the store's clock in tests.
     """
     reply = await connection.run(
         load_script("steer"),
         [names.clock, names.task(task), names.overrides(task), names.tasks, names.ledger],
-        [now_ms, verb.value, msgspec.json.encode(act)],
+        [now_ms, verb.value, msgspec.json.encode(act), "" if idle_ms is None else idle_ms],
     )
     if reply[0] == "absent":
         raise UnknownTask(task)

@@ -168,7 +168,10 @@ class CallsAndTokens:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """Everything that is known of a task at `now_ms`. Overrides are oldest first."""
+    """Everything that is known of a task at `now_ms`. Overrides are oldest first.
+
+    `generation` counts how often it was begun: at first, and by each reopening.
+    """
 
     summary: TaskSummary
     now_ms: int
@@ -181,6 +184,7 @@ class TaskView:
     estimated: CallsAndTokens
     raw_tokens: Mapping[str, int]
     parallel_phases: int = 0
+    generation: int = 1
 
 
 class Place(NamedTuple):

@@ -113,6 +113,7 @@ def _view(
         expired=_calls_and_tokens(fields, "expired"),
         estimated=_calls_and_tokens(fields, "estimated"),
         parallel_phases=_number(fields, "parallel"),
+        generation=_number(fields, "generation") or 1,
         raw_tokens={kind: _number(fields, f"raw.{kind}") for kind in _RAW_KINDS},
     )
 

@@ -58,6 +58,7 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("POST", "/admin/v1/tasks/{id}/kill"),
         ("POST", "/admin/v1/tasks/{id}/resume"),
         ("POST", "/admin/v1/tasks/{id}/complete"),
+        ("POST", "/admin/v1/tasks/{id}/reopen"),
         ("POST", "/admin/v1/tasks/{id}/gate"),
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/start"),
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/end"),

@@ -90,3 +90,18 @@ async def test_a_body_that_is_wrong(plane: StartPlane, body: Any, field: str | N
     assert (answer.status, answer.error["code"]) == (422, "invalid_request")
     assert answer.error["field"] == field
     assert "Remedy: " in answer.error["message"]
+
+
+async def test_reopen(plane: StartPlane, agent: Agent) -> None:
+    """A completed task gets a whole budget again; one that is not completed does not."""
+    await agent.call("PLAN")
+    admin = await plane()
+    refused = await act(admin, "reopen")
+    assert (refused.status, refused.error["code"]) == (409, "wrong_state")
+    assert "complete it first" in refused.error["message"]
+    await act(admin, "complete")
+    answer = await act(admin, "reopen")
+    assert (answer.json["state"], answer.json["changed"]) == ("reopened", True)
+    task = answer.json["task"]
+    assert (task["generation"], task["totals"]["tokens"]["remaining"]) == (2, 23_400)
+    assert admin.events[-1]["event"] == "task_reopened"

@@ -256,7 +256,7 @@ async def test_a_summary(plane: StartPlane, agent: Agent) -> None:
     full = await admin.task()
     assert listed == {name: full[name] for name in listed}
     assert set(full) - set(listed) == {
-        *("as_of", "config_hash", "counters", "raw_tokens", "phases", "overrides")
+        *("as_of", "generation", "config_hash", "counters", "raw_tokens", "phases", "overrides")
     }
 
 

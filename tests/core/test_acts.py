@@ -21,6 +21,8 @@ OPEN, DONE, AGAIN, KILLED, BLOCKED = (
         *((Verb.RESUME, state, OPEN, state) for state in (OPEN, DONE, AGAIN, BLOCKED)),
         *((Verb.COMPLETE, state, OPEN, DONE) for state in (OPEN, DONE, AGAIN)),
         *((Verb.COMPLETE, state, OPEN, None) for state in (KILLED, BLOCKED)),
+        *((Verb.REOPEN, state, OPEN, AGAIN) for state in (DONE, AGAIN)),
+        *((Verb.REOPEN, state, OPEN, None) for state in (OPEN, KILLED, BLOCKED)),
     ],
 )
 def test_what_follows(
