@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import InvalidConfigError
-from gateway.core.prices import ModelPrice, PriceTable
-from gateway.rule_files import load_prices, prices, read_prices
+from gateway.core.prices import ModelPrice, PriceTable, price_from_entry
+from gateway.rule_files import load_prices, price_list, read_prices
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "config/prices.yaml"
@@ -40,7 +40,7 @@ def small_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = package / "model_prices_and_context_window_backup.json"
     file.write_text(json.dumps(LISTED))
     spec = SimpleNamespace(submodule_search_locations=[str(package)])
-    monkeypatch.setattr(prices, "find_spec", lambda name: spec if name == "litellm" else None)
+    monkeypatch.setattr(price_list, "find_spec", lambda name: spec if name == "litellm" else None)
     return file
 
 
@@ -102,7 +102,35 @@ def test_only_models_with_a_price_are_in_the_table(small_list: Path, tmp_path: P
     assert set(table.models) == {"listed", "cached"}
 
 
-@pytest.mark.parametrize("text", ["", "{broken", None])
+def test_an_entry_is_understood_when_it_is_first_asked_for(
+    small_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once: understanding all of some thousand entries at start takes a third of a second."""
+    understood: list[object] = []
+
+    def understand(entry: dict[str, Any]) -> ModelPrice | None:
+        understood.append(entry)
+        return price_from_entry(entry)
+
+    monkeypatch.setattr(price_list, "price_from_entry", understand)
+    table = load_prices(tmp_path / "none.yaml")
+    assert understood == []
+    for name in ("listed", "free", "unheard of") * 2:
+        table.find(name, "openai")
+    assert understood == [LISTED["listed"], LISTED["free"]]
+    assert len(table.models) == 2
+
+
+def test_an_entry_of_a_shape_that_none_has_is_no_price(small_list: Path, tmp_path: Path) -> None:
+    """And no call fails for it."""
+    odd = {"tiered_pricing": [{"range": ["a"]}, {"range": [1]}]}
+    small_list.write_text(json.dumps({**LISTED, "odd": odd}))
+    table = load_prices(tmp_path / "none.yaml")
+    assert table.find("odd") is None
+    assert table.find("listed") is not None
+
+
+@pytest.mark.parametrize("text", ["", "{broken", "[]", None])
 def test_a_list_that_cannot_be_read_leaves_all_unpriced_with_a_warning(
     text: str | None, small_list: Path, tmp_path: Path
 ) -> None:
@@ -120,7 +148,7 @@ def test_a_list_that_cannot_be_read_leaves_all_unpriced_with_a_warning(
 def test_without_the_package_all_is_unpriced(
     spec: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prices, "find_spec", lambda name: spec)
+    monkeypatch.setattr(price_list, "find_spec", lambda name: spec)
     monkeypatch.chdir(tmp_path)
     table, [finding] = read_prices(tmp_path / "none.yaml")
     assert table == PriceTable()

@@ -1,24 +1,17 @@
-"""The litellm package's price list, read as data, with `config/prices.yaml` over it.
-
-litellm is never imported here: that costs seconds and prices unknown models at $0.
-"""
+"""All prices: the litellm package's list with `config/prices.yaml` over it."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gateway.core.prices import ModelPrice, PriceTable, price_from_entry, rate_from_usd_per_token
+from gateway.core.prices import ModelPrice, PriceTable, rate_from_usd_per_token
 from gateway.findings import Finding, Findings, as_error
 from gateway.rule_files.fields import Field, Range, read_decimal, read_integer, sections
+from gateway.rule_files.price_list import read_price_list
 from gateway.yaml_source import MappingNode, is_missing, read_mapping
 
-_PACKAGE = "litellm"
-_LIST = "model_prices_and_context_window_backup.json"
-_NOT_MODELS = frozenset({"sample_spec", "fallback_generalizations"})
 _TOKENS_PER_MILLION = 1_000_000
 
 _USD_PER_MILLION = Range(0, 1_000_000, least_too=True)
@@ -53,28 +46,7 @@ def read_prices(path: Path) -> tuple[PriceTable | None, list[Finding]]:
     findings = [*findings, *in_file.items]
     if in_file.has_errors:
         return None, findings
-    return PriceTable({**listed, **overrides}, overrides), findings
-
-
-def read_price_list() -> tuple[dict[str, ModelPrice], list[Finding]]:
-    """Return the package's prices, or none with a warning if they cannot be read."""
-    spec = find_spec(_PACKAGE)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    path = Path(places[0], _LIST) if places else Path(_LIST)
-    try:
-        entries: Mapping[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        findings = Findings(str(path))
-        findings.warning(
-            "", None, "cannot be read: no model has a price", "install the pinned litellm package"
-        )
-        return {}, findings.items
-    prices = {
-        name: price_from_entry(entry)
-        for name, entry in entries.items()
-        if name not in _NOT_MODELS and isinstance(entry, Mapping)
-    }
-    return {name: price for name, price in prices.items() if price is not None}, []
+    return PriceTable(listed.under(overrides), overrides), findings
 
 
 def _overrides(

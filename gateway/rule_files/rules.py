@@ -7,7 +7,8 @@ from gateway.core.prices import PriceTable
 from gateway.findings import Finding, Severity
 from gateway.rule_files.budgets import Report, budgets_or_defaults
 from gateway.rule_files.policies import default_policies, read_policies
-from gateway.rule_files.prices import read_price_list, read_prices
+from gateway.rule_files.price_list import read_price_list
+from gateway.rule_files.prices import read_prices
 from gateway.settings import Settings
 from gateway.yaml_source import is_missing
 

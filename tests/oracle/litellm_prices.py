@@ -17,7 +17,7 @@ from litellm.types.utils import PromptTokensDetailsWrapper
 from litellm.types.utils import Usage as TheirUsage
 
 from gateway.core.usage import Usage
-from gateway.rule_files.prices import read_price_list
+from gateway.rule_files.price_list import read_price_list
 
 SHAPES = ((1_000, 0, 0), (11_000, 8_000, 0), (11_000, 8_000, 1_000), (600_000, 0, 0))
 OUTPUT = 500

@@ -1,0 +1,90 @@
+"""The litellm package's price list, read as data: an entry is understood when first asked for.
+
+litellm is never imported here: that costs seconds and prices unknown models at $0. Understanding
+all of some thousand entries would cost each process a third of a second at start and at reload.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.core.prices import ModelPrice, price_from_entry
+from gateway.findings import Finding, Findings
+
+_PACKAGE = "litellm"
+_LIST = "model_prices_and_context_window_backup.json"
+_NOT_MODELS = ("sample_spec", "fallback_generalizations")
+_decode_list = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_entry = msgspec.json.Decoder().decode
+
+
+class PriceList(Mapping[str, ModelPrice]):
+    """Prices by model name; iterating and counting understand every entry."""
+
+    def __init__(
+        self, entries: Mapping[str, msgspec.Raw], stated: Mapping[str, ModelPrice] | None = None
+    ) -> None:
+        self._entries = entries
+        self._stated = stated or {}
+        self._known: dict[str, ModelPrice | None] = {}
+
+    def under(self, stated: Mapping[str, ModelPrice]) -> "PriceList":
+        """Return this list with the stated prices over it."""
+        return PriceList(self._entries, stated)
+
+    def __getitem__(self, name: str) -> ModelPrice:
+        """Return a model's price. Raises KeyError for one that has none."""
+        price = self._stated.get(name) or self._listed(name)
+        if price is None:
+            raise KeyError(name)
+        return price
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of all models that have a price."""
+        for name in {**self._entries, **self._stated}:
+            if name in self:
+                yield name
+
+    def __len__(self) -> int:
+        """Return how many models have a price."""
+        return sum(1 for _ in self)
+
+    def _listed(self, name: str) -> ModelPrice | None:
+        """Return what the list says; remembered, for names that it has."""
+        if name in self._known:
+            return self._known[name]
+        raw = self._entries.get(name)
+        if raw is None:
+            return None
+        price = self._known[name] = _understood(raw)
+        return price
+
+
+def _understood(raw: msgspec.Raw) -> ModelPrice | None:
+    """Return an entry's price; None for one without, or of a shape that none has."""
+    entry: Any = _decode_entry(raw)
+    try:
+        return price_from_entry(entry) if isinstance(entry, dict) else None
+    except (ValueError, TypeError, LookupError, ArithmeticError):
+        return None
+
+
+def read_price_list() -> tuple[PriceList, list[Finding]]:
+    """Return the package's prices, or none with a warning if they cannot be read."""
+    spec = find_spec(_PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(places[0], _LIST) if places else Path(_LIST)
+    try:
+        entries = _decode_list(path.read_bytes())
+    except (OSError, ValueError):
+        findings = Findings(str(path))
+        findings.warning(
+            "", None, "cannot be read: no model has a price", "install the pinned litellm package"
+        )
+        return PriceList({}), findings.items
+    for name in _NOT_MODELS:
+        entries.pop(name, None)
+    return PriceList(entries), []
