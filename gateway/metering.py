@@ -16,7 +16,14 @@ from gateway.core.allowance import LocalAllowance
 from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
 from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
-from gateway.core.decision import Decision, Outcome, Receipt, decide, remediation_task
+from gateway.core.decision import (
+    Decision,
+    Outcome,
+    Receipt,
+    decide,
+    marked,
+    remediation_task,
+)
 from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import BadCall, CallError, StoreError
 from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
@@ -48,7 +55,7 @@ from gateway.ports import (
     TaskFacts,
 )
 from gateway.relay import Carried
-from gateway.session_lookup import look_up_session
+from gateway.session_lookup import look_up_session, read_anew
 from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
@@ -154,6 +161,9 @@ class Metering:
         call = await self.authorise(trace, call, planner)
         store, tenant = self._doors.store, self._plane.tenant
         facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
+        if call.is_untagged and call.tags.session is not None:
+            call = await self._tagged_by_now(trace, call, planner, facts)
+            facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
         estimate = planner.estimate(call, asked)
         for _ in range(_MOST_PLANS):
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
@@ -184,6 +194,18 @@ class Metering:
         if call.key is None or forbidden(call.key, call.route.upstream, *call.models) is None:
             return call
         return await self._as_of_today(trace, call, planner)
+
+    async def _tagged_by_now(
+        self, trace: Trace, call: Call, planner: Planner, facts: TaskFacts
+    ) -> Call:
+        """Return the call; before one is refused for want of a task, its session is read anew."""
+        try:
+            planner.mark_untagged(call, facts)
+        except BadCall:
+            if call.tags.session is not None:
+                await read_anew(self._doors.store, self._plane.tenant, call.tags.session.id)
+            return await self._as_of_today(trace, call, planner)
+        return call
 
     async def _as_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
         """Return the call under its key and its session's binding as they are by now.
@@ -248,7 +270,8 @@ class Metering:
         if receipt is None:
             trace.decision = Decision(Outcome.FLAG)
             return trace.decision
-        trace.decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
+        decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
+        trace.decision = marked(decision, plan.mark)
         if receipt.tripped_now and receipt.stop_scope is not None:
             self._doors.recorder.event(
                 "stop_loss_tripped",

@@ -25,13 +25,15 @@ from gateway.core.estimate import (
 from gateway.core.headers import RULES
 from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.keys import GatewayKey
+from gateway.core.mark import Mark
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
-from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy
+from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
 from gateway.core.prices import ModelPrice, ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
+from gateway.core.untagged import without_task
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
@@ -94,6 +96,7 @@ class Plan(Struct, frozen=True):
     ceiling: int
     estimate: InputEstimate
     unpriced: Unpriced = Unpriced.PASSES
+    mark: Mark = Mark.PASSES
 
 
 def read_call(
@@ -236,7 +239,14 @@ class Planner:
             key_version=call.key.version if call.key is not None else 0,
             session=call.tags.session,
         )
-        return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced)
+        mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
+        return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark)
+
+    def mark_untagged(self, call: Call, facts: TaskFacts) -> Mark:
+        """Return how a call is marked that names no task. Raises BadCall (`tags_required`)."""
+        policies = self.rules.policies.untagged_calls
+        policy = first_match(policies, facts.complexity, facts.importance, call)
+        return without_task(policy, self.mode_of(policy) if policy else Mode.OFF)
 
     def _about(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode

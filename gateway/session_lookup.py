@@ -31,6 +31,11 @@ async def look_up_session(
     known = store.session_of(tenant, named)
     if known is not None:
         return known
+    return await read_anew(store, tenant, named)
+
+
+async def read_anew(store: BudgetStore, tenant: str, named: str) -> Session:
+    """Return a session as it is bound now, which the worker's copy is from then on."""
     try:
         return await store.read_session(tenant, named)
     except StoreError:

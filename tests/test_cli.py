@@ -186,6 +186,7 @@ def test_check_says_ok_for_every_shipped_file(run: Run) -> None:
         "ok: policies/stop-loss.yaml",
         "ok: policies/unmetered-route.yaml",
         "ok: policies/unpriced-model.yaml",
+        "ok: policies/untagged-calls.yaml",
         "ok: policies/rollout/week1/stop-loss.yaml",
         "ok: policies/rollout/week2/10-low-and-medium.yaml",
         "ok: policies/rollout/week2/20-high-and-critical.yaml",

@@ -132,6 +132,7 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/unpriced-model.yaml",
         "policies/unmetered-route.yaml",
         "policies/webhook.yaml",
+        "policies/untagged-calls.yaml",
         "config/prices.yaml",
     }
 

@@ -12,9 +12,11 @@ from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.errors import BadCall
 from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput
 from gateway.core.identity import identify
+from gateway.core.mark import Mark
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call
 from gateway.ports import Request, TaskFacts
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
@@ -215,6 +217,23 @@ def test_an_untagged_call_is_never_compared() -> None:
     reserve = plan.reserve
     assert (plan.mode, reserve.limits, reserve.phase) == (Mode.OFF, None, None)
     assert reserve.effects.task == reserve.effects.phase == {}
+
+
+@pytest.mark.parametrize(
+    ("effect", "mark"),
+    [(UntaggedEffect.ALLOW, Mark.PASSES), (UntaggedEffect.FLAG, Mark.FLAGGED)],
+)
+def test_CMP1_an_untagged_call_is_marked_as_its_policy_says(
+    effect: UntaggedEffect, mark: Mark
+) -> None:
+    """A call with a task never is; nor is one that no policy of the kind matches."""
+    ours = UntaggedCallsPolicy(mode=Mode.ENFORCE, effect=effect)
+    in_force = rules(policies=replace(rules().policies, untagged_calls=(ours,)))
+    assert plan_of(in_force, call_of()).mark is mark
+    assert plan_of(in_force).mark is Mark.PASSES
+    others = replace(ours, match=Match(complexity=frozenset({Complexity.LARGE})))
+    in_force = rules(policies=replace(rules().policies, untagged_calls=(others,)))
+    assert plan_of(in_force, call_of()).mark is Mark.PASSES
 
 
 def test_a_tasks_plan() -> None:

@@ -11,12 +11,14 @@ from gateway.core.errors import StoreError
 from gateway.core.identity import Tags
 from gateway.core.keys import GatewayKey, TagTexts
 from gateway.core.phases import WorkPhase
+from gateway.core.policy import Mode
 from gateway.core.sessions import Binding, Session
+from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.session_lookup import look_up_session
 from gateway.store.keys import TenantKeys
 from gateway.store.sessions import bind_session, unbind_session
 from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.in_process import Bench, OtherStore, bench
+from tests.e2e.in_process import Bench, OtherStore, bench, rules
 
 HEADERS = [(b"session-id", b"s-1")]
 NAMES = ("session-id",)
@@ -125,3 +127,23 @@ async def test_GW9_a_binding_holds_for_the_next_call(
         assert len(asked) == 4
         assert serving.task("A")["calls.S"] == "3"
         assert serving.task("B")["calls.S"] == "1"
+
+
+async def test_a_call_is_bound_anew_before_it_is_refused_for_want_of_a_task(
+    valkey: str, provider: FakeProvider, tenant: str
+) -> None:
+    """The worker's copy may be old; without a session, or a binding, the call is refused."""
+    required = (UntaggedCallsPolicy(mode=Mode.ENFORCE, effect=UntaggedEffect.REFUSE),)
+    policies = replace(rules().policies, untagged_calls=required)
+    in_force = rules(policies=policies)
+    async with bench(valkey, provider.base_url, tenant, in_force) as serving:
+        async with serving.client() as client:
+            reply = await client.ask(chat())
+            assert (reply.status, b"tags_required" in reply.body) == (400, True)
+            assert b"X-Task-Id" in reply.body
+            assert serving.told.calls[-1].code == "tags_required"
+            bound = Binding("A", WorkPhase.PLAN, expires_ms=4_000_000_000_000)
+            await bind_session(serving.store.connection, TenantKeys(tenant), "s-1", bound)
+            await serving.recorded(1)
+        assert await told(serving, chat()) == ("A", "PLAN")
+        assert len(provider.journal) == 1

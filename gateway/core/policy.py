@@ -17,6 +17,7 @@ from gateway.core.match import Subject
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
+from gateway.core.untagged import UntaggedCallsPolicy
 from gateway.core.vocabulary import Vocabulary
 from gateway.core.webhook import WebhookPolicy
 
@@ -137,6 +138,7 @@ class PolicySet:
     unpriced_model: tuple[UnpricedModelPolicy, ...] = (UnpricedModelPolicy(),)
     unmetered_route: tuple[UnmeteredRoutePolicy, ...] = (UnmeteredRoutePolicy(),)
     webhook: tuple[WebhookPolicy, ...] = ()
+    untagged_calls: tuple[UntaggedCallsPolicy, ...] = (UntaggedCallsPolicy(),)
 
     def stop_loss_for(
         self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None

@@ -23,6 +23,7 @@ from gateway.core.policy import (
     UnpricedModelPolicy,
 )
 from gateway.core.prices import ModelPrice, rate_from_usd_per_token
+from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.findings import rule
 from gateway.rule_files.policy_document import (
     Document,
@@ -153,12 +154,24 @@ class UnmeteredRouteDocument(PolicyDocument):
         return UnmeteredRoutePolicy(**self.common(), effect=self.effect, free=self.free)
 
 
+class UntaggedCallsDocument(PolicyDocument):
+    """A policy of kind `untagged_calls` as it stands in a file."""
+
+    kind: Literal["untagged_calls"]
+    effect: Annotated[UntaggedEffect, one_of(UntaggedEffect)] = UntaggedEffect.ALLOW
+
+    def policy(self) -> UntaggedCallsPolicy:
+        """Return the policy as a value."""
+        return UntaggedCallsPolicy(**self.common(), effect=self.effect)
+
+
 __all__ = ["ALL_APPLY", "POLICY_KINDS", "MatchDocument", "PolicyDocument"]
 
 POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "stop_loss": StopLossDocument,
     "unpriced_model": UnpricedModelDocument,
     "unmetered_route": UnmeteredRouteDocument,
+    "untagged_calls": UntaggedCallsDocument,
     "webhook": WebhookDocument,
 }
 """The documents by `kind`, which is also the name of the kind's field in `PolicySet`."""
