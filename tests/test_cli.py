@@ -226,7 +226,7 @@ def test_check_finds_the_fault_in_each_file(
     assert error.startswith(f"error: {file}")
     assert fault in error
     assert f"ok: {file}" not in result.output
-    assert result.output.count("ok: ") == 10
+    assert result.output.count("ok: ") == 11
 
 
 def test_check_prints_every_fault_of_every_file(run: Run) -> None:
