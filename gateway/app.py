@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
+    from gateway.store.correction import Charge
 
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
@@ -94,6 +95,17 @@ def build_admin(parts: "AdminParts") -> "web.Application":
     from gateway.admin.api import build_admin as build
 
     return build(parts)
+
+
+def charge_reader(ledger_url: str) -> "Callable[[str, str], Charge | None]":
+    """Return what reads charges from the ledger; SQL is loaded when somebody asks for one."""
+
+    def read(tenant: str, call_id: str) -> "Charge | None":
+        from gateway.ledger.charges import read_charge
+
+        return read_charge(ledger_url, tenant, call_id)
+
+    return read
 
 
 class Worker:

@@ -15,13 +15,7 @@ from gateway.command_store import open_store
 from gateway.core.configuration import DataPlane
 from gateway.core.errors import LedgerError, StoreError
 from gateway.core.identity import ID_PATTERN
-from gateway.ledger.database import (
-    keep_epoch,
-    ledger_errors,
-    open_engine,
-    parse_ledger_url,
-    require_schema,
-)
+from gateway.ledger.database import keep_epoch, ledger_errors, open_ledger
 from gateway.ledger.export import FORMATS, TABLES, export
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison, Difference
@@ -145,7 +139,7 @@ def export_table(
 ) -> None:
     """Write a table of the ledger into FILE. A gateway need not run."""
     settings = load_settings(config_file, {})
-    with _told_to_the_user(), _open_ledger(settings) as connection:
+    with _told_to_the_user(), open_ledger(ledger_url(settings)) as connection:
         rows = export(connection, _TENANT, table, form, file, since_ms=since, until_ms=until)
         click.echo(f"ok: {rows} rows of {table} in {file}")
 
@@ -208,22 +202,7 @@ def _told_to_the_user() -> Iterator[None]:
 async def _open_both(settings: Settings) -> AsyncIterator[_Parts]:
     store = await open_store(settings)
     try:
-        with _open_ledger(settings) as connection:
+        with open_ledger(ledger_url(settings)) as connection:
             yield _Parts(settings, store, connection)
     finally:
         await store.close()
-
-
-@contextmanager
-def _open_ledger(settings: Settings) -> Iterator[Connection]:
-    url = ledger_url(settings)
-    parsed = parse_ledger_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
-        raise LedgerError(
-            f"there is no ledger at {parsed.database}. Remedy: start the gateway once, or correct "
-            "ledger.url or state_dir."
-        )
-    engine = open_engine(url)
-    with engine.connect() as connection:
-        require_schema(connection)
-        yield connection

@@ -22,7 +22,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
-from gateway.app import TaskGroup, build_admin, event_log
+from gateway.app import TaskGroup, build_admin, charge_reader, event_log
 from gateway.banner import banner
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import Start, TlsFiles
@@ -32,7 +32,7 @@ from gateway.core.prices import ModelsInUse
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
-from gateway.settings import Settings, data_plane
+from gateway.settings import Settings, data_plane, ledger_url
 from gateway.start_checks import admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -246,6 +246,7 @@ class Supervisor:
             event=self._recorder.event,
             rules=self._rules_in_force,
             enforcement_disabled=plane.enforcement_disabled,
+            read_charge=charge_reader(ledger_url(self._settings)),
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()

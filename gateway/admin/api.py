@@ -52,7 +52,7 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     for endpoint in ALL_ENDPOINTS:
         # Any text may stand for an id, so that what cannot be one is answered with the reason.
         path = endpoint.path
-        for name in ("id", "phase", "session"):
+        for name in ("id", "phase", "session", "call"):
             path = path.replace(f"{{{name}}}", f"{{{name}:[^/]+}}")
         app.router.add_route(endpoint.method, path, endpoint.handler)
         if endpoint.method == "GET":

@@ -255,6 +255,27 @@ class TaskChangedBody(Body):
     task: TaskBody | None
 
 
+class CallChargeBody(Body):
+    """What a call is charged; without a known price the money is null."""
+
+    tokens: int
+    cost_usd: Usd | None
+    nano_usd: int | None
+
+
+class CallCorrectedBody(Body):
+    """The call's charge before and after, and whether this request changed anything.
+
+    `task` is null for a call without one, and if the store did not answer any more.
+    """
+
+    call: str
+    changed: bool
+    before: CallChargeBody
+    after: CallChargeBody
+    task: TaskBody | None
+
+
 class PhaseChangedBody(Body):
     """The phase's current execution, 0 if it has none, and whether this request changed anything.
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from gateway.admin import (
     bodies,
+    corrections,
     gate,
     health,
     metrics,
@@ -48,6 +49,14 @@ _SESSION_PARAMETER = {
     "description": "The session's id, as the client sends it.",
     "schema": {"type": "string", "pattern": f"^{SESSION_PATTERN.pattern}$"},
     "example": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
+}
+_CALL_PARAMETER = {
+    "name": "call",
+    "in": "path",
+    "required": True,
+    "description": "The call's id, as `x-tollgate-call-id` of its answer names it.",
+    "schema": {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"},
+    "example": "c5f0c0e2a8f534d09-1",
 }
 _LIST_PARAMETERS = (
     {
@@ -287,6 +296,23 @@ ENDPOINTS = (
         parameters=(_ID_PARAMETER,),
         errors={**_WITH_BODY, 409: ("BudgetExceeded", "wrong_state")},
         takes=GateRequest,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/v1/calls/{call}/correct",
+        corrections.post_correction,
+        "correctCall",
+        "Mend what a call that has ended was charged",
+        bodies.CallCorrectedBody,
+        parameters=(_CALL_PARAMETER,),
+        errors={
+            **_WITH_BODY,
+            400: ("invalid_json", "invalid_body", "invalid_call_id"),
+            404: ("unknown_call", "unknown_task"),
+            409: ("call_open", "wrong_state"),
+            503: ("budget_store_unavailable", "ledger_unavailable", "ledger_behind"),
+        },
+        takes=corrections.CorrectRequest,
     ),
     Endpoint(
         "PUT",

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, sessions
+from gateway.admin import bodies, corrections, health, sessions
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
@@ -28,6 +28,16 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     ActRequest: {"act": {"value": _WHO}},
+    corrections.CorrectRequest: {
+        "charge": {
+            "value": {
+                "tokens": 15_800,
+                "cost_usd": "0.0474",
+                "approver": "ada@example.com",
+                "reason": "Charged its hold when its gateway died; the provider's bill says this.",
+            }
+        }
+    },
     GateRequest: {"gate": {"value": {"phase": "VERIFY", "to": "REVIEW"}}},
     PhaseRequest: {"phase": {"value": {"by": "orchestrator"}}},
     sessions.BindRequest: {
@@ -81,6 +91,23 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "unknown_session",
         "The session S is bound to nothing. Remedy: PUT a binding here.",
         field="session",
+    ),
+    "invalid_call_id": _error(
+        "invalid_call_id", "'-C' cannot be a call's id. Remedy: take it ...", field="call"
+    ),
+    "unknown_call": _error("unknown_call", "there is no call C. Remedy: ...", field="call"),
+    "call_open": _error(
+        "call_open",
+        "call C is still open. Remedy: wait for its end; it is settled by itself.",
+        field="call",
+    ),
+    "ledger_behind": _error(
+        "ledger_behind",
+        "the ledger has not written all of call C yet; nothing was changed. Remedy: repeat this "
+        "shortly.",
+    ),
+    "ledger_unavailable": _error(
+        "ledger_unavailable", "The ledger cannot be read: the database is locked"
     ),
     "invalid_json": _error(
         "invalid_json", "The body is not JSON: ... Remedy: send one JSON object."
@@ -329,6 +356,13 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "expires_ms": 1_793_698_200_000,
     },
     (sessions.SessionChangedBody, 200): {"session": "5f0c0e2a", "changed": True},
+    (bodies.CallCorrectedBody, 200): {
+        "call": "c5f0c0e2a8f534d09-1",
+        "changed": True,
+        "before": {"tokens": 17_048, "cost_usd": "0.06", "nano_usd": 60_000_000},
+        "after": {"tokens": 15_800, "cost_usd": "0.0474", "nano_usd": 47_400_000},
+        "task": _TASK,
+    },
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }
 

@@ -35,12 +35,12 @@ _APPROVER_CHARACTERS = 200
 _REASON_CHARACTERS = 2_000
 # Decimals with so few digits keep every product exact and short (`rule_files/fields.py`).
 _MOST_DIGITS = 20
-_USD_DIGITS = 9
+USD_DIGITS = 9
 _DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
 
-def _decimal(value: object) -> Decimal:
-    """Return a number, or a string that is one, exactly."""
+def decimal_of(value: object) -> Decimal:
+    """Return a number, or a string that is one, exactly. Raises `findings.rule`."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return Decimal(value)
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
@@ -48,9 +48,11 @@ def _decimal(value: object) -> Decimal:
     raise rule("must be a number", 'write it like 12.5 or "12.5"')
 
 
-def _within(value: Decimal, most: int, places: int) -> Decimal:
-    if not 0 < value <= most:
-        raise rule(f"must be above 0 and at most {most:,}", "choose such a number")
+def within(value: Decimal, most: int, places: int, *, may_be_zero: bool = False) -> Decimal:
+    """Return a number that is in range and has no more decimal places. Raises `findings.rule`."""
+    if not 0 <= value <= most or (value == 0 and not may_be_zero):
+        above = "0 or above" if may_be_zero else "above 0"
+        raise rule(f"must be {above} and at most {most:,}", "choose such a number")
     _, digits, exponent = value.as_tuple()
     if len(digits) > _MOST_DIGITS or -int(exponent) > places:
         raise rule(f"has more than {places} decimal places", "round it")
@@ -58,11 +60,11 @@ def _within(value: Decimal, most: int, places: int) -> Decimal:
 
 
 def _cost(value: object) -> Decimal:
-    return _within(_decimal(value), MOST_USD, _USD_DIGITS)
+    return within(decimal_of(value), MOST_USD, USD_DIGITS)
 
 
 def _factor(value: object) -> Decimal:
-    return _within(_decimal(value), MOST_FACTOR, _MOST_DIGITS)
+    return within(decimal_of(value), MOST_FACTOR, _MOST_DIGITS)
 
 
 def _phase(value: object) -> WorkPhase:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.core.configuration import Rules
+from gateway.core.errors import LedgerError
 from gateway.store.connection import StoreConnection
+from gateway.store.correction import Charge
 from gateway.store.keys import TenantKeys
 from gateway.telemetry.counters import Counters
 
@@ -59,9 +61,18 @@ class Health:
         return self.store_connected and not self.workers_without_store
 
 
+def no_charge(_tenant: str, _call_id: str) -> Charge | None:
+    """Be the ledger of a gateway that has none."""
+    raise LedgerError("there is no ledger here")
+
+
 @dataclass(frozen=True)
 class AdminParts:
-    """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`."""
+    """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`.
+
+    `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
+    know; it waits for the database, and raises LedgerError.
+    """
 
     connection: StoreConnection
     names: TenantKeys
@@ -71,6 +82,7 @@ class AdminParts:
     event: Callable[..., None]
     rules: Callable[[], Rules]
     enforcement_disabled: bool = False
+    read_charge: Callable[[str, str], Charge | None] = no_charge
 
 
 PARTS = web.AppKey("parts", AdminParts)

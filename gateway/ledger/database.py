@@ -127,6 +127,23 @@ def require_schema(connection: Connection) -> None:
         )
 
 
+@contextmanager
+def open_ledger(url: str) -> Iterator[Connection]:
+    """Connect to a ledger to read. Raises LedgerError for one that is not there or another version.
+
+    The database's own errors are raised as they are.
+    """
+    parsed = parse_ledger_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+        raise LedgerError(
+            f"there is no ledger at {parsed.database}. Remedy: start the gateway once, or correct "
+            "ledger.url or state_dir."
+        )
+    with open_engine(url).connect() as connection:
+        require_schema(connection)
+        yield connection
+
+
 def latest_revision() -> str:
     """Return the newest revision that this program knows."""
     config = Config()

@@ -42,6 +42,7 @@ class Rows:
     """Rows by table, in the order in which they happened."""
 
     calls: list[Row] = field(default_factory=list)
+    corrections: list[Row] = field(default_factory=list)
     inherited_latency: list[Row] = field(default_factory=list)
     tasks: list[Row] = field(default_factory=list)
     ancestry: list[Row] = field(default_factory=list)
@@ -95,6 +96,8 @@ class EntryReader:
             self._override(rows, at_ms, task, int(words[0]), fields["d"])
         elif kind == "act":
             self._act(rows, at_ms, task, words, fields["d"])
+        elif kind == "corrected":
+            self._correction(rows, at_ms, task, words, fields)
         else:
             raise ValueError(f"unknown kind {kind!r}")
 
@@ -306,19 +309,40 @@ class EntryReader:
     def _act(self, rows: Rows, at_ms: int, task: str, words: Sequence[str], text: str) -> None:
         number, state = words
         act = _read_act(_storable(text))
-        rows.audit.append(
+        rows.audit.append(self._audited(act, int(number), at_ms, task, {"state": state}))
+        rows.notices += notice_of_act(rows.audit[-1])
+
+    def _correction(
+        self, rows: Rows, at_ms: int, task: str, words: Sequence[str], fields: Mapping[str, str]
+    ) -> None:
+        call_id, number, tokens, nano_usd = words
+        act = _read_act(_storable(fields["d"]))
+        rows.corrections.append(
             {
                 "tenant": self._tenant,
+                "call_id": call_id,
                 "number": int(number),
-                "at_ms": at_ms,
-                "actor": act.actor,
-                "action": act.action,
-                "subject": task,
-                "reason": act.reason,
-                "details": _encode({"state": state, **act.details}).decode(),
+                "tokens": int(tokens),
+                "nano_usd": number_of(nano_usd),
+                "corrected_ms": at_ms,
             }
         )
-        rows.notices += notice_of_act(rows.audit[-1])
+        rows.audit.append(self._audited(act, int(number), at_ms, task, {"call": call_id}))
+        rows.notices += pressure_notices(self._tenant, task, at_ms, fields.get("p", ""))
+
+    def _audited(
+        self, act: Act, number: int, at_ms: int, task: str, more: Mapping[str, str]
+    ) -> Row:
+        return {
+            "tenant": self._tenant,
+            "number": number,
+            "at_ms": at_ms,
+            "actor": act.actor,
+            "action": act.action,
+            "subject": task,
+            "reason": act.reason,
+            "details": _encode({**more, **act.details}).decode(),
+        }
 
 
 def _task_of(key: str) -> str:

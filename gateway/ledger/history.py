@@ -204,7 +204,7 @@ def recent_tombstones(
     for call in connection.execute(
         select(
             *(ended.call_id, ended.state, ended.phase, ended.execution),
-            *(ended.tokens, ended.nano_usd),
+            *(ended.tokens, ended.nano_usd, ended.corrected_ms),
         ).where(
             ended.tenant == tenant,
             ended.at_ms > latest - tombstone_ms,
@@ -213,7 +213,7 @@ def recent_tombstones(
     ):
         yield Tombstone(
             call.call_id,
-            call.state,
+            call.state if call.corrected_ms is None else "corrected",
             call.phase or "",
             call.execution or 0,
             call.tokens,

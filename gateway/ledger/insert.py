@@ -8,7 +8,7 @@ latency adds up; when it began and what it held is what the first act said, or t
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, select, update
 
 from gateway.ledger.database import upsert
 from gateway.ledger.entries import Row, Rows
@@ -42,6 +42,7 @@ def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
     _insert_once(connection, ANCESTRY, rows.ancestry)
     _insert_once(connection, PHASE_EXECUTIONS, rows.phase_executions)
     _insert_calls(connection, rows.calls)
+    _correct_calls(connection, rows.corrections)
     _insert_once(connection, INHERITED_LATENCY, _with_ancestors(connection, rows))
     _insert_once(connection, BREACHES, rows.breaches)
     _insert_once(connection, OVERRIDES, rows.overrides)
@@ -71,6 +72,14 @@ def _insert_calls(connection: Connection, rows: list[Row]) -> None:
         index_elements=list(_KEY), set_=values, where=new.number > old.number
     )
     connection.execute(statement, rows)
+
+
+def _correct_calls(connection: Connection, rows: list[Row]) -> None:
+    """Put other charges into rows that are there; whose was corrected, ended when it did."""
+    for row in rows:
+        key = [CALLS.c[name] == row[name] for name in _KEY]
+        values = {name: value for name, value in row.items() if name not in _KEY}
+        connection.execute(update(CALLS).where(*key, CALLS.c.number < row["number"]).values(values))
 
 
 def _with_ancestors(connection: Connection, rows: Rows) -> list[Row]:

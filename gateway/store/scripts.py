@@ -9,7 +9,7 @@ from gateway.core.phases import WorkPhase
 
 NAMES = (
     *("reserve", "settle", "release", "expire", "heartbeat", "override"),
-    *("register", "steer", "phase", "audit", "restore", "remember", "replace_key"),
+    *("register", "steer", "phase", "audit", "restore", "remember", "correct", "replace_key"),
 )
 
 

@@ -8,8 +8,10 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, build_admin
+from gateway.admin.parts import no_charge
 from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
+from gateway.store.correction import Charge
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
@@ -27,6 +29,7 @@ def plane(
         wait_s: float = 5.0,
         store: StoreConnection = connection,
         rules: Rules = RULES,
+        read_charge: Callable[[str, str], Charge | None] = no_charge,
         **changes: Any,
     ) -> Plane:
         events: list[dict[str, Any]] = []
@@ -43,6 +46,7 @@ def plane(
             counters=counters,
             event=event,
             rules=lambda: rules,
+            read_charge=read_charge,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
         return Plane(client, parts, counters, events)

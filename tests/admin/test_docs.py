@@ -30,7 +30,7 @@ def test_every_route_is_described_with_a_curl(endpoint: Any) -> None:
     assert found, "has a heading of its own"
     section = rest.partition("\n## ")[0]
     path = endpoint.path.replace("{id}", "IMP-COST-01").replace("{phase}", "VERIFY")
-    path = path.replace("{session}", "5f0c0e2a")
+    path = path.replace("{session}", "5f0c0e2a").replace("{call}", "c5f0c0e2a-1")
     assert path in section
     assert ("Bearer $TOLLGATE_ADMIN_TOKEN" in section) is not endpoint.public
 
@@ -51,10 +51,11 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.TaskChangedBody, block) for block in with_members("state", "changed")),
         *((bodies.PhaseChangedBody, block) for block in with_members("execution", "changed")),
         *((bodies.ErrorBody, block) for block in with_members("error")),
+        *((bodies.CallCorrectedBody, block) for block in with_members("before", "after")),
         *((sessions.SessionBody, block) for block in with_members("session", "expires")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 12
+    assert len(shown) == 13
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

@@ -302,6 +302,20 @@ async def test_calls_do_not_notice_a_database_that_is_down(
     await gateway.stop()
 
 
+async def _mend_a_charge(gateway: Gateway, file: Path) -> None:
+    """Correct a call through the admin plane, which asks the ledger; then it is written there."""
+
+    def rows() -> list[dict[str, Any]]:
+        return [row for row in rows_of(f"sqlite:///{file}") if row["task"] == "L-1"]
+
+    call_id, said = rows()[0]["call_id"], {"approver": "ada", "reason": "the bill", "tokens": 5}
+    for changed in (True, False):
+        answer = await gateway.admin("POST", f"/admin/v1/calls/{call_id}/correct", said)
+        assert (answer.status_code, answer.json()["changed"]) == (200, changed), answer.text
+        await until(lambda: any(row["corrected_ms"] for row in rows()), "the mended row")
+    assert {row["call_id"]: row["tokens"] for row in rows()}[call_id] == 5
+
+
 async def test_the_commands(
     start_gateway: StartGateway, provider: FakeProvider, tmp_path: Path
 ) -> None:
@@ -321,6 +335,8 @@ async def test_the_commands(
         "ok: 1 of 20 tasks were given something back",
     )
     assert await tollgate(gateway, "verify", "--task", "L-1") == (0, "ok: 1 tasks agree\n")
+    await _mend_a_charge(gateway, tmp_path / "state" / "ledger.db")
+    assert await tollgate(gateway, "verify") == (0, "ok: 20 tasks agree\n")
     file = tmp_path / "calls.csv"
     code, said = await tollgate(gateway, "export", "--format", "csv", str(file))
     assert (code, said) == (0, f"ok: 30 rows of calls in {file}\n")

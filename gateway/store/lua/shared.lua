@@ -52,6 +52,7 @@ end
 --        task       nothing more                    execution  phase, number, limits in force:
 --        override   its number                                 tokens, latency_ms, nano_usd or -
 --        act        its number, the task's state from then on
+--        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
 --      total before, total after, limit with grants; and again for each
