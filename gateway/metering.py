@@ -38,7 +38,6 @@ from gateway.core.keys import (
     with_binding,
 )
 from gateway.core.own_budget import asks_own_budget
-from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
@@ -223,17 +222,32 @@ class Metering:
         return call
 
     async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
-        """Return what a task is taken for that this worker has not seen: what its tags say."""
-        tags = call.tags
+        """Return what a task is taken for that this worker has not seen: what its tags say.
+
+        A roadmap goes before them. Raises CallError for a new task that the roadmap blocks.
+        """
+        new = planner.new_task(call.task, call.tags)
+        if new.problem:
+            return await self._facts_despite(new.problem, call)
         parents: tuple[str, ...] = ()
-        if tags.parent and tags.parent != call.task and not call.is_untagged:
-            parents = await self._chain_of(tags.parent)
+        if new.parent and new.parent != call.task and not call.is_untagged:
+            parents = await self._chain_of(new.parent)
         return TaskFacts(
-            tags.complexity or Complexity.MEDIUM,
-            tags.importance or ImportanceTier.MEDIUM,
+            new.profile.complexity,
+            new.profile.importance,
             parents,
             EQUAL_WEIGHTS if call.is_untagged else planner.rules.budgets.token_weights,
         )
+
+    async def _facts_despite(self, problem: str, call: Call) -> TaskFacts:
+        """Return the facts of a task that is there already; the roadmap comes too late for it."""
+        try:
+            facts = await self._doors.store.read_facts(self._plane.tenant, call.task)
+        except StoreError:
+            facts = None
+        if facts is None:
+            raise CallError("task_blocked", f"Blocked by the roadmap: {problem}")
+        return facts
 
     async def _chain_of(self, parent: str) -> tuple[str, ...]:
         """Return a parent and its ancestors; none if the parent is not known yet."""

@@ -47,4 +47,4 @@ async def _budget_of(
     if tags.task is None:
         return None
     known = await store.read_budget(tenant, tags.task)
-    return known or unused_budget(tags.task, planner.limits_under(tags))
+    return known or unused_budget(tags.task, planner.limits_of_new(tags.task, tags))

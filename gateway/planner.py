@@ -30,6 +30,7 @@ from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
 from gateway.core.prices import ModelPrice, ModelsInUse
+from gateway.core.roadmap import NO_OVERRIDES, RoadmapTask
 from gateway.core.routing import Routing
 from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
@@ -152,7 +153,7 @@ class Planner:
         self._learned = learned
         self._learned_input = learned_input or LearnedInput()
         self._prices: dict[tuple[str, str], ModelPrice | None] = {}
-        self._limits: dict[tuple[Complexity, ImportanceTier], TaskLimits] = {}
+        self._limits: dict[tuple[str, Complexity, ImportanceTier], TaskLimits] = {}
 
     @property
     def enforces_tags(self) -> bool:
@@ -224,7 +225,7 @@ class Planner:
             tenant=self._plane.tenant,
             task=call.task,
             facts=facts,
-            limits=None if call.is_untagged else self._limits_of(facts),
+            limits=None if call.is_untagged else self._limits_of(facts, call.task),
             phase=None if call.is_untagged else phase,
             enforce_from=policy.enforce_from,
             kind=kind,
@@ -270,16 +271,28 @@ class Planner:
             config_hash=self.rules.budgets.config_hash,
         )
 
-    def limits_under(self, tags: Tags) -> TaskLimits:
-        """Return the limits that a task would be created with by a call with these tags."""
+    def new_task(self, task: str, tags: Tags) -> RoadmapTask:
+        """Return what a task is created as: by the roadmap, else by the tags of its first call."""
+        known = self.rules.roadmap.get(task)
+        if known is not None:
+            return known
         complexity = tags.complexity or Complexity.MEDIUM
-        return self._limits_of(TaskFacts(complexity, tags.importance or ImportanceTier.MEDIUM))
+        profile = TaskProfile(complexity, tags.importance or ImportanceTier.MEDIUM)
+        return RoadmapTask(profile, tags.parent)
 
-    def _limits_of(self, facts: TaskFacts) -> TaskLimits:
-        key = facts.complexity, facts.importance
+    def limits_of_new(self, task: str, tags: Tags) -> TaskLimits:
+        """Return the limits that a task would be created with by a call with these tags."""
+        profile = self.new_task(task, tags).profile
+        return self._limits_of(TaskFacts(profile.complexity, profile.importance), task)
+
+    def _limits_of(self, facts: TaskFacts, task: str) -> TaskLimits:
+        known = self.rules.roadmap.get(task)
+        own = known is not None and known.profile.overrides != NO_OVERRIDES
+        key = task if own else "", facts.complexity, facts.importance
         limits = self._limits.get(key)
         if limits is None:
-            profile = TaskProfile(facts.complexity, facts.importance)
+            overrides = known.profile.overrides if known is not None else NO_OVERRIDES
+            profile = TaskProfile(facts.complexity, facts.importance, overrides)
             limits = self._limits[key] = task_limits(self.rules.budgets, profile)
         return limits
 

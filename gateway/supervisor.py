@@ -424,6 +424,7 @@ class Supervisor:
         settings = self._settings
         files = [settings.budgets.file, settings.prices.file]
         files += sorted(settings.policies.dir.glob("*.yaml"))
+        files += [settings.tasks.roadmap_path] if settings.tasks.roadmap_path else []
         return tuple(_stamp(file) for file in files)
 
     async def _flush_log(self) -> None:

@@ -158,6 +158,7 @@ def test_every_key_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         "TOLLGATE_BUDGETS__FILE",
         "TOLLGATE_PRICES__FILE",
         "TOLLGATE_REMEDIATION__ROADMAP_FILE",
+        "TOLLGATE_TASKS__ROADMAP_FILE",
         "TOLLGATE_STATE_DIR",
     }
     for name in names:

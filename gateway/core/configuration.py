@@ -11,6 +11,7 @@ from gateway.core.budget import PhaseBudgetConfig
 from gateway.core.disconnect import Disconnect
 from gateway.core.policy import PolicySet
 from gateway.core.prices import PriceTable
+from gateway.core.roadmap import Roadmap
 from gateway.core.sessions import SESSION_HEADERS
 
 
@@ -113,9 +114,10 @@ class DataPlane:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything reloadable. `budgets_source` is `file` or `defaults`."""
+    """Everything reloadable. `budgets_source` is `file` or `defaults`; `roadmap` is by task id."""
 
     budgets: PhaseBudgetConfig
     policies: PolicySet
     prices: PriceTable
     budgets_source: str = "defaults"
+    roadmap: Roadmap = field(default_factory=dict)

@@ -9,6 +9,7 @@ from gateway.findings import Finding, Findings, Severity
 from gateway.rule_files.budgets import read_phase_budgets
 from gateway.rule_files.policies import read_policies
 from gateway.rule_files.prices import read_prices
+from gateway.rule_files.roadmap import read_roadmap
 from gateway.settings import DEFAULT_CONFIG_FILE, Settings, environment_doubts, load_settings
 from gateway.settings.routing import routing_doubts
 from gateway.yaml_source import is_missing
@@ -42,6 +43,9 @@ def check_all(config_file: Path | None) -> Iterator[Checked]:
     prices, findings = read_prices(settings.prices.file)
     count = f"{len(prices.models):,} models, {len(prices.overrides)} overrides" if prices else ""
     yield _checked(str(settings.prices.file), findings, count)
+    if settings.tasks.roadmap_path is not None:
+        roadmap, findings = read_roadmap(settings.tasks.roadmap_path)
+        yield _checked(settings.tasks.roadmap_file, findings, f"{len(roadmap or {}):,} tasks")
 
 
 def _checked(file: str, findings: Iterable[Finding], detail: str = "") -> Checked:

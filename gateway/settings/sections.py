@@ -364,7 +364,13 @@ class TasksSection(_Section):
 
     phase_idle_close_ms: Milliseconds = 60_000
     idle_complete_ms: Annotated[int, Field(ge=1_000, le=365 * _DAY_MS)] | None = _DAY_MS
+    roadmap_file: str = ""
     session_headers: Annotated[Words, AfterValidator(_header_names)] = SESSION_HEADERS
+
+    @property
+    def roadmap_path(self) -> Path | None:
+        """Return where the roadmap is, None for none."""
+        return Path(self.roadmap_file) if self.roadmap_file else None
 
 
 class LogSection(_Section):
