@@ -8,13 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, select
 
+from gateway.core.call_facts import CallAbout, CallOutcome
+from gateway.core.usage import Usage, UsageSource
 from gateway.ledger.database import open_engine
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.schema import CALLS
 from gateway.ledger.verify import Comparison, Rebuilt, Verified
 from gateway.ledger.writer import LedgerWriter, WriterRules
+from gateway.ports import ReservePlan
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
+from tests.store.agent import Agent, settlement
 
 PATIENCE_S = 30.0
 
@@ -103,3 +107,29 @@ class Desk:
 
 async def _at_once(_entry_id: str) -> None:
     return
+
+
+async def call(
+    agent: Agent, phase: str, tokens: int, *, ms: int, model: str = "m", estimated: bool = False
+) -> ReservePlan:
+    """A call of some milliseconds."""
+    about = CallAbout(
+        model=model,
+        complexity=agent.facts.complexity.value,
+        importance=agent.facts.importance.value,
+    )
+    plan, _ = await agent.reserve(phase, about=about)
+    agent.at(int(agent.store.now_ms) + ms)
+    source = UsageSource.ESTIMATED if estimated else UsageSource.PROVIDER
+    outcome = CallOutcome(
+        decision="allow",
+        usage=Usage(input_total=tokens),
+        source=source.value,
+        priced=True,
+        latency_ms=ms,
+    )
+    usage = outcome.usage
+    await agent.store.settle(
+        settlement(plan, tokens, tokens * 2, usage=usage, source=source, outcome=outcome)
+    )
+    return plan

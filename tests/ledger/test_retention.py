@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from gateway.ledger.queries import phase_breakdown
+from gateway.ledger.executions import phase_breakdown
 from gateway.ledger.retention import delete_older
 from gateway.ledger.schema import CARRIED, INHERITED_LATENCY
 from gateway.store.connection import StoreConnection
