@@ -1,6 +1,7 @@
 """What the supervisor and its children tell each other over socket pairs: framed JSON messages."""
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
@@ -125,8 +126,15 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 def frame(message: Message) -> bytes:
     """Return a message with its length in front."""
-    body = msgspec.json.encode(message)
+    body = msgspec.json.encode(message, enc_hook=_plain)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def _plain(value: object) -> object:
+    """Return a mapping that is read lazily, as the price list is, as one that can be sent."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
 async def receive(reader: asyncio.StreamReader) -> Message:

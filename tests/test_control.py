@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from gateway.control import Message, Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
@@ -11,6 +12,7 @@ from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.phases import Complexity
 from gateway.core.policy import Effect, Match, Mode, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
+from gateway.rule_files.price_list import read_price_list
 from tests.e2e.in_process import rules
 
 POLICY = StopLossPolicy(
@@ -35,6 +37,16 @@ MESSAGES: list[Message] = [
     Ready(42),
     Telemetry([("tollgate_calls_total", ("allow", "", "é"), 3)], 7, False),
 ]
+
+
+def test_the_price_list_is_sent_whole() -> None:
+    """It is read lazily where it was loaded; on the other side it is a plain one."""
+    prices, _ = read_price_list()
+    sent = frame(UseRules(replace(RULES, prices=PriceTable(prices))))
+    arrived = msgspec.json.decode(sent[4:], type=UseRules).rules.prices
+    assert arrived.find("gpt-4o") == prices["gpt-4o"]
+    with pytest.raises(TypeError, match="object cannot be sent"):
+        frame(Telemetry([(object(), (), 1)], 7, False))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
