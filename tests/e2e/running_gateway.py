@@ -18,6 +18,7 @@ import redis
 
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.keys import TenantKeys
+from tests.e2e.fork_server import ForkedProcess, fork_server
 from tests.store.valkey_server import is_alive
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ class Gateway:
             **({"TOLLGATE_POLICIES__MODE": mode} if mode else {}),
             **environment,
         }
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._log, self._out = state_dir.with_suffix(".log"), state_dir.with_suffix(".out")
         self._store: redis.Redis | None = None
 
@@ -151,11 +152,16 @@ class Gateway:
 
     async def launch(self) -> None:
         """Start the process; do not wait for anything."""
+        arguments = ["serve", "--port", "0", "--admin-port", "0", "--workers", str(self.workers)]
+        arguments += self._arguments
         with self._log.open("ab") as log, self._out.open("wb") as out:
+            if not self.is_measured:
+                self._process = fork_server().launch(
+                    arguments, self._child_environment(), out.fileno(), log.fileno()
+                )
+                return
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "gateway", "serve", "--port", "0", "--admin-port", "0"),
-                *("--workers", str(self.workers), *self._arguments),
+                *(sys.executable, "-m", "gateway", *arguments),
                 cwd=ROOT,
                 env=self._child_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -191,7 +197,7 @@ class Gateway:
         return text if text.endswith(_LAST_LINE) else ""
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> asyncio.subprocess.Process | ForkedProcess:
         """The supervisor."""
         assert self._process is not None, "the gateway is not running"
         return self._process
