@@ -13,6 +13,7 @@ from msgspec import structs
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
+from gateway.core.amendments import amended
 from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
 from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
@@ -21,7 +22,6 @@ from gateway.core.decision import (
     Outcome,
     Receipt,
     decide,
-    marked,
     remediation_task,
 )
 from gateway.core.dialects.wire_format import ModelRequest
@@ -37,6 +37,7 @@ from gateway.core.keys import (
     tags_under,
     with_binding,
 )
+from gateway.core.loops import loop_events
 from gateway.core.own_budget import asks_own_budget
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
@@ -285,7 +286,11 @@ class Metering:
             trace.decision = Decision(Outcome.FLAG)
             return trace.decision
         decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
-        trace.decision = marked(decision, plan.mark)
+        asked = plan.reserve
+        trace.decision = amended(decision, receipt, plan.mark, asked.grace, asked.loop)
+        if asked.loop is not None and receipt.loop is not None:
+            for event, level in loop_events(asked.loop, receipt.loop):
+                self._doors.recorder.event(event, level, task=asked.task, policy=asked.loop.policy)
         if receipt.tripped_now and receipt.stop_scope is not None:
             self._doors.recorder.event(
                 "stop_loss_tripped",

@@ -22,9 +22,11 @@ from gateway.core.estimate import (
     least_output,
     output_ceiling,
 )
+from gateway.core.grace import GracePlan, plan_grace
 from gateway.core.headers import RULES
 from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.keys import GatewayKey
+from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
@@ -239,9 +241,33 @@ class Planner:
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
             session=call.tags.session,
+            loop=self._loop(call, asked, facts) if self.rules.policies.loop else None,
+            grace=self._grace(call, asked, facts, ceiling, mode)
+            if self.rules.policies.grace_call
+            else None,
         )
         mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark)
+
+    def _loop(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> LoopPlan | None:
+        """Return what is asked of the store about loops; else the body is not hashed."""
+        policy = first_match(self.rules.policies.loop, facts.complexity, facts.importance, call)
+        if policy is None or call.is_untagged or policy.mode is Mode.OFF:
+            return None
+        name = fingerprint_of(call.route.dialect.value, asked.model, call.request.body)
+        return plan_loop(policy, self.mode_of(policy), name)
+
+    def _grace(
+        self, call: Call, asked: ModelRequest, facts: TaskFacts, ceiling: int, mode: Mode
+    ) -> GracePlan | None:
+        """Return what a call is offered behind a trip, where trips refuse."""
+        policies = self.rules.policies.grace_call
+        policy = first_match(policies, facts.complexity, facts.importance, call)
+        if policy is None or mode is not Mode.ENFORCE:
+            return None
+        least = least_output(ceiling, asked.least_limit)
+        mode, asks = self.mode_of(policy), call.tags.grace
+        return plan_grace(policy, mode, asked=asks, ceiling=ceiling, least=least)
 
     def mark_untagged(self, call: Call, facts: TaskFacts) -> Mark:
         """Return how a call is marked that names no task. Raises BadCall (`tags_required`)."""

@@ -15,9 +15,11 @@ from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.call_facts import NO_ABOUT, NO_OUTCOME, CallAbout, CallOutcome
 from gateway.core.decision import Breach, Receipt
 from gateway.core.errors import StoreError, UpstreamError
+from gateway.core.grace import GracePlan
 from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.keys import Credential, GatewayKey
+from gateway.core.loops import LoopPlan
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
@@ -161,7 +163,8 @@ class ReservePlan(Struct, frozen=True):
 
     `about` is what the ledger is told of the call, if it is refused or whatever becomes of it.
     `key_id` names the gateway key that pays, '' if there is none, `key_version` the copy of it.
-    `session` is the one that gave the task, or could have.
+    `session` is the one that gave the task, or could have. `loop` and `grace` are plans of the
+    policies of these kinds, where there are any.
     """
 
     call_id: str
@@ -178,6 +181,8 @@ class ReservePlan(Struct, frozen=True):
     key_id: str = ""
     key_version: int = 0
     session: Session | None = None
+    loop: LoopPlan | None = None
+    grace: GracePlan | None = None
 
 
 class Background(Vocabulary):

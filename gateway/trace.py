@@ -76,6 +76,8 @@ def head_lines(trace: Trace) -> str:
         return lines + "x-tollgate-store: unavailable\r\n"
     if receipt is None or not receipt.scopes:
         return lines
+    if receipt.grace is not None:
+        lines += f"x-tollgate-grace: {receipt.grace}\r\n"
     return lines + budget_header_lines(
         receipt.scopes[0].balances.get(Dimension.TOKENS),
         _phase_balance(receipt),

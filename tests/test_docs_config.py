@@ -133,6 +133,8 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/unmetered-route.yaml",
         "policies/webhook.yaml",
         "policies/untagged-calls.yaml",
+        "policies/loop.yaml",
+        "policies/grace-call.yaml",
         "config/prices.yaml",
     }
 

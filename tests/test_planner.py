@@ -11,7 +11,9 @@ from gateway.core.budget import Dimension, TokenWeights
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.errors import BadCall
 from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput
+from gateway.core.grace import GraceCallPolicy, GracePlan
 from gateway.core.identity import identify
+from gateway.core.loops import LoopPolicy
 from gateway.core.mark import Mark
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
@@ -234,6 +236,41 @@ def test_CMP1_an_untagged_call_is_marked_as_its_policy_says(
     others = replace(ours, match=Match(complexity=frozenset({Complexity.LARGE})))
     in_force = rules(policies=replace(rules().policies, untagged_calls=(others,)))
     assert plan_of(in_force, call_of()).mark is Mark.PASSES
+
+
+def test_loops_are_looked_for_only_where_a_policy_matches() -> None:
+    """And never among calls without a task: no task's rules refuse them."""
+    policy = LoopPolicy(mode=Mode.ENFORCE, calls=5)
+    in_force = rules(ENFORCING, policies=replace(rules().policies, loop=(policy,)))
+    loop = plan_of(in_force).reserve.loop
+    assert loop is not None
+    assert (loop.calls, loop.refuses, len(loop.fingerprint)) == (5, True, 24)
+    assert plan_of(rules(ENFORCING)).reserve.loop is None
+    assert plan_of(in_force, call_of()).reserve.loop is None
+    for other in (
+        replace(policy, mode=Mode.OFF),
+        replace(policy, match=Match(complexity=frozenset({Complexity.LARGE}))),
+    ):
+        in_force = rules(policies=replace(rules().policies, loop=(other,)))
+        assert plan_of(in_force).reserve.loop is None
+
+
+def test_grace_is_offered_where_trips_refuse() -> None:
+    """With the call's own ceiling, and the least that is worth admitting."""
+    policy = GraceCallPolicy(mode=Mode.ENFORCE, allowance_tokens=7_000)
+    policies = PolicySet((ENFORCING,), "h", grace_call=(policy,))
+    in_force = replace(rules(), policies=policies)
+    tags = (b"X-Task-Id", b"T"), (b"X-Task-Grace", b"1")
+    plan = plan_of(in_force, call_of(*tags, max_tokens=3_000))
+    assert plan.reserve.grace == GracePlan(True, 7_000, 3_000, 1_024)
+    grace = plan_of(in_force).reserve.grace
+    assert grace is not None
+    assert not grace.asked
+    others = replace(policy, match=Match(complexity=frozenset({Complexity.LARGE})))
+    for stop_loss, kind in ((OBSERVING, policy), (ENFORCING, others)):
+        policies = PolicySet((stop_loss,), "h", grace_call=(kind,))
+        assert plan_of(replace(rules(), policies=policies)).reserve.grace is None
+    assert plan_of(in_force, call_of()).reserve.grace is None
 
 
 def test_a_tasks_plan() -> None:

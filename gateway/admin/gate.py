@@ -3,6 +3,7 @@
 import secrets
 
 from aiohttp import web
+from msgspec import structs
 
 from gateway.admin.act_requests import GateRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
@@ -12,6 +13,7 @@ from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.tasks import task_id_of
 from gateway.admin.views import dimension_name
 from gateway.core.admission import Need
+from gateway.core.amendments import amended
 from gateway.core.call_facts import CallAbout
 from gateway.core.decision import (
     Breach,
@@ -23,7 +25,8 @@ from gateway.core.decision import (
     remediation_task,
 )
 from gateway.core.gate import gate_starts_at, mode_in_force
-from gateway.core.policy import Mode, ReserveKind, StopLossPolicy
+from gateway.core.loops import plan_loop
+from gateway.core.policy import Mode, ReserveKind, StopLossPolicy, first_match
 from gateway.ports import ReservePlan, TaskFacts
 from gateway.store.limits import UnknownTask
 from gateway.store.redis_store import RedisStore
@@ -45,9 +48,11 @@ async def post_gate(request: web.Request) -> web.Response:
         policy = rules.policies.stop_loss_for(facts.complexity, facts.importance)
         off = parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
         mode = mode_in_force(policy, switched_off=off)
+        loops = first_match(rules.policies.loop, facts.complexity, facts.importance)
+        loop = plan_loop(loops, mode_in_force(loops, switched_off=off), "") if loops else None
         plan = _plan(parts, task_id, facts, asked, policy, mode)
-        receipt = await RedisStore(parts.connection).gate(plan)
-    decision = decide(receipt, policy, mode, 0)
+        receipt = await RedisStore(parts.connection).gate(structs.replace(plan, loop=loop))
+    decision = amended(decide(receipt, policy, mode, 0), receipt, loop=loop)
     _tell(parts, task_id, receipt)
     if decision.refuses:
         raise _refusal(task_id, receipt, decision)

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
 from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
-from gateway.core.mark import Mark
+from gateway.core.grace import Grace
+from gateway.core.loops import LoopStanding
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
 from gateway.core.unpriced import Unpriced
@@ -57,6 +58,8 @@ class Receipt(Struct, frozen=True):
     stop_code: str = ""
     tripped_now: bool = False
     episode: int = 0
+    loop: LoopStanding | None = None
+    grace: Grace | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -238,11 +241,3 @@ def _in_flight(receipt: Receipt) -> str:
         f"The rest of the budget of {name} is held by calls that are still open. "
         "Ask again in a moment."
     )
-
-
-def marked(decision: Decision, mark: Mark) -> Decision:
-    """Return a decision with a mark; a refusal stays what it is."""
-    if mark is Mark.PASSES or decision.refuses:
-        return decision
-    would_refuse = decision.would_refuse or mark is Mark.WOULD_REFUSE
-    return structs.replace(decision, outcome=Outcome.FLAG, would_refuse=would_refuse)

@@ -1,7 +1,7 @@
 """May a task leave a phase? The question of admission, asked without a call."""
 
 from gateway.core.phases import WorkPhase
-from gateway.core.policy import Mode, StopLossPolicy
+from gateway.core.policy import Mode, Policy, StopLossPolicy
 
 
 def gate_starts_at(
@@ -18,6 +18,6 @@ def gate_starts_at(
     return None
 
 
-def mode_in_force(policy: StopLossPolicy, *, switched_off: bool) -> Mode:
+def mode_in_force(policy: Policy, *, switched_off: bool) -> Mode:
     """Return a policy's mode; a kill switch turns enforcing into observing (RBK-2)."""
     return Mode.OBSERVE if switched_off and policy.mode is Mode.ENFORCE else policy.mode

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from gateway.core.grace import GraceCallPolicy
+from gateway.core.loops import LoopPolicy
 from gateway.core.match import Subject
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
@@ -137,6 +139,8 @@ class PolicySet:
     policy_hash: str = ""
     unpriced_model: tuple[UnpricedModelPolicy, ...] = (UnpricedModelPolicy(),)
     unmetered_route: tuple[UnmeteredRoutePolicy, ...] = (UnmeteredRoutePolicy(),)
+    loop: tuple[LoopPolicy, ...] = ()
+    grace_call: tuple[GraceCallPolicy, ...] = ()
     webhook: tuple[WebhookPolicy, ...] = ()
     untagged_calls: tuple[UntaggedCallsPolicy, ...] = (UntaggedCallsPolicy(),)
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from gateway.core.grace import GraceCallPolicy
+from gateway.core.loops import LoopPolicy
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import (
     Effect,
@@ -165,6 +167,39 @@ class UntaggedCallsDocument(PolicyDocument):
         return UntaggedCallsPolicy(**self.common(), effect=self.effect)
 
 
+class LoopDocument(PolicyDocument):
+    """A policy of kind `loop` as it stands in a file."""
+
+    kind: Literal["loop"]
+    effect: Annotated[Effect, one_of(Effect)] = Effect.REFUSE
+    calls: Annotated[int, Field(ge=2, le=100)] = 20
+    window_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    growing_calls: Annotated[int, Field(ge=0, le=1_000)] = 0
+    growing_output_tokens: Annotated[int, Field(gt=0, le=10**9)] = 200
+
+    def policy(self) -> LoopPolicy:
+        """Return the policy as a value."""
+        return LoopPolicy(
+            **self.common(),
+            effect=self.effect,
+            calls=self.calls,
+            window_s=self.window_s,
+            growing_calls=self.growing_calls,
+            growing_output_tokens=self.growing_output_tokens,
+        )
+
+
+class GraceCallDocument(PolicyDocument):
+    """A policy of kind `grace_call` as it stands in a file."""
+
+    kind: Literal["grace_call"]
+    allowance_tokens: Annotated[int, Field(gt=0, le=10**12)] = 20_000
+
+    def policy(self) -> GraceCallPolicy:
+        """Return the policy as a value."""
+        return GraceCallPolicy(**self.common(), allowance_tokens=self.allowance_tokens)
+
+
 __all__ = ["ALL_APPLY", "POLICY_KINDS", "MatchDocument", "PolicyDocument"]
 
 POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
@@ -172,6 +207,8 @@ POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "unpriced_model": UnpricedModelDocument,
     "unmetered_route": UnmeteredRouteDocument,
     "untagged_calls": UntaggedCallsDocument,
+    "loop": LoopDocument,
+    "grace_call": GraceCallDocument,
     "webhook": WebhookDocument,
 }
 """The documents by `kind`, which is also the name of the kind's field in `PolicySet`."""

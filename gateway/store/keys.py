@@ -16,6 +16,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:ledger:lost              string  entries that the cap took before SQL had them
     tg:{T}:task:<id>                hash    one task: snapshot, limits in force, totals (below)
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
+    tg:{T}:task:<id>:loop           list    its latest requests, with a TTL (`lua/loop.lua`)
     tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
     tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
     tg:{T}:response:<id>            string  the call of an answer in the background, with a TTL
@@ -33,6 +34,8 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     <d>.A completion                                up to where it may complete; 1 once it may
     inflight since                                  open calls, since when there is at least one
     trip trip_code trip_ms episode                  the stop-loss: dimension, reason, time, count
+    loop growing.calls .input                       loops (`lua/loop.lua`)
+    grace                                           the stop that was passed by grace
     expires                                         when the next override runs out, ms
     refused would_refuse.* expired.* estimated.*    counters
     raw.<kind>                                      unweighted token counts

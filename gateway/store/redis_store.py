@@ -11,6 +11,8 @@ from gateway.core.budget import Dimension
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
+from gateway.core.grace import Grace, GracePlan
+from gateway.core.loops import LoopPlan, LoopStanding
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
@@ -56,7 +58,7 @@ _BACKGROUND_MS = 24 * 3_600_000
 _BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
-_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 12, 4, 6
+_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 14, 4, 6
 _SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
 
 
@@ -209,6 +211,8 @@ class RedisStore:
             plan.key_id,
             plan.key_version,
             plan.session.text if plan.session is not None else "",
+            _loop_words(plan.loop) if plan.loop is not None else "",
+            _grace_words(plan.grace) if plan.grace is not None else "",
         ]
 
     def _effect_letters(self, effects: Effects) -> str:
@@ -252,6 +256,7 @@ class RedisStore:
             _encode(plan.about),
             _encode(settlement.outcome),
             int(settlement.background == "queued"),
+            plan.loop.growing_output_tokens if plan.loop and plan.loop.growing_calls else "",
         ]
         keys = self._plan_keys(plan)
         reply = await self.connection.run(self._settle, keys, args)
@@ -368,7 +373,25 @@ def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
         stop_code=reply[9],
         tripped_now=reply[10] == 1,
         episode=int(stopped_task[3] or 0),
+        loop=_loop_standing(reply[12]) if reply[12] else None,
+        grace=Grace(reply[13]) if reply[13] else None,
     )
+
+
+def _loop_words(plan: LoopPlan) -> str:
+    """Return a plan as `lua/loop.lua` reads it."""
+    effect = "R" if plan.refuses else "F"
+    return f"{plan.fingerprint or '-'} {effect} {plan.calls} {plan.window_ms}"
+
+
+def _grace_words(plan: GracePlan) -> str:
+    """Return a plan as `lua/grace.lua` reads it."""
+    return f"{int(plan.asked)} {plan.allowance_tokens} {plan.ceiling} {plan.least}"
+
+
+def _loop_standing(raw: list[Any]) -> LoopStanding:
+    repeats, stopped_now, growing = map(int, raw)
+    return LoopStanding(repeats, stopped_now == 1, growing)
 
 
 def _task_scope(

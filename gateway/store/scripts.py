@@ -12,6 +12,11 @@ NAMES = (
     *("register", "steer", "phase", "audit", "restore", "remember", "correct", "replace_key"),
 )
 
+_PARTS = {
+    "loop": ("reserve", "settle", "release", "override"),
+    "grace": ("reserve", "release"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -31,6 +36,11 @@ def load_script(name: str) -> Script:
         (
             f"local ORDER = {{{order}}}",
             (folder / "shared.lua").read_text("utf-8"),
+            *(
+                (folder / f"{part}.lua").read_text("utf-8")
+                for part, scripts in _PARTS.items()
+                if name in scripts
+            ),
             (folder / f"{name}.lua").read_text("utf-8"),
         )
     ).encode()

@@ -13,6 +13,7 @@ import msgspec
 from gateway.core.acts import TaskState
 from gateway.core.budget import Dimension, TaskLimits
 from gateway.core.decision import remediation_task
+from gateway.core.loops import CODE
 from gateway.core.overrides import Override, limits_in_force
 from gateway.core.phases import WorkPhase
 from gateway.store.connection import StoreConnection
@@ -37,7 +38,7 @@ _MOST_SCANNED = 1_000  # of one page: a filter that matches nothing must not rea
 _LIMIT_SUFFIXES = (".L", ".G", ".C", ".R", ".A")
 _SUMMARY_FIELDS = (
     *("facts", "created", "last", "state", "state_ms", "phase", "expires", "inflight", "since"),
-    *("trip", "trip_code", "trip_ms", "episode"),
+    *("trip", "trip_code", "trip_ms", "episode", "loop"),
     *(f"{dimension.value}.{letter}" for dimension in Dimension for letter in "LGCRSH"),
 )
 _RAW_KINDS = ("input", "cached_read", "cache_write", "output", "reasoning")
@@ -191,6 +192,10 @@ def _stop_loss(task_id: str, fields: Fields, totals: Standings) -> StopLossState
     dimension = Dimension(fields["trip"]) if fields.get("trip") else None
     standing = totals[dimension] if dimension else None
     if standing is None or standing.line is None or standing.used <= standing.line:
+        if fields.get("loop"):
+            return StopLossState(
+                StopState.TRIPPED, CODE, None, _moment(fields, "loop"), episode, remediation
+            )
         return StopLossState(StopState.OK, episode=episode, remediation=remediation)
     return StopLossState(
         StopState.TRIPPED,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.loops import LoopPlan, LoopPolicy
 from gateway.core.policy import Mode, PolicySet, StopLossPolicy
 from tests.admin.plane import RULES, WHO, Answer, Plane, StartPlane
 from tests.store.agent import OBSERVE, Agent
@@ -103,3 +104,21 @@ async def test_an_unknown_task_is_not_made(plane: StartPlane) -> None:
 async def test_what_is_no_phase(plane: StartPlane, body: dict[str, Any], field: str) -> None:
     answer = await gate(await plane(), **body)
     assert (answer.status, answer.error["field"]) == (422, field)
+
+
+async def test_GW13_a_loop_shuts_it_until_a_resume(plane: StartPlane, agent: Agent) -> None:
+    """The task shows what stopped it. Without a policy of the kind nothing is asked."""
+    loop = LoopPlan("loop", "f", 2, 600_000, refuses=True)
+    for _ in range(2):
+        await agent.reserve("PLAN", loop=loop)
+    assert (await gate(await plane(rules=ENFORCING))).status == 200
+    policies = replace(ENFORCING.policies, loop=(LoopPolicy(mode=Mode.ENFORCE, calls=2),))
+    admin = await plane(rules=replace(ENFORCING, policies=policies))
+    answer = await gate(admin)
+    assert (answer.status, answer.error["reason"]) == (409, "loop_detected")
+    assert "goes in circles" in answer.error["message"]
+    stop = (await admin.task())["stop_loss"]
+    assert (stop["state"], stop["code"], stop["dimension"]) == ("tripped", "loop_detected", None)
+    answer = await admin.ask("POST", "/admin/v1/tasks/T/resume", json=WHO)
+    assert (answer.status, answer.json["task"]["stop_loss"]["state"]) == (200, "ok")
+    assert (await gate(admin)).status == 200

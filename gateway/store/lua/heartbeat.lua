@@ -18,10 +18,11 @@ local function raise(first, last, phase, dimension, more)
   end
 end
 
-local function is_over(first, last)
+-- A call that goes on by grace (lua/grace.lua) is over with a kill only.
+local function is_over(call, first, last)
   for i = first, last do
     local is = redis.call('HMGET', KEYS[i], 'trip', 'state')
-    if is[1] or is[2] == 'killed' then
+    if is[2] == 'killed' or is[1] and redis.call('HEXISTS', call, 'grace') == 0 then
       return true
     end
   end
@@ -41,7 +42,7 @@ for arg = 3, #ARGV, 4 do
       end
     end
   end
-  if is_over(key + 1, last) then
+  if is_over(KEYS[key], key + 1, last) then
     over[#over + 1] = id
   end
   key = last + 1

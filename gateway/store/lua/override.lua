@@ -38,6 +38,7 @@ end
 if ARGV[3] ~= '' then
   redis.call('RPUSH', KEYS[3], ARGV[3])
   tell_of_task('override', KEYS[2], now, ' ' .. int(NUMBER), ARGV[3])
+  end_loop(KEYS[2])
 end
 if ARGV[5] == '1' then
   end_trip(KEYS[2])

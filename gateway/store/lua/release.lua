@@ -16,6 +16,8 @@ local _, waits
 if call.state == 'held' then
   local held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
   _, _, waits = post_everywhere(6, call.phase, call.exec, now, true, held, nothing)
+  forget_call(KEYS[2], KEYS[6])
+  give_back_grace(KEYS[2])
 elseif call.state == 'expired' then
   local back = {tokens = -call.tokens, nano_usd = -call.nano_usd, calls = -1}
   _, _, waits = post_everywhere(6, call.phase, call.exec, now, false, nothing, back)

@@ -17,6 +17,7 @@
 --      18 model, cut short, kept with the hold   19 about: JSON for the ledger
 --      20 gateway key, '' if there is none   21 its version as the plan knows it
 --      22 binding of the call's session as the plan knows it, - for none; '' if it has no session
+--      23 the words of a plan for loops, lua/loop.lua   24 for grace, lua/grace.lua; '' = none
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
@@ -27,13 +28,14 @@
 --         {'duplicate'}       this call id was seen before; nothing was changed
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
+--          loop {repeats, stopped now (0/1), growing} or '', grace or '',
 --          scope, ...}        verdict: held | refused | short | in_flight | count. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
 -- the last one, of the phase, is {L C S H of each dimension}. Missing values are nil. The figures
 -- are those before this call; line L: C, but R for the task itself, which is let through to its end; an open latency interval is counted in.
 --
--- Order: killed, blocked, tripped, runaway, task, ancestors, phase, then holds. If one refuses,
+-- Order: killed, blocked, tripped, runaway, task, ancestors, phase, loop, then holds. If one refuses,
 -- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
 
 local call_id, kind, effects = ARGV[1], ARGV[8], ARGV[9]
@@ -278,7 +280,40 @@ local function worst_case()
   return 'short', stop(exceeded(tightest.scope), tightest.scope, tightest.d)
 end
 
-local verdict, stopped = 'held', first_stop()
+local loop = ARGV[23] ~= '' and read_loop(ARGV[23], KEYS[6], now) or nil
+
+local function in_circles()
+  return loop and is_loop(loop) and stop('loop_detected', task, 0) or nil
+end
+
+local grace, graced = '', nil  -- the name of the stop that the call passes by grace
+
+-- Ask for grace for a call that is stopped; returns what stops it still.
+local function with_grace(stopped)
+  local name, scope = stop_with_grace(stopped, loop), stopped.scope
+  if not name then
+    return stopped
+  end
+  local allowed, least
+  grace, allowed, least = ask_grace(ARGV[24], scope.key, name, input, weight)
+  if grace ~= 'admitted' then
+    return stopped
+  end
+  local others = {}
+  for _, is in ipairs(watched) do
+    if is.scope ~= scope or stopped.code == 'loop_detected' then
+      others[#others + 1] = is
+    end
+  end
+  watched, output, output_min = others, allowed, least
+  graced = {name = name, key = scope.key}
+  return first_stop()
+end
+
+local verdict, stopped = 'held', first_stop() or in_circles()
+if stopped and ARGV[24] ~= '' then
+  stopped = with_grace(stopped)
+end
 if stopped then
   verdict = 'refused'
 elseif kind ~= 'none' and kind ~= 'gate' then
@@ -299,7 +334,9 @@ local function reply(held_tokens, held_nano, held_output)
   local out = {verdict, int(now), phase, int(execution), int(held_tokens), int(held_nano),
                int(held_output), stopped and stopped.place or 0,
                stopped and stopped.dimension or '', stopped and stopped.code or '',
-               tripped_now, exempt and 'L' or line}
+               tripped_now, exempt and 'L' or line,
+               loop and {int(loop.repeats), loop.stopped_now or 0, int(loop.growing)} or '',
+               grace}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
   end
@@ -316,6 +353,13 @@ if verdict == 'refused' or verdict == 'short' then
       'trip_ms', int(now), 'episode', episode)
     scope.reply[4], tripped_now = episode, 1
   end
+end
+if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
+  redis.call('HSET', KEYS[6], 'loop', int(now))
+  loop.stopped_now = 1
+end
+if graced and verdict ~= 'held' then
+  grace = ''
 end
 if verdict == 'count' then
   return reply(0, 0, 0)
@@ -418,5 +462,11 @@ redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[6], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
   'number', int(NUMBER), 'model', ARGV[18],
   'parents', table.concat(KEYS, ' ', 7, last_task))
+if loop then
+  note_call(loop, KEYS[2], now)
+end
+if graced then
+  give_grace(graced.key, graced.name, KEYS[2], call_id, now, held_tokens)
+end
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
 return reply(held_tokens, held_nano, output)

@@ -10,6 +10,7 @@
 --      15 1 if the counts are estimated   16 1 if the call would have been refused
 --      17 about, 18 outcome: JSON for the ledger
 --      19 1 if the answer is still to come: what is charged now is provisional
+--      20 fewer output tokens than this are little (lua/loop.lua); '' = nobody asks
 --
 -- Returns {'absent'}    the task is unknown and no snapshot was given
 --         {'duplicate'} the call was settled or released before
@@ -82,6 +83,9 @@ for i, name in ipairs(RAW) do
   if ARGV[9 + i] ~= '0' then
     redis.call('HINCRBY', KEYS[6], 'raw.' .. name, int(amount(ARGV[9 + i])))
   end
+end
+if ARGV[20] ~= '' and call.state == 'held' then
+  note_growth(KEYS[6], num(ARGV[10]) + num(ARGV[11]) + num(ARGV[12]), num(ARGV[13]), num(ARGV[20]))
 end
 for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
   if flag == '1' then

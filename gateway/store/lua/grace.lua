@@ -1,0 +1,54 @@
+-- Grace: one last call after a trip (core/grace.py). Put in front of the scripts that need it. Not a
+-- script of its own.
+--
+-- The hash of the task that stopped the call keeps in `grace` which stop the grace was given for: the
+-- number of the episode, or `loop` and its time. The call's hash keeps the task's key in `grace`.
+--
+-- A plan's words: 1 if the call asks for it, or 0; allowance in budget tokens; ceiling and least output.
+
+-- The name of the stop that holds a call, nil if there is no grace for it: a trip set before, or a loop.
+local function stop_with_grace(stopped, loop)
+  local scope = stopped.scope
+  if stopped.code == 'loop_detected' then
+    return loop.stopped and 'loop' .. loop.stopped or nil
+  end
+  return scope.trip and scope.trip == stopped.dimension and int(scope.episode) or nil
+end
+
+-- Returns offered | short | used | admitted, and the output that it may have.
+local function ask_grace(words, key, name, input, weight)
+  local asked, allowance, ceiling, least = string.match(words, '^(%S+) (%S+) (%S+) (%S+)$')
+  if redis.call('HGET', key, 'grace') == name then
+    return 'used'
+  end
+  if asked ~= '1' then
+    return 'offered'
+  end
+  local room, output = num(allowance) - input, num(ceiling)
+  if weight > 0 then
+    output = math.min(output, math.floor(room * 1000 / weight))
+  end
+  if room < 0 or output < num(least) then
+    return 'short'
+  end
+  return 'admitted', output, num(least)
+end
+
+-- Give the grace to a call that is being held, and tell the ledger's audit.
+local function give_grace(key, name, call_key, call_id, now, tokens)
+  redis.call('HSET', key, 'grace', name)
+  redis.call('HSET', call_key, 'grace', key)
+  NUMBER = NUMBER + 1
+  redis.call('SET', KEYS[1], int(NUMBER))
+  tell_of_task('act', key, now, ' ' .. int(NUMBER) .. ' -',
+    '{"action":"grace.admit","actor":"tollgate","reason":"one last call after a stop",' ..
+    '"details":{"call":"' .. call_id .. '","stop":"' .. name .. '","tokens":"' .. int(tokens) .. '"}}')
+end
+
+-- Nothing of a call was sent: the grace, if it was given to it, is for another one.
+local function give_back_grace(call_key)
+  local key = redis.call('HGET', call_key, 'grace')
+  if key then
+    redis.call('HDEL', key, 'grace')
+  end
+end

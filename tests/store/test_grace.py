@@ -1,0 +1,156 @@
+"""GW-14: one last call after a trip, given by the reserve: once, however many ask at once."""
+
+import asyncio
+import json
+
+from msgspec import structs
+
+from gateway.core.admission import Verdict
+from gateway.core.budget import Amounts
+from gateway.core.decision import Receipt
+from gateway.core.grace import Grace, GracePlan
+from gateway.core.loops import LoopPlan
+from gateway.core.overrides import Override, OverrideKind
+from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.policy import ReserveKind
+from gateway.ports import ReservePlan, TaskFacts
+from gateway.store.redis_store import RedisStore
+from tests.store.agent import NEED, STRICT, Agent, Look, settlement
+
+START = 1_000_000
+OFFER = GracePlan(asked=False, allowance_tokens=17_000, ceiling=8_000, least=1_024)
+ASKED = structs.replace(OFFER, asked=True)
+
+
+async def ask(
+    agent: Agent, plan: GracePlan = ASKED, **changes: object
+) -> tuple[ReservePlan, Receipt]:
+    return await agent.reserve("VERIFY", grace=plan, **changes)
+
+
+async def trip(agent: Agent) -> None:
+    """Spend 31,600 of 28,080 tokens, and be refused."""
+    await agent.spend(31_600)
+    _, receipt = await ask(agent)
+    assert (receipt.tripped_now, receipt.grace) == (True, None)
+
+
+async def test_GW14_one_call_is_let_through_behind_a_trip(agent: Agent, look: Look) -> None:
+    """Held, and its output bounded, by the allowance; the audit has it."""
+    await trip(agent)
+    assert (await ask(agent, OFFER))[1].grace is Grace.OFFERED
+    plan, receipt = await ask(agent)
+    assert (receipt.verdict, receipt.grace, receipt.output) == (Verdict.HELD, Grace.ADMITTED, 2_000)
+    assert (receipt.held_tokens, look.held()[0]) == (17_000, 17_000)
+    _, other = await ask(agent)
+    assert (other.verdict, other.stop_code) == (Verdict.REFUSED, "task_budget_exceeded")
+    assert other.grace is Grace.USED
+    await agent.store.settle(settlement(plan, tokens=16_000))
+    assert look.settled() == 47_600
+    (act,) = [
+        fields for _, fields in look.client.xrange(look.keys.ledger) if fields["e"][:4] == "act "
+    ]
+    told = json.loads(act["d"])
+    assert (told["action"], told["details"]["call"]) == ("grace.admit", plan.call_id)
+    assert told["details"] == {"call": plan.call_id, "stop": "1", "tokens": "17000"}
+
+
+async def test_without_a_policy_or_a_trip_there_is_none(agent: Agent) -> None:
+    assert (await ask(agent))[1].grace is None
+    await trip(agent)
+    assert (await agent.reserve("VERIFY"))[1].grace is None
+    assert (await ask(agent, kind=ReserveKind.NONE))[1].grace is Grace.ADMITTED
+
+
+async def test_GW14_of_parallel_calls_on_two_gateways_one_is_let_through(
+    agent: Agent, store: RedisStore
+) -> None:
+    await trip(agent)
+    other = RedisStore(store.connection, now_ms=store.now_ms)
+    plans = [agent.plan("VERIFY", grace=ASKED) for _ in range(8)]
+    receipts = await asyncio.gather(
+        *((other if number % 2 else store).reserve(plan) for number, plan in enumerate(plans))
+    )
+    graces = [receipt.grace for receipt in receipts]
+    assert graces.count(Grace.ADMITTED) == 1
+    assert graces.count(Grace.USED) == 7
+
+
+async def test_the_next_episode_has_its_own(agent: Agent) -> None:
+    await trip(agent)
+    plan, _ = await ask(agent)
+    await agent.store.settle(settlement(plan, tokens=16_000))
+    grant = Amounts(tokens=30_000)
+    await agent.override(Override(OverrideKind.GRANT, "ada", "go on", START, amounts=grant))
+    assert (await ask(agent))[1].grace is None
+    await agent.spend(40_000)
+    assert (await ask(agent))[1].tripped_now
+    assert (await ask(agent))[1].grace is Grace.ADMITTED
+
+
+async def test_one_that_was_never_sent_gives_it_back(agent: Agent) -> None:
+    await trip(agent)
+    plan, _ = await ask(agent)
+    await agent.store.release(plan)
+    assert (await ask(agent))[1].grace is Grace.ADMITTED
+
+
+async def test_an_allowance_that_is_too_small(agent: Agent) -> None:
+    await trip(agent)
+    small = structs.replace(ASKED, allowance_tokens=16_023)
+    _, receipt = await ask(agent, small)
+    assert (receipt.verdict, receipt.grace) == (Verdict.REFUSED, Grace.SHORT)
+    heavy = structs.replace(NEED, output_weight=2_000)
+    assert (await ask(agent, structs.replace(ASKED, allowance_tokens=17_047), need=heavy))[
+        1
+    ].grace is Grace.SHORT
+    exact = structs.replace(ASKED, allowance_tokens=17_048)
+    _, receipt = await ask(agent, exact, need=heavy)
+    assert (receipt.grace, receipt.output, receipt.held_tokens) == (Grace.ADMITTED, 1_024, 17_048)
+
+
+async def test_never_after_a_kill(agent: Agent, look: Look) -> None:
+    await trip(agent)
+    look.client.hset(look.keys.task("T"), "state", "killed")
+    _, receipt = await ask(agent)
+    assert (receipt.stop_code, receipt.grace) == ("task_killed", None)
+
+
+async def test_other_limits_hold(agent: Agent, look: Look) -> None:
+    """A phase that refuses does; the grace is not used up."""
+    await trip(agent)
+    await agent.spend(30_000, "VERIFY")
+    _, receipt = await ask(agent, effects=STRICT)
+    assert (receipt.stop_code, receipt.grace) == ("phase_budget_exceeded", None)
+    assert (await ask(agent))[1].grace is Grace.ADMITTED
+
+
+async def test_an_ancestor_that_tripped_gives_one_to_all_its_children(
+    agent: Agent, store: RedisStore
+) -> None:
+    await trip(agent)
+    facts = TaskFacts(Complexity.MEDIUM, ImportanceTier.MEDIUM, ("T",))
+    one, two = (Agent(store, agent.tenant, name, facts) for name in ("one", "two"))
+    assert (await ask(one))[1].grace is Grace.ADMITTED
+    assert (await ask(two))[1].grace is Grace.USED
+
+
+async def test_a_loop_is_a_stop_too(agent: Agent) -> None:
+    loop = LoopPlan("loop", "f", 2, 600_000, refuses=True)
+    await agent.reserve("PLAN", loop=loop)
+    _, stopped = await ask(agent, loop=loop)
+    assert (stopped.stop_code, stopped.grace) == ("loop_detected", None)
+    assert (await ask(agent, loop=loop))[1].grace is Grace.ADMITTED
+    _, again = await ask(agent, loop=loop)
+    assert (again.stop_code, again.grace) == ("loop_detected", Grace.USED)
+
+
+async def test_a_grace_call_is_not_over_by_the_trip_that_it_passes(
+    agent: Agent, look: Look
+) -> None:
+    """But by a kill."""
+    await trip(agent)
+    plan, _ = await ask(agent)
+    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == []
+    look.client.hset(look.keys.task("T"), "state", "killed")
+    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == [plan.call_id]
