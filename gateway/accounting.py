@@ -113,7 +113,10 @@ async def count_input(call: Call, tokenizer: Tokenizer) -> int | None:
 
 
 def cost_of(usage: Usage, price: ModelPrice | None) -> int | None:
-    """Return nano-dollars: what the provider says that it charged, else by the price list."""
+    """Return nano-dollars: what the provider says that it charged, else by the price list.
+
+    None where nothing that was used has a price.
+    """
     if usage.provider_nano_usd is not None:
         return usage.provider_nano_usd
-    return price.cost_nano_usd(usage) if price else None
+    return price.cost_nano_usd(usage) if price and price.answers(usage) else None

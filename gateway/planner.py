@@ -11,6 +11,7 @@ from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, effects_of
 from gateway.core.dialects.openai_responses import OPENAI_RESPONSES
+from gateway.core.dialects.prompt_media import TEXT_ONLY
 from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.errors import BadCall
@@ -232,11 +233,9 @@ class Planner:
             enforce_from=policy.enforce_from,
             kind=kind,
             effects=effects_of(policy, mode),
-            need=_worst_need(
-                estimate, ceiling, least_output(ceiling, asked.least_limit), dearest, facts
-            )
+            need=_worst_need(asked, estimate, ceiling, dearest, facts)
             if kind is ReserveKind.WORST_CASE
-            else _likely_need(estimate, expected, dearest, facts),
+            else _likely_need(asked, estimate, expected, dearest, facts),
             about=self._about(call, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
@@ -342,15 +341,30 @@ def _said(tags: Tags) -> dict[str, str]:
     return said
 
 
+def _held_before(price: ModelPrice | None, asked: ModelRequest, tokens: int, output: int) -> int:
+    """Return nano-dollars of what is known before the call: input, and pieces asked for."""
+    if price is None:
+        return 0
+    is_text = price.pieces is None or (asked.media is TEXT_ONLY and not asked.is_open)
+    held = price.input_nano_usd(tokens, is_text=is_text)
+    return (
+        held if price.pieces is None else held + price.pieces_nano_usd(asked.pieces, tokens, output)
+    )
+
+
 def _likely_need(
-    estimate: InputEstimate, output: int, price: ModelPrice | None, facts: TaskFacts
+    asked: ModelRequest,
+    estimate: InputEstimate,
+    output: int,
+    price: ModelPrice | None,
+    facts: TaskFacts,
 ) -> Need:
     """Return what is held where holds are not compared: what is likely."""
     tokens = -(-estimate.expected * facts.weights.input // 1000)
     return Need(
         input_low=tokens,
         input_high=tokens,
-        input_nano_usd=price.input_nano_usd(estimate.expected) if price else 0,
+        input_nano_usd=_held_before(price, asked, estimate.expected, output),
         output=output,
         output_min=0,
         unit_nano_usd=price.at(estimate.expected).unit_nano_usd if price else 0,
@@ -359,9 +373,9 @@ def _likely_need(
 
 
 def _worst_need(
+    asked: ModelRequest,
     estimate: InputEstimate,
     ceiling: int,
-    least: int,
     price: ModelPrice | None,
     facts: TaskFacts,
 ) -> Need:
@@ -371,9 +385,9 @@ def _worst_need(
     return Need(
         input_low=estimate.low * min(kinds) // 1000,
         input_high=-(-estimate.high * max(kinds) // 1000),
-        input_nano_usd=price.input_nano_usd(estimate.high) if price else 0,
+        input_nano_usd=_held_before(price, asked, estimate.high, ceiling),
         output=ceiling,
-        output_min=least,
+        output_min=least_output(ceiling, asked.least_limit),
         unit_nano_usd=price.at(estimate.high).unit_nano_usd if price else 0,
         output_weight=w.output,
     )

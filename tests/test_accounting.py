@@ -15,6 +15,7 @@ from gateway.core.errors import UpstreamError
 from gateway.core.estimate import InputEstimate, LearnedOutput
 from gateway.core.identity import Dialect, identify
 from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.piece_rates import PieceRates
 from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
 from gateway.planner import Call, Plan, Planner, read_call
@@ -212,6 +213,13 @@ def test_the_providers_own_cost_counts_before_the_price_list() -> None:
     assert cost_of(Usage(5, provider_nano_usd=7), price) == 7
     assert cost_of(Usage(5), price) == 5
     assert cost_of(Usage(5), None) is None
+
+
+def test_tokens_of_a_model_that_is_priced_by_the_piece_have_no_cost() -> None:
+    """GW-5: unknown is not free."""
+    price = ModelPrice(0, 0, 0, 0, pieces=PieceRates(second=10**11))
+    assert cost_of(Usage(5, seconds=2), price) == 200_000
+    assert cost_of(Usage(5), price) is None
 
 
 async def test_what_is_not_metered_has_no_input() -> None:

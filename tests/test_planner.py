@@ -16,6 +16,7 @@ from gateway.core.identity import identify
 from gateway.core.loops import LoopPolicy
 from gateway.core.mark import Mark
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.core.piece_rates import PieceRates
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
@@ -336,3 +337,63 @@ def test_a_dearer_service_tier_that_is_asked_for_is_held(
     plan = plan_of(in_force, call)
     assert plan.price == price
     assert plan.reserve.need.unit_nano_usd == unit
+
+
+@pytest.mark.parametrize("reserve", [ReserveKind.EXPECTED, ReserveKind.WORST_CASE])
+@pytest.mark.parametrize(
+    ("target", "fields", "nano_usd"),
+    [
+        (b"/v1/images/generations", {"model": "dall-e-3", "n": 3}, 120_000_000),
+        (
+            b"/v1/images/generations",
+            {"model": "dall-e-3", "quality": "hd", "size": "1024x1792"},
+            120_000_000,
+        ),
+        (b"/v1/audio/speech", {"model": "tts-1", "input": "x" * 100}, 1_500_000),
+        (CHAT, {"model": "dall-e-3"}, 0),
+    ],
+)
+def test_pieces_that_are_known_before_the_call_are_held(
+    reserve: ReserveKind, target: bytes, fields: dict[str, Any], nano_usd: int
+) -> None:
+    """So that a budget in money stops images and speech too."""
+    sizes = (("standard/1024x1024", 4 * 10**13), ("hd/1024x1792", 12 * 10**13))
+    image = ModelPrice(0, 0, 0, 0, pieces=PieceRates(image=12 * 10**13, sizes=sizes))
+    speech = ModelPrice(0, 0, 0, 0, pieces=PieceRates(character=15 * 10**9))
+    prices = PriceTable({"dall-e-3": image, "tts-1": speech})
+    call = call_of((b"X-Task-Id", b"T"), target=target, **fields)
+    plan = plan_of(rules(replace(ENFORCING, reserve=reserve), prices=prices), call)
+    assert plan.reserve.need.input_nano_usd == nano_usd
+    assert plan.reserve.need.unit_nano_usd == 0
+
+
+def test_a_recording_in_a_form_is_held_by_its_length() -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
+        + b"." * 160_000
+        + b"\r\n--x--\r\n"
+    )
+    target = b"/v1/audio/transcriptions"
+    headers = [(b"X-Task-Id", b"T"), (b"Content-Type", b"multipart/form-data; boundary=x")]
+    request = Request(b"POST", target, headers, body, 0.0)
+    call = read_call("c1", request, *identify(target, headers))
+    price = ModelPrice(0, 0, 0, 0, pieces=PieceRates(second=10**11))
+    plan = plan_of(rules(ENFORCING, prices=PriceTable({"whisper-1": price})), call)
+    assert plan.reserve.need.input_nano_usd == 10 * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "nano_usd"),
+    [
+        ("Hello", 100 * 2_500),
+        ([{"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}], 100 * 9_000),
+    ],
+)
+def test_audio_is_held_at_its_own_rate_where_the_prompt_has_any(
+    content: object, nano_usd: int
+) -> None:
+    price = replace(PRICE, pieces=PieceRates(audio_input=9_000_000_000))
+    call = call_of((b"X-Task-Id", b"T"), messages=[{"role": "user", "content": content}])
+    plan = plan_of(rules(ENFORCING, prices=PriceTable({"m": price})), call)
+    assert plan.reserve.need.input_nano_usd == nano_usd

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import InvalidConfigError
-from gateway.core.prices import ModelPrice, PriceTable, price_from_entry
+from gateway.core.piece_rates import PieceRates
+from gateway.core.price_entry import price_from_entry
+from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.usage import Modalities, Usage
 from gateway.rule_files import load_prices, price_list, read_prices
 
 REPOSITORY = Path(__file__).parents[1]
@@ -28,6 +31,7 @@ LISTED: dict[str, Any] = {
     },
     "free": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
     "note": "not an entry",
+    "hd/1024-x-1792/by-size": {"output_cost_per_image": 0.12, "mode": "image_generation"},
 }
 Write = Callable[[str], Path]
 
@@ -61,6 +65,41 @@ def faults(file: Path) -> list[str]:
 
 
 # the list
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "usage", "nano_usd"),
+    [
+        ("whisper-1", "openai", Usage(seconds=60), 6_000_000),
+        ("tts-1", "openai", Usage(characters=1_000), 15_000_000),
+        ("dall-e-3", "azure", Usage(images=1, terms="standard/1024x1024"), 44_000_032),
+        ("dall-e-3", "azure", Usage(images=1, terms="hd/1024x1792"), 132_000_016),
+        ("openai/gpt-image-2", "fal_ai", Usage(images=2, terms="low/1024x1024"), 12_000_000),
+        (
+            "gpt-image-1",
+            "openai",
+            Usage(20, output_total=272, images=1, modalities=Modalities(image_output=272)),
+            20 * 5_000 + 272 * 40_000,
+        ),
+        (
+            "gpt-realtime",
+            "openai",
+            Usage(100, output_total=50, modalities=Modalities(audio_input=80, audio_output=40)),
+            20 * 4_000 + 80 * 32_000 + 10 * 16_000 + 40 * 64_000,
+        ),
+    ],
+)
+def test_pieces_cost_what_the_list_says(
+    model: str, provider: str, usage: Usage, nano_usd: int
+) -> None:
+    price = load_prices(SHIPPED).find(model, provider)
+    assert price is not None
+    assert price.cost_nano_usd(usage) == nano_usd
+
+
+def test_a_model_that_nobody_knows_has_no_price() -> None:
+    """GW-5."""
+    assert load_prices(SHIPPED).find("gpt-7", "openai") is None
 
 
 def test_the_pinned_package_s_list_is_read() -> None:
@@ -99,7 +138,8 @@ def test_only_models_with_a_price_are_in_the_table(small_list: Path, tmp_path: P
     table, findings = read_prices(tmp_path / "none.yaml")
     assert findings == []
     assert table is not None
-    assert set(table.models) == {"listed", "cached"}
+    by_size = {"by-size", "hd/1024-x-1792/by-size"}
+    assert set(table.models) == {"listed", "cached", *by_size}
 
 
 def test_an_entry_is_understood_when_it_is_first_asked_for(
@@ -108,9 +148,9 @@ def test_an_entry_is_understood_when_it_is_first_asked_for(
     """And once: understanding all of some thousand entries at start takes a third of a second."""
     understood: list[object] = []
 
-    def understand(entry: dict[str, Any]) -> ModelPrice | None:
+    def understand(entry: dict[str, Any], sizes: dict[str, Any]) -> ModelPrice | None:
         understood.append(entry)
-        return price_from_entry(entry)
+        return price_from_entry(entry, sizes)
 
     monkeypatch.setattr(price_list, "price_from_entry", understand)
     table = load_prices(tmp_path / "none.yaml")
@@ -118,7 +158,7 @@ def test_an_entry_is_understood_when_it_is_first_asked_for(
     for name in ("listed", "free", "unheard of") * 2:
         table.find(name, "openai")
     assert understood == [LISTED["listed"], LISTED["free"]]
-    assert len(table.models) == 2
+    assert len(table.models) == 4
 
 
 def test_an_entry_of_a_shape_that_none_has_is_no_price(small_list: Path, tmp_path: Path) -> None:
@@ -185,6 +225,71 @@ def test_a_new_model_states_input_and_output(write: Write) -> None:
     assert table.find("mine") == ModelPrice(37_500_000, 15 * 10**8, 10**7, 5 * 10**7, 100, 200)
 
 
+PIECES = """\
+    usd_per_second: 0.0001
+    usd_per_image: 0.05
+    characters_usd_per_million: 15
+    audio_input_usd_per_million: 32
+    audio_cached_read_usd_per_million: 0.4
+    audio_output_usd_per_million: 64
+    image_input_usd_per_million: 5
+    image_cached_read_usd_per_million: 0.5
+    image_output_usd_per_million: 30
+    usd_per_image_by_size:
+      standard/1024x1024: 0.04
+      hd/1024x1792: 0.12
+"""
+STATED = PieceRates(
+    second=10**11,
+    character=15 * 10**9,
+    image=5 * 10**13,
+    sizes=(("standard/1024x1024", 4 * 10**13), ("hd/1024x1792", 12 * 10**13)),
+    audio_input=32 * 10**9,
+    audio_cached=4 * 10**8,
+    audio_output=64 * 10**9,
+    image_input=5 * 10**9,
+    image_cached=5 * 10**8,
+    image_output=30 * 10**9,
+)
+
+
+@pytest.mark.usefixtures("small_list")
+def test_pieces_have_prices_too(write: Write) -> None:
+    """A model that is priced by the piece needs no price of tokens."""
+    table = load_prices(write(f"  mine:\n{PIECES}  listed:\n{PIECES}"))
+    assert table.find("mine") == ModelPrice(0, 0, 0, 0, pieces=STATED)
+    listed = ModelPrice(2 * 10**9, 8 * 10**9, 2 * 10**9, 2 * 10**9, pieces=STATED)
+    assert table.find("listed") == listed
+
+
+@pytest.mark.usefixtures("small_list")
+def test_without_a_price_of_any_image_it_is_the_dearest_size_s(write: Write) -> None:
+    table = load_prices(
+        write("  m: {usd_per_image_by_size: {low/512x512: 0.01, hd/1024x1024: 0.08}}\n")
+    )
+    price = table.find("m")
+    assert price is not None
+    assert price.pieces is not None
+    assert price.pieces.image == 8 * 10**13
+
+
+@pytest.mark.usefixtures("small_list")
+def test_a_stated_price_of_any_image_holds_for_every_size(write: Write) -> None:
+    table = load_prices(write("  by-size: {usd_per_image: 0.02}\n"))
+    price = table.find("by-size")
+    assert price == ModelPrice(0, 0, 0, 0, pieces=PieceRates(image=2 * 10**13))
+
+
+@pytest.mark.usefixtures("small_list")
+def test_a_stated_rate_of_audio_leaves_the_list_s_sizes(write: Write) -> None:
+    table = load_prices(write("  by-size: {audio_input_usd_per_million: 3}\n"))
+    price = table.find("by-size")
+    assert price is not None
+    assert price.pieces is not None
+    assert price.pieces.sizes == (("hd/1024x1792", 12 * 10**13),)
+    assert price.pieces.audio_input == 3 * 10**9
+
+
 @pytest.mark.usefixtures("small_list")
 def test_a_price_of_0_is_the_operator_s_statement(write: Write) -> None:
     table = load_prices(write("  local: {input_usd_per_million: 0, output_usd_per_million: 0}\n"))
@@ -206,7 +311,8 @@ def test_a_file_without_models_changes_nothing(text: str, tmp_path: Path) -> Non
         (
             "  listd: {input_usd_per_million: 1}\n",
             "FILE:2: models.listd: is not in the price list and lacks output_usd_per_million. "
-            "Remedy: state both, or use a listed name (listed).",
+            "Remedy: state both, or the price of an image, a second or characters, or use a "
+            "listed name (listed).",
         ),
         ("  zzz: {}\n", "lacks input_usd_per_million and output_usd_per_million"),
         ("  listed: {input: 1}\n", "FILE:2: models.listed.input: unknown key"),
@@ -216,6 +322,26 @@ def test_a_file_without_models_changes_nothing(text: str, tmp_path: Path) -> Non
         ("  listed: {input_usd_per_million: .nan}\n", "must be at least 0"),
         ("  listed: {max_output_tokens: 0}\n", "must be above 0"),
         ("  listed: {max_output_tokens: 1.5}\n", "must be a whole number"),
+        (
+            "  listed: {usd_per_image_by_size: 1}\n",
+            "models.listed.usd_per_image_by_size: must be a mapping of quality and size to US "
+            "dollars. Remedy: write it like {hd/1024x1792: 0.12}.",
+        ),
+        (
+            "  listed: {usd_per_image_by_size: {large: 1}}\n",
+            "models.listed.usd_per_image_by_size.large: is not a quality and a size. Remedy: "
+            "write it like standard/1024x1024 or high/1024x1536.",
+        ),
+        (
+            "  listed: {usd_per_image_by_size: {hd/1024x1024: x}}\n",
+            "models.listed.usd_per_image_by_size.hd/1024x1024: must be a number",
+        ),
+        ("  listed: {usd_per_second: 1001}\n", "must be at least 0 and at most 1,000"),
+        (
+            "  zzz: {audio_input_usd_per_million: 1}\n",
+            "lacks input_usd_per_million and output_usd_per_million. Remedy: state both, or the "
+            "price of an image, a second or characters, or use a listed name",
+        ),
         ("  listed: {}\n  listed: {}\n", "FILE:3: models.listed: is given twice"),
     ],
 )

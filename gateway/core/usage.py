@@ -4,6 +4,7 @@ Inclusive means: cached reads, cache writes are part of `input_total`, reasoning
 """
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from gateway.core.budget import TokenWeights
 from gateway.core.vocabulary import Vocabulary
@@ -21,6 +22,31 @@ MOST_TOKENS = 10**9  # beyond any call: a larger count is nonsense, and sums sta
 _MOST_NANO_USD = 10**14  # 100,000 dollars: no call costs that
 
 
+class Modalities(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Tokens of a call that are no text. Each is part of its side's total, `_cached` of both
+    its kind's input and the cached reads.
+    """
+
+    audio_input: int = 0
+    audio_cached: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_cached: int = 0
+    image_output: int = 0
+
+    @property
+    def is_plausible(self) -> bool:
+        """Return whether the counts can be true: none negative or huge."""
+        counts: tuple[int, ...] = astuple(self)
+        return min(counts) >= 0 and max(counts) <= MOST_TOKENS
+
+
+def modalities(**counts: int | None) -> Modalities | None:
+    """Return counts by the names of `Modalities`; None if all of them are missing or 0."""
+    some = {kind: count for kind, count in counts.items() if count}
+    return Modalities(**some) if some else None
+
+
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     """Token counts of one call; all are integers >= 0.
 
@@ -28,7 +54,8 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     `web_searches` are billed by the piece. `provider_nano_usd` is what the provider says that the
     call costs, None if it does not say. `seconds` of sound, `characters` to be spoken and
     `images` are billed beside tokens or instead of them. `terms` are the words, one space apart,
-    that change the price: `flex` or `priority`, and Claude's `fast` and `us`; "" is standard.
+    that change the price: `flex` or `priority`, and Claude's `fast` and `us`; "" is standard. Of
+    images it is what was asked for, `hd/1024x1792`. `modalities` are the tokens that are no text.
     """
 
     input_total: int = 0
@@ -43,6 +70,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     characters: int = 0
     images: int = 0
     terms: str = ""
+    modalities: Modalities | None = None
 
     @property
     def total(self) -> int:
@@ -67,6 +95,7 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
             and min(self.seconds, self.characters, self.images) >= 0
             and max(self.seconds, self.characters, self.images) <= MOST_TOKENS
             and 0 <= (self.provider_nano_usd or 0) <= _MOST_NANO_USD
+            and (self.modalities is None or self.modalities.is_plausible)
         )
 
     def budget_tokens(self, weights: TokenWeights) -> int:

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.prices import (
-    ModelPrice,
-    ModelsInUse,
-    PriceTable,
-    price_from_entry,
-    rate_from_usd_per_token,
-)
+from gateway.core.price_entry import price_from_entry
+from gateway.core.prices import ModelPrice, ModelsInUse, PriceTable, rate_from_usd_per_token
 from gateway.core.usage import Usage
 
 ENTRY: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.budget import EQUAL_WEIGHTS, TokenWeights
-from gateway.core.usage import NO_USAGE, Usage, UsageSource
+from gateway.core.usage import NO_USAGE, Modalities, Usage, UsageSource
 
 
 def test_no_usage_is_all_zero() -> None:
@@ -54,6 +54,9 @@ def test_sources() -> None:
         (Usage(9, 4, 5, 7, 7, cache_write_1h=5, web_searches=3, provider_nano_usd=10), True),
         (Usage(-1), False),
         (Usage(9, -1), False),
+        (Usage(9, modalities=Modalities(audio_input=9)), True),
+        (Usage(9, modalities=Modalities(audio_input=-1)), False),
+        (Usage(9, modalities=Modalities(image_output=10**9 + 1)), False),
         (Usage(9, 0, -1), False),
         (Usage(9, 5, 5), False),
         (Usage(9, 0, 5, cache_write_1h=6), False),

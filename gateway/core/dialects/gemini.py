@@ -25,7 +25,7 @@ from gateway.core.dialects.wire_format import (
 )
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import reject_duplicates, with_members
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, modalities
 
 # Google's parsers take a member in either spelling.
 _CONFIG_NAMES = (b"generationConfig", b"generation_config")
@@ -140,6 +140,19 @@ def countable_text(body: bytes) -> tuple[str, int]:
     return text_of_members(body, "contents", systems, ("tools",))
 
 
+class _OfModality(msgspec.Struct):
+    modality: str | None = None
+    tokenCount: int | None = None
+
+
+_Details = list[_OfModality] | None
+
+
+def _of(details: _Details, modality: str) -> int:
+    """Return the tokens of one kind."""
+    return sum(one.tokenCount or 0 for one in details or () if one.modality == modality)
+
+
 class _Counts(msgspec.Struct):
     promptTokenCount: int | None = None
     cachedContentTokenCount: int | None = None
@@ -147,6 +160,9 @@ class _Counts(msgspec.Struct):
     thoughtsTokenCount: int | None = None
     toolUsePromptTokenCount: int | None = None
     totalTokenCount: int | None = None
+    promptTokensDetails: _Details = None
+    cacheTokensDetails: _Details = None
+    candidatesTokensDetails: _Details = None
 
     def inclusive(self) -> Usage | None:
         """Return the counts in inclusive buckets; what the total has beyond the input is output."""
@@ -164,6 +180,14 @@ class _Counts(msgspec.Struct):
             cached_read=self.cachedContentTokenCount or 0,
             output_total=max(out, (self.totalTokenCount or 0) - into),
             reasoning=parts[3],
+            modalities=modalities(
+                audio_input=_of(self.promptTokensDetails, "AUDIO"),
+                audio_cached=_of(self.cacheTokensDetails, "AUDIO"),
+                audio_output=_of(self.candidatesTokensDetails, "AUDIO"),
+                image_input=_of(self.promptTokensDetails, "IMAGE"),
+                image_cached=_of(self.cacheTokensDetails, "IMAGE"),
+                image_output=_of(self.candidatesTokensDetails, "IMAGE"),
+            ),
         )
 
 

@@ -27,7 +27,7 @@ from gateway.core.dialects.wire_format import (
     readable_members,
     unless_it_falls,
 )
-from gateway.core.usage import NO_USAGE, Usage, tier_term
+from gateway.core.usage import NO_USAGE, Modalities, Usage, modalities, tier_term
 
 _BUDGETED_KEYS = (
     b"model",
@@ -159,6 +159,8 @@ class _Details(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 _NO_DETAILS = _Details()
@@ -203,7 +205,20 @@ class _Usage(msgspec.Struct):
             reasoning=out.reasoning_tokens or 0,
             provider_nano_usd=None if self.is_byok else nano_usd(self.cost),
             terms=tier_term(tier) if tier else "",
+            modalities=_modalities(into, out),
         )
+
+
+def _modalities(into: _Details, out: _Details) -> Modalities | None:
+    """Return the tokens that are no text, None where there are none."""
+    if not (into.audio_tokens or out.audio_tokens or into.image_tokens or out.image_tokens):
+        return None
+    return modalities(
+        audio_input=into.audio_tokens,
+        audio_output=out.audio_tokens,
+        image_input=into.image_tokens,
+        image_output=out.image_tokens,
+    )
 
 
 class ChatAnswer(msgspec.Struct):

@@ -6,9 +6,11 @@ image; DALL-E reports nothing. A transcription reports tokens or seconds, in its
 is not reported is charged by what was asked for, and marked as an estimate.
 """
 
+import re
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from gateway.core.dialects.prompt_media import TEXT_ONLY, Media
 from gateway.core.dialects.prompt_text import read_object
@@ -25,11 +27,12 @@ from gateway.core.dialects.wire_format import (
 )
 from gateway.core.errors import BadCall
 from gateway.core.multipart import form_fields
-from gateway.core.usage import Usage
+from gateway.core.usage import Modalities, Usage, modalities
 
 _IMAGE_TOKENS = 6_240  # of the largest image in high quality
 _BYTES_PER_SECOND = 16_000  # of compressed speech at 128 kbit/s
 _LONGEST_EVENT = 33_554_432  # an image travels as base64 in the event that reports it
+_SIZE_TERM = re.compile(r"[a-z]{1,12}/[1-9]\d{1,4}x[1-9]\d{1,4}")
 _BUDGETED_KEYS = (b"model", b"stream", b"n", b"stream_format")
 
 
@@ -38,6 +41,8 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     stream_format: str | None = None
     n: int | None = None
+    size: Any = None
+    quality: Any = None
     input: Any = None
     prompt: Any = None
 
@@ -61,6 +66,8 @@ def _read_form(body: bytes, content_type: bytes) -> tuple[_Body, int]:
         model=fields.get("model", b"").decode("utf-8", "replace").strip(),
         stream=fields.get("stream", b"").strip().lower() in (b"true", b"1"),
         n=int(choices),
+        size=fields.get("size", b"").decode("latin-1"),
+        quality=fields.get("quality", b"").decode("latin-1"),
     )
     check_sizes(read.model, read.n, 0)
     return read, file_bytes
@@ -87,9 +94,19 @@ def _images(read: _Body, media: Media) -> ModelRequest:
         choices=choices,
         least_limit=_IMAGE_TOKENS * choices if has_tokens else 0,
         media=media,
-        pieces=Usage(images=choices),
+        pieces=Usage(images=choices, terms=_size_term(read)),
         is_uncountable=True,
     )
+
+
+def _size_term(read: _Body) -> str:
+    """Return the quality and size asked for as `Usage.terms`; "" where they are not stated.
+
+    What is not stated is standard quality (DALL-E), and a square of 1,024 pixels a side.
+    """
+    quality, size = read.quality or "standard", read.size or "1024x1024"
+    term = f"{'standard' if quality == 'auto' else quality}/{size}"
+    return term if _SIZE_TERM.fullmatch(term) else ""
 
 
 def read_audio(body: bytes, target: bytes = b"") -> ModelRequest:
@@ -131,16 +148,43 @@ def countable_text(body: bytes) -> tuple[str, int]:
     return "\n".join(text for text in texts if isinstance(text, str)), 0
 
 
+class _Kinds(msgspec.Struct):
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+    text_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+_NO_KINDS = _Kinds()
+
+
 class _Counts(msgspec.Struct):
     type: str | None = None
     seconds: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    input_token_details: _Kinds | None = None
+    input_tokens_details: _Kinds | None = None
+    output_tokens_details: _Kinds | None = None
 
-    def inclusive(self) -> Usage | None:
-        """Return the counts: tokens, or seconds rounded up; None if neither is there."""
+    def inclusive(self, *, of_image: bool = False) -> Usage | None:
+        """Return the counts: tokens, or seconds rounded up; None if neither is there.
+
+        What comes `of_image` is image tokens, but for what is told to be text.
+        """
         if self.input_tokens is not None and self.output_tokens is not None:
-            return Usage(input_total=self.input_tokens, output_total=self.output_tokens)
+            into = self.input_tokens_details or self.input_token_details or _NO_KINDS
+            text = (self.output_tokens_details or _NO_KINDS).text_tokens or 0
+            return Usage(
+                input_total=self.input_tokens,
+                cached_read=into.cached_tokens or 0,
+                output_total=self.output_tokens,
+                modalities=modalities(
+                    audio_input=into.audio_tokens,
+                    image_input=into.image_tokens,
+                    image_output=max(self.output_tokens - text, 0) if of_image else 0,
+                ),
+            )
         if self.seconds is None or not abs(self.seconds) < 10**9:
             return None
         return Usage(seconds=int(-(-self.seconds // 1)))
@@ -167,21 +211,29 @@ class MediaAnswer(msgspec.Struct):
 
     def usage_after(self, earlier: Usage | None) -> Usage | None:
         """Return the usage so far: each image of a stream is reported by itself."""
-        usage = self.usage.inclusive() if self.usage else None
-        if usage is None:
-            return None
         ends_image = bool(self.type and self.type.startswith("image"))
         images = len(self.data or ()) + ends_image
+        usage = self.usage.inclusive(of_image=images > 0) if self.usage else None
+        if usage is None:
+            return None
         before = earlier if ends_image and earlier is not None else _NOTHING
         return Usage(
             input_total=_sum(before.input_total, usage.input_total),
+            cached_read=_sum(before.cached_read, usage.cached_read),
             output_total=_sum(before.output_total, usage.output_total),
             seconds=usage.seconds,
             images=before.images + images,
+            modalities=_summed(before.modalities, usage.modalities),
         )
 
 
 _NOTHING = Usage()
+
+
+def _summed(before: Modalities | None, after: Modalities | None) -> Modalities | None:
+    if before is None or after is None:
+        return before or after
+    return Modalities(*map(_sum, astuple(before), astuple(after)))
 
 
 def _sum(before: int, tokens: int) -> int:

@@ -18,7 +18,7 @@ from gateway.core.dialects.wire_format import (
     read_body,
 )
 from gateway.core.json_edit import with_members
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, modalities
 
 _LIMIT = b"max_output_tokens"
 
@@ -67,14 +67,27 @@ def clamped(body: bytes, request: ModelRequest, tokens: int) -> dict[bytes, byte
     return {b"response": with_members(inner, {_LIMIT: limit})}
 
 
-class _InputDetails(msgspec.Struct):
+class _Kinds(msgspec.Struct):
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+
+
+_NO_KINDS = _Kinds()
+
+
+class _InputDetails(_Kinds):
     cached_tokens: int | None = None
+    cached_tokens_details: _Kinds | None = None
+
+
+_NO_DETAILS = _InputDetails()
 
 
 class _Counts(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_token_details: _InputDetails | None = None
+    output_token_details: _Kinds | None = None
 
 
 class _Response(msgspec.Struct):
@@ -111,11 +124,19 @@ class RealtimeAnswer(msgspec.Struct):
         counts = self.usage
         if counts is None or counts.input_tokens is None or counts.output_tokens is None:
             return None
-        details = counts.input_token_details
+        into = counts.input_token_details or _NO_DETAILS
+        cached = into.cached_tokens_details or _NO_KINDS
         return Usage(
             input_total=counts.input_tokens,
-            cached_read=(details.cached_tokens or 0) if details else 0,
+            cached_read=into.cached_tokens or 0,
             output_total=counts.output_tokens,
+            modalities=modalities(
+                audio_input=into.audio_tokens,
+                audio_cached=cached.audio_tokens,
+                audio_output=(counts.output_token_details or _NO_KINDS).audio_tokens,
+                image_input=into.image_tokens,
+                image_cached=cached.image_tokens,
+            ),
         )
 
 

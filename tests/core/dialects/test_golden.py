@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.dialects.table import WIRE_FORMATS
@@ -59,7 +60,7 @@ every_case = pytest.mark.parametrize(
 def check(case: Case, meter: Meter, expected: bytes, pieces: list[bytes]) -> None:
     assert b"".join(map(meter.feed, pieces)) + meter.end() == expected
     seen, usage = meter.seen, case.expected["usage"]
-    assert seen.reported_usage() == (Usage(**usage) if usage else None)
+    assert seen.reported_usage() == (msgspec.convert(usage, Usage) if usage else None)
     assert "".join(seen.text) == case.expected["text"]
     assert seen.model == case.expected["model"]
     assert (seen.error_seen, seen.is_doubtful) == (

@@ -18,7 +18,7 @@ from gateway.core.dialects.openai_chat import (
 )
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import BadCall
-from gateway.core.usage import Usage
+from gateway.core.usage import Modalities, Usage
 
 COMPLETION_KEY = b"max_completion_tokens"
 NOTHING_ASKED = ModelRequest("", False, None, 1, (COMPLETION_KEY,), None)
@@ -416,6 +416,17 @@ DETAILS = "prompt_tokens_details"
 def test_half_a_usage_and_nonsense_are_none(reported: dict[str, Any]) -> None:
     """Then an estimate is charged: a negative or absurd count is never believed."""
     assert usage(**reported) is None
+
+
+def test_audio_and_images_are_told_apart() -> None:
+    """They have prices of their own."""
+    kinds = Modalities(audio_input=30, audio_output=6, image_input=9)
+    assert usage(
+        prompt_tokens=50,
+        completion_tokens=8,
+        prompt_tokens_details={"audio_tokens": 30, "image_tokens": 9},
+        completion_tokens_details={"audio_tokens": 6},
+    ) == Usage(50, output_total=8, modalities=kinds)
 
 
 def test_no_usage() -> None:

@@ -8,7 +8,7 @@ import pytest
 from gateway.core.dialects.openai_realtime import OPENAI_REALTIME
 from gateway.core.dialects.wire_format import edited_body
 from gateway.core.errors import BadCall
-from gateway.core.usage import Usage
+from gateway.core.usage import Modalities, Usage
 
 
 def said(**event: Any) -> bytes:
@@ -102,3 +102,22 @@ def test_a_failed_response_says_so() -> None:
 def test_what_is_no_event_is_not_read() -> None:
     assert OPENAI_REALTIME.read_answer(b"[1]") is None
     assert OPENAI_REALTIME.countable_text(b"{}") == ("", 0)
+
+
+def test_audio_and_images_are_told_apart() -> None:
+    """They cost more than text, and less when they were cached."""
+    usage = {
+        "input_tokens": 90,
+        "output_tokens": 40,
+        "input_token_details": {
+            "cached_tokens": 20,
+            "audio_tokens": 50,
+            "image_tokens": 10,
+            "cached_tokens_details": {"audio_tokens": 15, "image_tokens": 5},
+        },
+        "output_token_details": {"audio_tokens": 30, "text_tokens": 10},
+    }
+    answer = OPENAI_REALTIME.read_answer(said(type="response.done", response={"usage": usage}))
+    assert answer is not None
+    kinds = Modalities(50, 15, 30, 10, 5, 0)
+    assert answer.usage_after(None) == Usage(90, 20, output_total=40, modalities=kinds)
