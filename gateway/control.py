@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
+from msgspec import structs
 
 from gateway.core.configuration import DataPlane, Rules
+from gateway.core.price_list import PriceList
+from gateway.core.prices import PriceTable
 from gateway.core.webhook import WebhookPolicy
 
 _LENGTH_BYTES = 4
@@ -19,17 +23,19 @@ class TlsFiles(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, tag=True):
-    """To a worker, first of all: what to run on."""
+    """To a worker, first of all: what to run on. `price_list` is filled in where it is sent."""
 
     plane: DataPlane
     rules: Rules
     tls: TlsFiles | None = None
+    price_list: Mapping[str, msgspec.Raw] = {}
 
 
 class UseRules(msgspec.Struct, tag=True):
     """To a worker: use these rules from the next call on."""
 
     rules: Rules
+    price_list: Mapping[str, msgspec.Raw] = {}
 
 
 class UsesRules(msgspec.Struct, tag=True):
@@ -126,18 +132,28 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 def frame(message: Message) -> bytes:
     """Return a message with its length in front."""
-    body = msgspec.json.encode(message, enc_hook=_plain)
+    if isinstance(message, Start | UseRules):
+        message = _with_list_apart(message)
+    body = msgspec.json.encode(message)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
-def _plain(value: object) -> object:
-    """Return a mapping that is read lazily, as the price list is, as one that can be sent."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} cannot be sent")
+def _with_list_apart(message: Start | UseRules) -> Start | UseRules:
+    """Return rules with the price list as the JSON that it is: nothing of it is understood here."""
+    prices = message.rules.prices
+    if not isinstance(prices.models, PriceList):
+        return message
+    rules = replace(message.rules, prices=PriceTable({}, prices.overrides))
+    return structs.replace(message, rules=rules, price_list=prices.models.entries)
 
 
 async def receive(reader: asyncio.StreamReader) -> Message:
     """Return the next message. Raises IncompleteReadError when the other side is gone."""
     length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
-    return _decoder.decode(await reader.readexactly(length))
+    message = _decoder.decode(await reader.readexactly(length))
+    if isinstance(message, Start | UseRules) and message.price_list:
+        overrides = message.rules.prices.overrides
+        prices = PriceTable(PriceList(message.price_list, overrides), overrides)
+        message.rules = replace(message.rules, prices=prices)
+        message.price_list = {}
+    return message

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
-import msgspec
 import pytest
 
 from gateway.control import Message, Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
@@ -39,14 +38,25 @@ MESSAGES: list[Message] = [
 ]
 
 
-def test_the_price_list_is_sent_whole() -> None:
-    """It is read lazily where it was loaded; on the other side it is a plain one."""
-    prices, _ = read_price_list()
-    sent = frame(UseRules(replace(RULES, prices=PriceTable(prices))))
-    arrived = msgspec.json.decode(sent[4:], type=UseRules).rules.prices
-    assert arrived.find("gpt-4o") == prices["gpt-4o"]
-    with pytest.raises(TypeError, match="object cannot be sent"):
-        frame(Telemetry([(object(), (), 1)], 7, False))  # type: ignore[list-item]
+async def arrived(message: Message) -> Message:
+    reader = asyncio.StreamReader()
+    reader.feed_data(frame(message))
+    return await receive(reader)
+
+
+async def test_the_price_list_is_sent_whole() -> None:
+    """As the JSON that it is: it is understood where it is asked, on either side."""
+    overrides = {"mine": ModelPrice(1, 2, 1, 1), "gpt-4o": ModelPrice(5, 6, 5, 5)}
+    listed = read_price_list()[0].under(overrides)
+    in_force = replace(RULES, prices=PriceTable(listed, overrides))
+    for message in (UseRules(in_force), Start(PLANE, in_force)):
+        got = await arrived(message)
+        assert isinstance(got, Start | UseRules)
+        assert got.rules.prices.overrides == overrides
+        for model in ("gpt-4o", "gpt-4o-mini", "mine", "whisper-1", "azure/dall-e-3"):
+            assert got.rules.prices.models[model] == listed[model]
+        assert message.rules is in_force
+        assert not message.price_list
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)

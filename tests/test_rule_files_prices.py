@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core import price_list as core_price_list
 from gateway.core.errors import InvalidConfigError
 from gateway.core.piece_rates import PieceRates
 from gateway.core.price_entry import price_from_entry
@@ -152,7 +153,7 @@ def test_an_entry_is_understood_when_it_is_first_asked_for(
         understood.append(entry)
         return price_from_entry(entry, sizes)
 
-    monkeypatch.setattr(price_list, "price_from_entry", understand)
+    monkeypatch.setattr(core_price_list, "price_from_entry", understand)
     table = load_prices(tmp_path / "none.yaml")
     assert understood == []
     for name in ("listed", "free", "unheard of") * 2:
