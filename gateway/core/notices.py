@@ -25,6 +25,7 @@ class NoticeKind(Vocabulary):
     PRESSURE_90 = "90"
     PRESSURE_100 = "100"
     TRIP = "trip"
+    LOOP = "loop"
     KILL = "kill"
     RESUME = "resume"
     COMPLETE = "complete"

@@ -13,6 +13,7 @@ _ACTS: Mapping[str, NoticeKind] = {
     "task.kill": NoticeKind.KILL,
     "task.resume": NoticeKind.RESUME,
     "task.complete": NoticeKind.COMPLETE,
+    "task.loop": NoticeKind.LOOP,
 }
 
 

@@ -8,13 +8,15 @@ import pytest
 
 from gateway.core.acts import Act, Verb
 from gateway.core.budget import Amounts
+from gateway.core.grace import GracePlan
+from gateway.core.loops import LoopPlan
 from gateway.core.match import CallMatch
 from gateway.core.overrides import Override, OverrideKind
 from gateway.core.policy_base import Match
 from gateway.core.usage import UsageSource
 from gateway.core.webhook import WebhookPolicy
 from gateway.ledger.outbox import Outbox, delete_told, find_deliveries, find_remediations
-from gateway.ledger.schema import DELIVERIES, REMEDIATIONS
+from gateway.ledger.schema import AUDIT, CALLS, DELIVERIES, REMEDIATIONS
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
@@ -50,6 +52,31 @@ async def grant(agent: Agent, tokens: int) -> None:
     await agent.override(
         Override(OverrideKind.GRANT, "ann", "more", 1_000_000, amounts=Amounts(tokens=tokens))
     )
+
+
+async def test_GW19_a_loop_is_told_and_makes_no_remediation(agent: Agent, desk: Desk) -> None:
+    """Once, however often the task asks behind it; the refused calls are in the ledger."""
+    loop = LoopPlan("loop", "f", 2, 600_000, refuses=True)
+    for _ in range(4):
+        await agent.reserve("PLAN", loop=loop)
+    await desk.written()
+    (notice,) = told(desk, "loop")
+    assert (notice["event"], notice["task"]) == ("loop", "T")
+    assert notice["data"]["reason"] == "the same request 2 times within 600s"
+    assert desk.rows(REMEDIATIONS, "episode") == []
+    refused = [row for row in desk.rows(CALLS, "number") if row["state"] == "refused"]
+    assert [row["code"] for row in refused] == ["loop_detected"] * 3
+
+
+async def test_GW14_a_grace_call_is_in_the_audit(agent: Agent, desk: Desk) -> None:
+    grace = GracePlan(asked=True, allowance_tokens=17_000, ceiling=8_000, least=1)
+    await agent.spend(31_600)
+    for _ in range(2):
+        plan, _ = await agent.reserve("VERIFY", grace=grace)
+    await desk.written()
+    (row,) = desk.rows(AUDIT, "number")
+    assert (row["action"], row["subject"]) == ("grace.admit", "T")
+    assert json.loads(row["details"])["call"] == plan.call_id
 
 
 async def test_SL6_a_trip_is_one_remediation_whatever_is_retried(

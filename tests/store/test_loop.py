@@ -45,6 +45,9 @@ async def test_GW13_a_loop_of_20_identical_calls_stops_the_task(agent: Agent, lo
     assert (later.stop_code, later.loop) == ("loop_detected", LoopStanding(1))
     assert look.number("refused") == 2
     assert look.number("episode") == 0
+    acts = [fields for _, fields in look.client.xrange(look.keys.ledger) if "d" in fields]
+    told = [fields["d"] for fields in acts if fields["e"].startswith("act ")]
+    assert ["task.loop" in text and "20 times within 600s" in text for text in told] == [True]
 
 
 @pytest.mark.parametrize("kind", [OverrideKind.RESUME, OverrideKind.GRANT])

@@ -40,6 +40,15 @@ local function is_loop(loop)
   return loop.refuses and (loop.stopped or loop.fingerprint ~= '-' and loop.repeats >= loop.calls)
 end
 
+-- Stop the task, and tell the ledger's audit.
+local function stop_by_loop(loop, task_key, call_id, now)
+  loop.stopped_now = 1
+  redis.call('HSET', task_key, 'loop', int(now))
+  tell_of_task('act', task_key, now, ' ' .. int(NUMBER) .. ' -',
+    '{"action":"task.loop","actor":"tollgate","reason":"the same request ' .. int(loop.calls) ..
+    ' times within ' .. int(loop.window / 1000) .. 's","details":{"call":"' .. call_id .. '"}}')
+end
+
 -- Note a call that is let through; its hash keeps the entry, so that a release can take it back.
 local function note_call(loop, call_key, now)
   local entry = int(now) .. ':' .. loop.fingerprint

@@ -355,8 +355,7 @@ if verdict == 'refused' or verdict == 'short' then
   end
 end
 if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
-  redis.call('HSET', KEYS[6], 'loop', int(now))
-  loop.stopped_now = 1
+  stop_by_loop(loop, KEYS[6], call_id, now)
 end
 if graced and verdict ~= 'held' then
   grace = ''
