@@ -109,6 +109,19 @@ async def test_an_allowance_that_is_too_small(agent: Agent) -> None:
     assert (receipt.grace, receipt.output, receipt.held_tokens) == (Grace.ADMITTED, 1_024, 17_048)
 
 
+async def test_where_it_hangs_on_the_input_that_is_counted(agent: Agent, look: Look) -> None:
+    """As with any hold in the worst case: nothing happens before the count."""
+    await trip(agent)
+    before = look.task()
+    wide = structs.replace(NEED, input_low=1_000, input_high=16_000)
+    _, receipt = await ask(agent, kind=ReserveKind.WORST_CASE, need=wide)
+    assert (receipt.verdict, receipt.grace) == (Verdict.COUNT, None)
+    assert look.task() == before
+    counted = structs.replace(NEED, input_low=4_000, input_high=4_000)
+    _, receipt = await ask(agent, kind=ReserveKind.WORST_CASE, need=counted)
+    assert (receipt.verdict, receipt.grace, receipt.output) == (Verdict.HELD, Grace.ADMITTED, 8_000)
+
+
 async def test_never_after_a_kill(agent: Agent, look: Look) -> None:
     await trip(agent)
     look.client.hset(look.keys.task("T"), "state", "killed")

@@ -15,8 +15,18 @@ local function stop_with_grace(stopped, loop)
   return scope.trip and scope.trip == stopped.dimension and int(scope.episode) or nil
 end
 
--- Returns offered | short | used | admitted, and the output that it may have.
-local function ask_grace(words, key, name, input, weight)
+-- Returns the output that an allowance pays for beside an input, nil if that is too little.
+local function graced_output(allowance, input, weight, ceiling, least)
+  local room, output = allowance - input, ceiling
+  if room >= 0 and weight > 0 then
+    output = math.min(output, math.floor(room * 1000 / weight))
+  end
+  return room >= 0 and output >= least and output or nil
+end
+
+-- Returns offered | short | used | admitted, then the output that it may have, and the least; count if
+-- it hangs on how many tokens the input really has.
+local function ask_grace(words, key, name, input_low, input, weight)
   local asked, allowance, ceiling, least = string.match(words, '^(%S+) (%S+) (%S+) (%S+)$')
   if redis.call('HGET', key, 'grace') == name then
     return 'used'
@@ -24,14 +34,12 @@ local function ask_grace(words, key, name, input, weight)
   if asked ~= '1' then
     return 'offered'
   end
-  local room, output = num(allowance) - input, num(ceiling)
-  if weight > 0 then
-    output = math.min(output, math.floor(room * 1000 / weight))
+  allowance, ceiling, least = num(allowance), num(ceiling), num(least)
+  local output = graced_output(allowance, input, weight, ceiling, least)
+  if output then
+    return 'admitted', output, least
   end
-  if room < 0 or output < num(least) then
-    return 'short'
-  end
-  return 'admitted', output, num(least)
+  return graced_output(allowance, input_low, weight, ceiling, least) and 'count' or 'short'
 end
 
 -- Give the grace to a call that is being held, and tell the ledger's audit.

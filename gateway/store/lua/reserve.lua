@@ -295,7 +295,7 @@ local function with_grace(stopped)
     return stopped
   end
   local allowed, least
-  grace, allowed, least = ask_grace(ARGV[24], scope.key, name, input, weight)
+  grace, allowed, least = ask_grace(ARGV[24], scope.key, name, input_low, input, weight)
   if grace ~= 'admitted' then
     return stopped
   end
@@ -314,7 +314,9 @@ local verdict, stopped = 'held', first_stop() or in_circles()
 if stopped and ARGV[24] ~= '' then
   stopped = with_grace(stopped)
 end
-if stopped then
+if grace == 'count' then
+  verdict, stopped = 'count', nil
+elseif stopped then
   verdict = 'refused'
 elseif kind ~= 'none' and kind ~= 'gate' then
   stopped = first_in_flight()
@@ -357,7 +359,7 @@ end
 if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
   stop_by_loop(loop, KEYS[6], call_id, now)
 end
-if graced and verdict ~= 'held' then
+if verdict == 'count' or graced and verdict ~= 'held' then
   grace = ''
 end
 if verdict == 'count' then
