@@ -14,6 +14,7 @@ _SERVICES = ("flex", "priority")
 _MULTIPLIERS = ("fast", "us")
 _IMAGES = ("image_generation", "image_edit")
 _RECORDINGS = ("audio_transcription", "realtime")
+_PER_PIXEL = ("output_cost_per_pixel", "input_cost_per_pixel")
 _CHARACTERS_PER_SECOND = 15  # of speech at the pace that such models have
 _NO_PIECES = PieceRates()
 
@@ -79,7 +80,7 @@ def _pieces(entry: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]]) ->
         character = _either(entry, "input_cost_per_character") or spoken
     elif mode in _IMAGES or sizes:
         by_size = tuple((term, rate) for term, one in sizes.items() if (rate := _sized(term, one)))
-        image, pixel = _image(entry), _pixel(entry)
+        image, pixel = _image(entry), _either(entry, *_PER_PIXEL)
         if image is None and pixel is None:
             image = max((rate for _, rate in by_size), default=None)
     text = _rate(entry, "input_cost_per_token"), _rate(entry, "cache_read_input_token_cost")
@@ -103,19 +104,16 @@ def _image(entry: Mapping[str, Any]) -> int | None:
     return _either(entry, "output_cost_per_image", "input_cost_per_image")
 
 
-def _pixel(entry: Mapping[str, Any]) -> int | None:
-    return _either(entry, "output_cost_per_pixel", "input_cost_per_pixel")
-
-
 def _sized(term: str, entry: Mapping[str, Any]) -> int:
     """Return the rate of an image of the size that ends `term`, 0 if there is none."""
     width, _, height = term.partition("/")[2].partition("x")
-    return _image(entry) or (_pixel(entry) or 0) * int(width) * int(height)
+    pixels = int(width) * int(height)
+    return _image(entry) or _either(entry, *_PER_PIXEL, times=pixels) or 0
 
 
-def _either(entry: Mapping[str, Any], *keys: str) -> int | None:
-    """Return the first rate that is stated and not 0, None if none is."""
-    return next((rate for key in keys if (rate := _rate(entry, key))), None)
+def _either(entry: Mapping[str, Any], *keys: str, times: int = 1) -> int | None:
+    """Return the first rate that is stated and not 0, of so many at once; None if none is."""
+    return next((rate for key in keys if (rate := _rate(entry, key, times))), None)
 
 
 def _unlike(entry: Mapping[str, Any], key: str, text: int | None) -> int | None:
@@ -194,10 +192,10 @@ def _search(sizes: object) -> int:
     return round(Decimal(str(medium)) * 10**9) if isinstance(medium, int | float) else 0
 
 
-def _rate(entry: Mapping[str, Any], key: str) -> int:
+def _rate(entry: Mapping[str, Any], key: str, times: int = 1) -> int:
     usd = entry.get(key)
     if isinstance(usd, int | float) and not isinstance(usd, bool) and usd > 0:
-        return rate_from_usd_per_token(usd)
+        return rate_from_usd_per_token(usd if times == 1 else Decimal(str(usd)) * times)
     return 0
 
 
