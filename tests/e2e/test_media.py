@@ -44,6 +44,9 @@ async def test_images(enforcing: Gateway, provider: FakeProvider, task: str) -> 
     fields = await enforcing.settled(task, 2)
     names = ("tokens.S", "tokens.H", "estimated.calls")
     assert numbers(fields, *names) == (tokens_of(provider), 0, 0)
+    truth = provider.totals()
+    nano_usd = truth.prompt_tokens * 5_000 + truth.completion_tokens * 40_000
+    assert numbers(fields, "nano_usd.S", "nano_usd.H") == (nano_usd, 0)
 
 
 async def test_a_picture_without_tokens(
@@ -89,6 +92,7 @@ async def test_a_recording_that_is_billed_by_seconds(
     fields = await enforcing.settled(task, 1)
     names = ("tokens.S", "tokens.H", "calls.S", "estimated.calls")
     assert numbers(fields, *names) == (0, 0, 1, 0)
+    assert numbers(fields, "nano_usd.S", "nano_usd.H") == (SECONDS * 100_000, 0)
 
 
 async def test_speech(enforcing: Gateway, provider: FakeProvider, task: str) -> None:
@@ -99,4 +103,5 @@ async def test_speech(enforcing: Gateway, provider: FakeProvider, task: str) -> 
     fields = await enforcing.settled(task, 1)
     names = ("tokens.H", "calls.S", "estimated.calls")
     assert numbers(fields, *names) == (0, 1, 1)
+    assert numbers(fields, "nano_usd.S", "nano_usd.H") == (len(SAY) * 15_000, 0)
     assert provider.totals().calls == 1
