@@ -32,6 +32,15 @@ LISTED: dict[str, Any] = {
     },
     "free": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
     "note": "not an entry",
+    "capable": {
+        "supports_vision": True,
+        "mode": "chat",
+        "source": "https://a.example",
+        "supports_x": None,
+        "input_cost_per_token": 1e-06,
+        "supports_tools": False,
+        "output_cost_per_token": 1e-06,
+    },
     "hd/1024-x-1792/by-size": {"output_cost_per_image": 0.12, "mode": "image_generation"},
 }
 Write = Callable[[str], Path]
@@ -140,7 +149,7 @@ def test_only_models_with_a_price_are_in_the_table(small_list: Path, tmp_path: P
     assert findings == []
     assert table is not None
     by_size = {"by-size", "hd/1024-x-1792/by-size"}
-    assert set(table.models) == {"listed", "cached", *by_size}
+    assert set(table.models) == {"listed", "cached", "capable", *by_size}
 
 
 def test_an_entry_is_understood_when_it_is_first_asked_for(
@@ -159,7 +168,7 @@ def test_an_entry_is_understood_when_it_is_first_asked_for(
     for name in ("listed", "free", "unheard of") * 2:
         table.find(name, "openai")
     assert understood == [LISTED["listed"], LISTED["free"]]
-    assert len(table.models) == 4
+    assert len(table.models) == 5
 
 
 def test_an_entry_of_a_shape_that_none_has_is_no_price(small_list: Path, tmp_path: Path) -> None:
