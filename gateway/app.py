@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
+    from gateway.admin.parts import ReadOutbox
     from gateway.store.correction import Charge
 
 _TELEMETRY_S = 1.0
@@ -104,6 +105,19 @@ def charge_reader(ledger_url: str) -> "Callable[[str, str], Charge | None]":
         from gateway.ledger.charges import read_charge
 
         return read_charge(ledger_url, tenant, call_id)
+
+    return read
+
+
+def outbox_reader(ledger_url: str) -> "ReadOutbox":
+    """Return what reads the outbox; SQL is loaded when somebody asks for it."""
+
+    def read(
+        table: str, tenant: str, task: str, state: str, most: int
+    ) -> "Sequence[Mapping[str, Any]]":
+        from gateway.ledger.outbox import read_queue
+
+        return read_queue(ledger_url, table, tenant, task=task, state=state, most=most)
 
     return read
 

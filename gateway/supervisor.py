@@ -22,7 +22,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
-from gateway.app import TaskGroup, build_admin, charge_reader, event_log
+from gateway.app import TaskGroup, build_admin, charge_reader, event_log, outbox_reader
 from gateway.banner import banner
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import Start, TlsFiles
@@ -247,6 +247,7 @@ class Supervisor:
             rules=self._rules_in_force,
             enforcement_disabled=plane.enforcement_disabled,
             read_charge=charge_reader(ledger_url(self._settings)),
+            read_outbox=outbox_reader(ledger_url(self._settings)),
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()

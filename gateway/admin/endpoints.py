@@ -1,6 +1,6 @@
 """The route table: what is served, and what each route's description says of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -13,6 +13,7 @@ from gateway.admin import (
     gate,
     health,
     metrics,
+    outbox,
     overrides,
     phases,
     registration,
@@ -103,6 +104,34 @@ _LIST_PARAMETERS = (
 )
 
 
+def _outbox_parameters(states: Sequence[str]) -> tuple[Mapping[str, object], ...]:
+    return (
+        {
+            "name": "task",
+            "in": "query",
+            "description": "Only those about this task.",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "state",
+            "in": "query",
+            "description": "Only those in this state.",
+            "schema": {"type": "string", "enum": list(states)},
+        },
+        {
+            "name": "limit",
+            "in": "query",
+            "description": "How many are listed at most.",
+            "schema": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": outbox.MOST,
+                "default": outbox.DEFAULT_LIMIT,
+            },
+        },
+    )
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One route. Without a `body` model the answer is described by its media type alone.
@@ -132,6 +161,13 @@ _EVERYWHERE = {
     401: ("invalid_token",),
     500: ("internal_error",),
     503: ("budget_store_unavailable",),
+}
+
+_FROM_LEDGER: Mapping[int, tuple[str, ...]] = {
+    400: ("invalid_query",),
+    401: ("invalid_token",),
+    500: ("internal_error",),
+    503: ("ledger_unavailable",),
 }
 
 _WITH_BODY = {
@@ -351,5 +387,25 @@ ENDPOINTS = (
         sessions.SessionChangedBody,
         parameters=(_SESSION_PARAMETER,),
         errors={400: ("invalid_session_id",), **_EVERYWHERE},
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/remediation",
+        outbox.get_remediations,
+        "listRemediation",
+        "Tasks that are to mend breaches, newest first",
+        outbox.RemediationListBody,
+        parameters=_outbox_parameters(outbox.REMEDIATION_STATES),
+        errors=_FROM_LEDGER,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/deliveries",
+        outbox.get_deliveries,
+        "listDeliveries",
+        "Notices for webhooks, newest first",
+        outbox.DeliveryListBody,
+        parameters=_outbox_parameters(outbox.DELIVERY_STATES),
+        errors=_FROM_LEDGER,
     ),
 )

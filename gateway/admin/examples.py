@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.admin import bodies, corrections, health, sessions
+from gateway.admin import bodies, corrections, health, outbox, sessions
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
@@ -320,6 +320,34 @@ _TASK = {
     "phases": [_PHASE],
     "overrides": [_OVERRIDE],
 }
+_REMEDIATION = {
+    "name": "FIX-BUDGET-BREACH-IMP-COST-01",
+    "task": "IMP-COST-01",
+    "episode": 1,
+    "created": "2026-11-02T09:40:00.000Z",
+    "created_ms": 1_793_612_400_000,
+    "state": "failed",
+    "attempts": 3,
+    "error": "config/roadmap.yaml: Permission denied",
+    "document": {
+        "id": "FIX-BUDGET-BREACH-IMP-COST-01",
+        "title": "Task IMP-COST-01 exceeded token budget: 31,600 / 23,400 (135%)",
+        "type": "remediation",
+        "status": "open",
+        "budget_breach": {"task": "IMP-COST-01", "episode": 1, "used": 31_600, "limit": 23_400},
+    },
+}
+_DELIVERY = {
+    "id": "6f1f0e0c5d3b4a29a7c1c9b1f4f2a7de",
+    "webhook": "ops-channel",
+    "kind": "trip",
+    "task": "IMP-COST-01",
+    "created": "2026-11-02T09:40:00.000Z",
+    "created_ms": 1_793_612_400_000,
+    "state": "dead",
+    "attempts": 10,
+    "error": "answered 503",
+}
 _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     (health.LivenessBody, 200): {"status": "ok"},
     (health.ReadinessBody, 200): _READY,
@@ -363,6 +391,8 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "after": {"tokens": 15_800, "cost_usd": "0.0474", "nano_usd": 47_400_000},
         "task": _TASK,
     },
+    (outbox.RemediationListBody, 200): {"remediations": [_REMEDIATION]},
+    (outbox.DeliveryListBody, 200): {"deliveries": [_DELIVERY]},
     (bodies.OverrideAppliedBody, 201): {"override": _OVERRIDE, "warnings": [], "task": _TASK},
 }
 

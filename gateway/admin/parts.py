@@ -1,7 +1,8 @@
 """What the admin plane is built from, and how its handlers get at it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -61,6 +62,20 @@ class Health:
         return self.store_connected and not self.workers_without_store
 
 
+ReadOutbox = Callable[[str, str, str, str, int], Sequence[Mapping[str, Any]]]
+"""Gives a tenant's `remediations` or `deliveries`, of a task and in a state if those are not empty.
+
+It waits for the database, and raises LedgerError.
+"""
+
+
+def no_outbox(
+    _table: str, _tenant: str, _task: str, _state: str, _most: int
+) -> Sequence[Mapping[str, Any]]:
+    """Be the ledger of a gateway that has none."""
+    raise LedgerError("there is no ledger here")
+
+
 def no_charge(_tenant: str, _call_id: str) -> Charge | None:
     """Be the ledger of a gateway that has none."""
     raise LedgerError("there is no ledger here")
@@ -83,6 +98,7 @@ class AdminParts:
     rules: Callable[[], Rules]
     enforcement_disabled: bool = False
     read_charge: Callable[[str, str], Charge | None] = no_charge
+    read_outbox: ReadOutbox = no_outbox
 
 
 PARTS = web.AppKey("parts", AdminParts)

@@ -14,14 +14,12 @@ from sqlalchemy import Connection, Table, delete, select, update
 from gateway.core.notices import Notice, NoticeKind, is_remediation
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.webhook import Tiers, WebhookPolicy
-from gateway.ledger.database import upsert
+from gateway.ledger.database import ledger_errors, open_engine, upsert
 from gateway.ledger.remediation import remediation_document
-from gateway.ledger.schema import DELIVERIES, REMEDIATIONS, TASKS
+from gateway.ledger.schema import DELIVERIES, METADATA, REMEDIATIONS, TASKS
 
 PENDING, FAILED, WRITTEN, LISTED = "pending", "failed", "written", "listed"
 DELIVERED, DEAD = "delivered", "dead"
-REMEDIATION_STATES = (PENDING, FAILED, WRITTEN, LISTED)
-DELIVERY_STATES = (PENDING, DELIVERED, DEAD)
 
 Row = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -144,23 +142,23 @@ def due_deliveries(connection: Connection, now_ms: int, most: int) -> list[Row]:
     return _rows(connection, DELIVERIES, most, table.state == PENDING, table.due_ms <= now_ms)
 
 
-def find_remediations(
-    connection: Connection, tenant: str, *, task: str = "", state: str = "", most: int
+def read_queue(
+    url: str, table: str, tenant: str, *, task: str = "", state: str = "", most: int
 ) -> list[Row]:
-    """Return remediations, the latest first; empty words match all."""
-    return _found(connection, REMEDIATIONS, tenant, task, state, most)
+    """Return a tenant's `remediations` or `deliveries`, the latest first; empty words match all.
+
+    Connects and waits for the database: not for an event loop. Raises LedgerError.
+    """
+    with ledger_errors(), open_engine(url).connect() as connection:
+        return find_in_queue(
+            connection, METADATA.tables[table], tenant, task=task, state=state, most=most
+        )
 
 
-def find_deliveries(
-    connection: Connection, tenant: str, *, task: str = "", state: str = "", most: int
+def find_in_queue(
+    connection: Connection, table: Table, tenant: str, *, task: str = "", state: str = "", most: int
 ) -> list[Row]:
-    """Return deliveries, the latest first; empty words match all."""
-    return _found(connection, DELIVERIES, tenant, task, state, most)
-
-
-def _found(
-    connection: Connection, table: Table, tenant: str, task: str, state: str, most: int
-) -> list[Row]:
+    """Return a tenant's rows, the latest first; empty words match all."""
     chosen = [table.c.tenant == tenant]
     chosen += [table.c[name] == word for name, word in (("task", task), ("state", state)) if word]
     return _rows(connection, table, most, *chosen, latest_first=True)

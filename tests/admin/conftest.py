@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, build_admin
-from gateway.admin.parts import no_charge
+from gateway.admin.parts import ReadOutbox, no_charge, no_outbox
 from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
 from gateway.store.correction import Charge
@@ -30,6 +30,7 @@ def plane(
         store: StoreConnection = connection,
         rules: Rules = RULES,
         read_charge: Callable[[str, str], Charge | None] = no_charge,
+        read_outbox: ReadOutbox = no_outbox,
         **changes: Any,
     ) -> Plane:
         events: list[dict[str, Any]] = []
@@ -47,6 +48,7 @@ def plane(
             event=event,
             rules=lambda: rules,
             read_charge=read_charge,
+            read_outbox=read_outbox,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
         return Plane(client, parts, counters, events)

@@ -66,6 +66,8 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("PUT", "/admin/v1/sessions/{session}"),
         ("GET", "/admin/v1/sessions/{session}"),
         ("DELETE", "/admin/v1/sessions/{session}"),
+        ("GET", "/admin/v1/remediation"),
+        ("GET", "/admin/v1/deliveries"),
         ("GET", "/admin/v1/openapi.json"),
     }
 

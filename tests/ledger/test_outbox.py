@@ -15,7 +15,7 @@ from gateway.core.overrides import Override, OverrideKind
 from gateway.core.policy_base import Match
 from gateway.core.usage import UsageSource
 from gateway.core.webhook import WebhookPolicy
-from gateway.ledger.outbox import Outbox, delete_told, find_deliveries, find_remediations
+from gateway.ledger.outbox import Outbox, delete_told, find_in_queue
 from gateway.ledger.schema import AUDIT, CALLS, DELIVERIES, REMEDIATIONS
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
@@ -114,8 +114,10 @@ async def test_SL6_a_trip_is_one_remediation_whatever_is_retried(
     (remediation,) = told(desk, "remediation")
     assert remediation["data"] == document
     with desk.connect() as reader:
-        assert find_remediations(reader, tenant, task="T", state="listed", most=9) == [row]
-        assert find_remediations(reader, tenant, state="pending", most=9) == []
+        assert find_in_queue(reader, REMEDIATIONS, tenant, task="T", state="listed", most=9) == [
+            row
+        ]
+        assert find_in_queue(reader, REMEDIATIONS, tenant, state="pending", most=9) == []
 
 
 async def test_SL6_each_episode_has_its_own_and_a_remediation_none(
@@ -260,9 +262,11 @@ async def test_retention_takes_what_is_done_with(agent: Agent, desk: Desk) -> No
     await agent.spend(31_600)
     await desk.written()
     with desk.connect() as connection:
-        waiting = find_deliveries(connection, desk.tenant, most=99)
+        waiting = find_in_queue(connection, DELIVERIES, desk.tenant, most=99)
         done = DELIVERIES.update().where(DELIVERIES.c.id == waiting[0]["id"])
         connection.execute(done.values(state="delivered"))
         delete_told(connection, desk.tenant, 1_000_001)
-        left = find_deliveries(connection, desk.tenant, task="T", state="pending", most=99)
+        left = find_in_queue(
+            connection, DELIVERIES, desk.tenant, task="T", state="pending", most=99
+        )
     assert [row["id"] for row in left] == [row["id"] for row in waiting[1:]]
