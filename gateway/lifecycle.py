@@ -18,6 +18,7 @@ from gateway.planner import Call, Plan, Planner, read_call
 from gateway.ports import Doors, Downstream, Request, ResponseSink
 from gateway.relay import Drains, Relay
 from gateway.trace import Trace, head_lines, record_of
+from gateway.untracked import read_untracked, unread
 from gateway.usage_wish import REFUSED, UsageWishes, WishGate
 
 _FIRST_ERROR = 400
@@ -40,12 +41,16 @@ class Lifecycle:
         metering = self.metering
         planner = metering.planner  # one snapshot of the rules for the whole call
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
+        trace.is_tracked = self._plane.tracking
         try:
             tags, route = await metering.identify(trace, planner)
-            if asks_own_budget(request.method, route):
+            if trace.is_tracked and asks_own_budget(request.method, route):
                 await self._tell_budget(trace, planner, downstream)
                 return
             routing, key = metering.routing, trace.key
+            if not trace.is_tracked:
+                await self._proxy(trace, read_untracked(trace, routing), planner, downstream)
+                return
             call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
             if call.asked is None:
                 await metering.authorise(trace, call, planner)
@@ -168,6 +173,13 @@ class Lifecycle:
         self._close(trace, relay, downstream)
         if relay.seen.background_id:
             await self.metering.settle_later_answer(trace, call, relay, planner)
+
+    async def _proxy(
+        self, trace: Trace, call: Call, planner: Planner, downstream: Downstream
+    ) -> None:
+        """Relay a call where nothing is tracked: where its key lets it go, and as it came."""
+        call = trace.call = unread(await self.metering.authorise(trace, call, planner))
+        await self._pass(trace, call, planner, downstream)
 
     async def _send(
         self, attempt: Attempt, relay: Relay, body: bytes, downstream: Downstream

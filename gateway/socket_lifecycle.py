@@ -44,6 +44,7 @@ class SocketLifecycle:
         """Carry a socket from its handshake until its last response is settled. Never raises."""
         planner = self._metering.planner
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
+        trace.is_tracked = self._plane.tracking
         try:
             tags, route = await self._metering.identify(trace, planner)
             trace.route = route = _socket_route(route)

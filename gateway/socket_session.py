@@ -106,6 +106,9 @@ class Session:
 
     async def _forward(self, message: str | bytes) -> None:
         """Send a message on; one that begins a response only if its budget allows it."""
+        if not self._plane.tracking:
+            self._provider.send(message)
+            return
         try:
             event = read_client_event(message)
         except BadCall as error:
@@ -178,6 +181,8 @@ class Session:
     def relay(self, message: str | bytes) -> None:
         """Send a message of the provider on, and read a copy of it."""
         self._client.send(message)
+        if not self._plane.tracking:
+            return
         try:
             self._read(message.encode() if isinstance(message, str) else message)
         except Exception as error:  # metering never hurts the relay

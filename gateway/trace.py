@@ -38,6 +38,7 @@ class Trace:
     code: str = ""
     passed_over: tuple[str, ...] = ()
     is_call: bool = True
+    is_tracked: bool = True
 
     def attempt(self, call: Call) -> None:
         """Take note that the call is now made so: at this upstream, under this id."""
@@ -59,7 +60,12 @@ class Trace:
 
 
 def head_lines(trace: Trace) -> str:
-    """Return the header lines that every answer carries, each ended by CRLF."""
+    """Return the header lines that every answer carries, each ended by CRLF.
+
+    Where nothing is tracked there are none.
+    """
+    if not trace.is_tracked:
+        return ""
     lines = (
         f"x-tollgate-call-id: {trace.call_id}\r\n"
         f"x-tollgate-decision: {trace.outcome}\r\n"

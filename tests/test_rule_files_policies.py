@@ -11,6 +11,7 @@ from gateway.core.errors import InvalidConfigError
 from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
+    DimensionAction,
     Effect,
     FreeRoute,
     Match,
@@ -121,6 +122,8 @@ enforce_from: any
 reserve: Worst_Case
 latency_action: refuse
 phase_action: Refuse
+token_action: off
+cost_action: Flag
 store_failure: CLOSED
 """
     assert load_policies(folder(a=text)).stop_loss == (
@@ -137,6 +140,8 @@ store_failure: CLOSED
             latency_action=Effect.REFUSE,
             phase_action=Effect.REFUSE,
             store_failure=StoreFailure.CLOSED,
+            token_action=DimensionAction.OFF,
+            cost_action=DimensionAction.FLAG,
         ),
     )
 

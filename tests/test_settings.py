@@ -243,8 +243,8 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
         "FILE:5: stor: unknown key. Remedy: did you mean 'store'? known here: server, admin, "
-        "upstreams, redis, ledger, policies, budgets, prices, remediation, state_dir, limits, keys, store, tasks, "
-        "refusal_status, log.",
+        "upstreams, redis, ledger, policies, budgets, prices, remediation, state_dir, limits, keys, "
+        "store, tasks, tracking, refusal_status, log.",
         "FILE:6: log: must be a mapping of keys, not 'text'. Remedy: write `key: value` lines.",
         "FILE:7: state_dir: is empty. Remedy: name a path, or leave the key out for its default.",
         "FILE:8: policies.mode: 'on' is not a mode. Remedy: known here: off, observe, enforce.",
@@ -443,6 +443,7 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         "store: {timeout_ms: 4, lease_ms: 50, heartbeat_ms: 6, tombstone_ms: 7}\n"
         "tasks: {phase_idle_close_ms: 8, session_headers: X-Session}\n"
         "keys: {required: true}\n"
+        "tracking: {enabled: false}\n"
         "log: {calls: false, format: text, level: debug}\n"
         "upstreams: {openai: {provider: azure, include_usage: false, forward_tags: true,"
         " ca_file: ca.pem, max_connections: 1, connect_timeout_ms: 2, read_timeout_ms: 3,"

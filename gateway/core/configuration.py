@@ -110,6 +110,7 @@ class DataPlane:
     enforcement_disabled: bool = False
     keys_required: bool = False
     session_headers: tuple[str, ...] = SESSION_HEADERS
+    tracking: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
 from gateway.core.grace import Grace
 from gateway.core.loops import LoopStanding
 from gateway.core.phases import WorkPhase
-from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
+from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
 from gateway.core.unpriced import Unpriced
 from gateway.core.vocabulary import Vocabulary
 
@@ -99,6 +99,15 @@ def effects_of(policy: StopLossPolicy, mode: Mode) -> Effects:
     task[Dimension.LATENCY_MS] = in_mode(policy.latency_action)
     phase = dict.fromkeys(Dimension, in_mode(policy.phase_action))
     phase[Dimension.LATENCY_MS] = both(policy.phase_action, policy.latency_action)
+    for dimension, action in (
+        (Dimension.TOKENS, policy.token_action),
+        (Dimension.NANO_USD, policy.cost_action),
+    ):
+        if action is DimensionAction.OFF:
+            del task[dimension], phase[dimension]
+        elif action is not None:
+            task[dimension] = in_mode(Effect(action.value))
+            phase[dimension] = both(policy.phase_action, Effect(action.value))
     return Effects(task, phase)
 
 

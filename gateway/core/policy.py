@@ -25,6 +25,7 @@ from gateway.core.webhook import WebhookPolicy
 
 __all__ = [
     "AnyPolicy",
+    "DimensionAction",
     "Effect",
     "FreeRoute",
     "Match",
@@ -66,9 +67,20 @@ class StoreFailure(Vocabulary):
     ALLOWANCE = "allowance"
 
 
+class DimensionAction(Vocabulary):
+    """What crossing a line of one dimension does; `off`: that dimension is not compared."""
+
+    OFF = "off"
+    FLAG = "flag"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class StopLossPolicy(Policy):
-    """A policy of kind `stop_loss`. `enforce_from` None stands for `any`."""
+    """A policy of kind `stop_loss`. `enforce_from` None stands for `any`.
+
+    `token_action` and `cost_action` switch those dimensions alone (USE-5); None is `effect`.
+    """
 
     name: str = "stop-loss"
     effect: Effect = Effect.REFUSE
@@ -78,6 +90,8 @@ class StopLossPolicy(Policy):
     phase_action: Effect = Effect.FLAG
     store_failure: StoreFailure = StoreFailure.OPEN
     allowance_tokens: int = 50_000
+    token_action: DimensionAction | None = None
+    cost_action: DimensionAction | None = None
 
     def __hash__(self) -> int:
         """Return a hash over the name alone: names are unique in a set, and calls look up by it."""

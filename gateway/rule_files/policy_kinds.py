@@ -14,6 +14,7 @@ from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPolicy
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import (
+    DimensionAction,
     Effect,
     FreeRoute,
     Mode,
@@ -49,6 +50,11 @@ def _enforce_from(value: object) -> object:
     if value is None:
         raise rule("is empty", f"name a phase, or {_ANY_PHASE}")
     return read_word(WorkPhase, value)
+
+
+def _action(value: object) -> object:
+    """Return what crossing a dimension's line does; a boolean False is what YAML makes of `off`."""
+    return read_word(DimensionAction, "off" if value is False else value)
 
 
 def _free_routes(value: object) -> object:
@@ -95,6 +101,9 @@ def _rate(usd_per_million: float) -> int:
     return rate_from_usd_per_token(Decimal(str(usd_per_million)) / _TOKENS_PER_MILLION)
 
 
+_Action = Annotated[DimensionAction, BeforeValidator(_action)]
+
+
 class StopLossDocument(PolicyDocument):
     """A policy of kind `stop_loss` as it stands in a file."""
 
@@ -105,6 +114,8 @@ class StopLossDocument(PolicyDocument):
     reserve: Annotated[ReserveKind, one_of(ReserveKind)] = ReserveKind.EXPECTED
     latency_action: Annotated[Effect, one_of(Effect)] = Effect.FLAG
     phase_action: Annotated[Effect, one_of(Effect)] = Effect.FLAG
+    token_action: _Action | None = None
+    cost_action: _Action | None = None
     store_failure: Annotated[StoreFailure, one_of(StoreFailure)] = StoreFailure.OPEN
     allowance_tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] = 50_000
 
@@ -117,6 +128,8 @@ class StopLossDocument(PolicyDocument):
             reserve=self.reserve,
             latency_action=self.latency_action,
             phase_action=self.phase_action,
+            token_action=self.token_action,
+            cost_action=self.cost_action,
             store_failure=self.store_failure,
             allowance_tokens=self.allowance_tokens,
         )

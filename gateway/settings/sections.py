@@ -373,6 +373,12 @@ class TasksSection(_Section):
         return Path(self.roadmap_file) if self.roadmap_file else None
 
 
+class TrackingSection(_Section):
+    """Whether calls are followed at all; without, the gateway is a proxy and nothing else."""
+
+    enabled: Switch = True
+
+
 class LogSection(_Section):
     """What is logged, and how."""
 
@@ -411,6 +417,7 @@ class GatewayFile(BaseModel):
     keys: KeysSection = KeysSection()
     store: StoreSection = StoreSection()
     tasks: TasksSection = TasksSection()
+    tracking: TrackingSection = TrackingSection()
     refusal_status: Annotated[int, Field(ge=400, le=499)] = 400
     log: LogSection = LogSection()
 

@@ -22,7 +22,7 @@ from gateway.core.decision import (
     remediation_task,
 )
 from gateway.core.phases import WorkPhase
-from gateway.core.policy import Effect, Mode, ReserveKind, StopLossPolicy
+from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
 
 TOKENS, LATENCY, NANO_USD, CALLS = Dimension
 WORST_CASE = StopLossPolicy(reserve=ReserveKind.WORST_CASE)
@@ -118,6 +118,37 @@ def test_effects(
     kinds = (ScopeKind.TASK, ScopeKind.PHASE)
     assert [effects.of(kind, d) for kind in kinds for d in Dimension] == task_then_phase
     assert [effects.of(ScopeKind.PARENT, d) for d in Dimension] == task_then_phase[:4]
+
+
+@pytest.mark.parametrize(
+    ("token", "cost", "mode", "task", "phase"),
+    [
+        (None, None, Mode.ENFORCE, [R, F, R, R], [R, F, R, R]),
+        (DimensionAction.OFF, None, Mode.ENFORCE, [None, F, R, R], [None, F, R, R]),
+        (None, DimensionAction.OFF, Mode.ENFORCE, [R, F, None, R], [R, F, None, R]),
+        (DimensionAction.FLAG, None, Mode.ENFORCE, [F, F, R, R], [F, F, R, R]),
+        (DimensionAction.REFUSE, DimensionAction.FLAG, Mode.ENFORCE, [R, F, F, R], [R, F, F, R]),
+        (
+            DimensionAction.OFF,
+            DimensionAction.REFUSE,
+            Mode.OBSERVE,
+            [None, F, F, F],
+            [None, F, F, F],
+        ),
+    ],
+)
+def test_USE5_dimensions_are_switched_each_by_itself(
+    token: DimensionAction | None,
+    cost: DimensionAction | None,
+    mode: Mode,
+    task: list[Effect | None],
+    phase: list[Effect | None],
+) -> None:
+    """Tokens off and latency kept is the fallback of risk 2."""
+    policy = StopLossPolicy(phase_action=R, token_action=token, cost_action=cost)
+    effects = effects_of(policy, mode)
+    assert [effects.of(ScopeKind.TASK, d) for d in Dimension] == task
+    assert [effects.of(ScopeKind.PHASE, d) for d in Dimension] == phase
 
 
 # Decisions ------------------------------------------------------------------------------------
