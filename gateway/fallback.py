@@ -28,6 +28,10 @@ class Attempt(Struct, frozen=True):
         """Return whether the next upstream is tried when this one cannot be connected to."""
         return CONNECT in self.fallback_on
 
+    def of(self, call: Call) -> "Attempt":
+        """Return the attempt at the call as it was reserved: maybe with another model."""
+        return self if call is self.call else structs.replace(self, call=call)
+
 
 def attempts(call: Call, routing: Routing) -> tuple[Attempt, ...]:
     """Return the call as it goes to its upstream, then to each that stands in.

@@ -80,9 +80,10 @@ class Lifecycle:
     ) -> None:
         """Make the call at its upstream; while one fails, anew at the next that stands in."""
         metering = self.metering
-        for attempt in attempts(call, metering.routing):
-            trace.attempt(attempt.call)
-            plan, receipt = await metering.reserve(trace, attempt.call, asked, planner)
+        for planned in attempts(call, metering.routing):
+            trace.attempt(planned.call)
+            plan, receipt = await metering.reserve(trace, planned.call, asked, planner)
+            attempt = planned.of(trace.call or planned.call)
             decision = metering.decide(trace, plan, receipt)
             if decision.refuses:
                 self._answer(trace, decision.code, decision.message, downstream)
@@ -220,6 +221,8 @@ class Lifecycle:
     def _close(self, trace: Trace, relay: Relay, downstream: Downstream) -> None:
         """Answer for a provider that broke off before its head; else the client has its answer."""
         trace.status = relay.status
+        if relay.stopped:
+            trace.code = relay.stopped
         if relay.error is not None and not relay.answered:
             self._answer(trace, relay.error.code, relay.error.message, downstream)
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from msgspec import structs
 
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
+from gateway.clamp import clamped
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
 from gateway.core.amendments import amended
@@ -26,7 +27,7 @@ from gateway.core.decision import (
 )
 from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import BadCall, CallError, StoreError
-from gateway.core.estimate import LearnedInput, LearnedOutput, counted_input
+from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput, counted_input
 from gateway.core.headers import Headers
 from gateway.core.identity import Route, Tags, identify
 from gateway.core.keys import (
@@ -43,7 +44,8 @@ from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
-from gateway.planner import Call, Plan, Planner
+from gateway.open_calls import renew_leases
+from gateway.planner import Call, Plan, Planner, with_cheaper_model
 from gateway.ports import (
     Background,
     BackgroundCall,
@@ -60,7 +62,7 @@ from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
 
-_MOST_PLANS = 4  # first guess, other facts, counted, and once more for luck with a race
+_MOST_PLANS = 5  # first guess, other facts, cheaper, counted, and one for luck with a race
 _MOST_PARENTS = 4
 _RETRY_S = (0.05, 0.2, 0.5, 1.0)
 _WARNED_REMEMBERED = 10_000
@@ -178,13 +180,32 @@ class Metering:
                 self._allow_without_store(trace, plan, error)
                 return plan, None
             else:
-                if receipt.verdict is not Verdict.COUNT:
+                if receipt.verdict not in (Verdict.COUNT, Verdict.SOFT):
                     trace.receipt = receipt
                     self._allowance.renew(call.task)
                     return plan, receipt
-                counted = await count_input(call, self._doors.tokenizer)
-                estimate = counted_input(estimate, asked.model, asked.media, counted)
+                call, asked, estimate = await self._known_better(
+                    trace, call, asked, plan, planner, receipt.verdict
+                )
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def _known_better(
+        self,
+        trace: Trace,
+        call: Call,
+        asked: ModelRequest,
+        plan: Plan,
+        planner: Planner,
+        verdict: Verdict,
+    ) -> tuple[Call, ModelRequest, InputEstimate]:
+        """Return what to plan with anew: the input counted, or, above its line, another model."""
+        if verdict is Verdict.SOFT:
+            cheaper = with_cheaper_model(call, plan.shape.cheaper_model)
+            if cheaper is not None and cheaper.asked is not None:
+                trace.attempt(cheaper)
+                return cheaper, cheaper.asked, planner.estimate(cheaper, cheaper.asked)
+        counted = await count_input(call, self._doors.tokenizer)
+        return call, asked, counted_input(plan.estimate, asked.model, asked.media, counted)
 
     async def authorise(self, trace: Trace, call: Call, planner: Planner) -> Call:
         """Return the call if its key lets it go where it goes. Raises BadCall if it does not.
@@ -288,6 +309,8 @@ class Metering:
         decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
         asked = plan.reserve
         trace.decision = amended(decision, receipt, plan.mark, asked.grace, asked.loop)
+        if plan.shape.least_output is not None and trace.call is not None:
+            trace.decision = clamped(trace.decision, trace.call, plan, receipt)
         if asked.loop is not None and receipt.loop is not None:
             for event, level in loop_events(asked.loop, receipt.loop):
                 self._doors.recorder.event(event, level, task=asked.task, policy=asked.loop.policy)
@@ -474,17 +497,9 @@ class Metering:
         self._open.pop(call_id, None)
 
     async def heartbeat(self) -> None:
-        """Renew the leases of all open calls, and raise holds that they outgrew."""
-        open_calls = [
-            (
-                plan.reserve,
-                plan.reserve.need.input_high + relay.seen.output_tokens_seen,
-                0,
-            )
-            for plan, relay in self._open.values()
-        ]
-        if open_calls:
-            await self._doors.store.heartbeat(self._plane.tenant, open_calls)
+        """Renew the leases of all open calls, raise holds that they outgrew, stop what is over."""
+        store, recorder = self._doors.store, self._doors.recorder
+        await renew_leases(self._open, store, recorder, self._plane.tenant)
 
     @property
     def open_calls(self) -> int:

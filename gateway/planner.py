@@ -3,7 +3,7 @@
 No I/O: what is known about a task comes in as facts, what is in force as one `Rules` snapshot.
 """
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
@@ -29,12 +29,14 @@ from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.keys import GatewayKey
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
+from gateway.core.model_rename import renamed
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
 from gateway.core.prices import ModelPrice, ModelsInUse
 from gateway.core.roadmap import NO_OVERRIDES, RoadmapTask
 from gateway.core.routing import Routing
+from gateway.core.shaping import AS_ASKED, Shape, shape_of, shapes_calls
 from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
 from gateway.core.untagged import without_task
@@ -50,7 +52,8 @@ class Call(Struct, frozen=True):
 
     There `wire`, if it is not None, reads answers that were asked for before.
 
-    `key` is the gateway key that pays, None where calls need none.
+    `key` is the gateway key that pays, None where calls need none. `model_asked` is the model that
+    the client named where another one is served instead, else ''.
     """
 
     call_id: str
@@ -60,6 +63,7 @@ class Call(Struct, frozen=True):
     asked: ModelRequest | None = None
     wire: WireFormat | None = None
     key: GatewayKey | None = None
+    model_asked: str = ""
 
     @property
     def task(self) -> str:
@@ -101,6 +105,7 @@ class Plan(Struct, frozen=True):
     estimate: InputEstimate
     unpriced: Unpriced = Unpriced.PASSES
     mark: Mark = Mark.PASSES
+    shape: Shape = AS_ASKED
 
 
 def read_call(
@@ -157,6 +162,7 @@ class Planner:
         self._learned_input = learned_input or LearnedInput()
         self._prices: dict[tuple[str, str], ModelPrice | None] = {}
         self._limits: dict[tuple[str, Complexity, ImportanceTier], TaskLimits] = {}
+        self._shapes = shapes_calls(rules.policies)
 
     @property
     def enforces_tags(self) -> bool:
@@ -222,6 +228,7 @@ class Planner:
         kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
         phase = call.tags.phase
         expected = self._learned.expected(asked.model, call.phase_tag, ceiling)
+        shape = self._shape_of(call, asked, facts) if self._shapes else AS_ASKED
         dearest = price.held_on(asked.pieces.terms) if price else None
         reserve = ReservePlan(
             call_id=call.call_id,
@@ -244,9 +251,10 @@ class Planner:
             grace=self._grace(call, asked, facts, ceiling, mode)
             if self.rules.policies.grace_call
             else None,
+            soft_line=shape.soft_line,
         )
         mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
-        return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark)
+        return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark, shape)
 
     def _loop(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> LoopPlan | None:
         """Return what is asked of the store about loops; else the body is not hashed."""
@@ -274,13 +282,20 @@ class Planner:
         policy = first_match(policies, facts.complexity, facts.importance, call)
         return without_task(policy, self.mode_of(policy) if policy else Mode.OFF)
 
+    def _shape_of(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> Shape:
+        tiers = facts.complexity, facts.importance
+        shape = shape_of(self.rules.policies, tiers, call, asked, self.mode_of)
+        if shape.soft_line is not None and with_cheaper_model(call, shape.cheaper_model) is None:
+            shape = structs.replace(shape, soft_line=None, cheaper_model="")
+        return shape
+
     def _about(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
     ) -> CallAbout:
         """Return what the ledger is told of a call."""
         route = call.route
         return CallAbout(
-            model=asked.model[:MOST_TEXT],
+            model=(call.model_asked or asked.model)[:MOST_TEXT],
             upstream=route.upstream,
             dialect=route.dialect.value,
             method=call.request.method.decode("latin-1"),
@@ -320,6 +335,31 @@ class Planner:
             profile = TaskProfile(facts.complexity, facts.importance, overrides)
             limits = self._limits[key] = task_limits(self.rules.budgets, profile)
         return limits
+
+
+def with_cheaper_model(call: Call, model: str) -> Call | None:
+    """Return the call as it asks for `model` instead; None if it cannot, or may not.
+
+    One time only: a stand-in gets none of its own. It stays with its upstream, and its gateway key
+    must allow the model, too.
+    """
+    asked, key = call.asked, call.key
+    if asked is None or call.model_asked or call.request.method != b"POST":
+        return None
+    if key is not None and not key.allows_model(model):
+        return None
+    route, request = call.route, call.request
+    found = renamed(route.dialect, route.target, request.body, model, in_body=bool(asked.model))
+    if found is None:
+        return None
+    target, body = found
+    return structs.replace(
+        call,
+        request=structs.replace(request, body=body),
+        route=structs.replace(route, target=target),
+        asked=structs.replace(asked, model=model),
+        model_asked=next(name for name in call.models if name),
+    )
 
 
 def path_label(target: bytes) -> str:

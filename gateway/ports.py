@@ -20,6 +20,7 @@ from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.keys import Credential, GatewayKey
 from gateway.core.loops import LoopPlan
+from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
@@ -164,7 +165,8 @@ class ReservePlan(Struct, frozen=True):
     `about` is what the ledger is told of the call, if it is refused or whatever becomes of it.
     `key_id` names the gateway key that pays, '' if there is none, `key_version` the copy of it.
     `session` is the one that gave the task, or could have. `loop` and `grace` are plans of the
-    policies of these kinds, where there are any.
+    policies of these kinds, where there are any. From `soft_line` on, nothing is held: the answer
+    is SOFT.
     """
 
     call_id: str
@@ -183,6 +185,7 @@ class ReservePlan(Struct, frozen=True):
     session: Session | None = None
     loop: LoopPlan | None = None
     grace: GracePlan | None = None
+    soft_line: SoftLine | None = None
 
 
 class Background(Vocabulary):
@@ -303,8 +306,12 @@ class BudgetStore(Protocol):
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
-    ) -> list[str]:
-        """Renew leases of (plan, tokens seen, nano-dollars seen); return ids that are over."""
+    ) -> dict[str, str]:
+        """Renew leases of (plan, tokens seen, nano-dollars seen); return those that are over.
+
+        By call id, the code with which a call of the same task would be refused by now
+        (`core.shaping.stop_code`).
+        """
 
 
 class CallRecord(Struct, frozen=True):

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from gateway.core.configuration import UpstreamSettings
+from gateway.core.dialects.stream_end import Cut
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
@@ -45,6 +46,7 @@ class Carried(Protocol):
 
 _EVENT_STREAM = b"text/event-stream"
 _LINES = b"application/x-ndjson"
+_OK = 200
 _SOUND = b"audio/"  # holds no report, and is not worth a copy
 
 
@@ -97,6 +99,9 @@ class Relay:
         self.drain_cut = ""
         self.passed_over = ""
         self.first_byte_at = 0.0
+        self.stopped = ""
+        self._stop_message = ""
+        self._may_grow = False
         self._downstream = downstream
         self._clock = clock
         self._wire = wire
@@ -146,6 +151,7 @@ class Relay:
                 else JsonMeter(self._wire)
             )
         hides = self._streaming and self.hides_usage
+        self._may_grow = hides or length is None
         if not self.client_left_early:
             self._downstream.start(
                 status, response_headers(headers), self._head_lines, None if hides else length
@@ -154,7 +160,9 @@ class Relay:
     def on_body(self, data: bytes) -> None:
         """Send bytes on, as far as the meter does not hold them back."""
         passing = self._meter.feed(data)
-        if self.client_left_early:
+        if self.stopped:
+            self._stop_behind_event(passing)
+        elif self.client_left_early:
             self._count_drained(len(data))
         elif passing:
             self._downstream.write(passing)
@@ -162,7 +170,7 @@ class Relay:
     def on_end(self) -> None:
         """End the client's answer."""
         rest = self._meter.end()
-        self.complete = True
+        self.complete, self.stopped = True, ""
         if not self.client_left_early:
             if rest:
                 self._downstream.write(rest)
@@ -171,13 +179,55 @@ class Relay:
 
     def on_broken(self, error: UpstreamError) -> None:
         """Cut the client's answer, if it has begun: it must not look whole."""
-        self.error = error
+        self.error, self.stopped = error, ""
         rest = self._meter.end()
         if self.answered and not self.client_left_early:
             if rest:
                 self._downstream.write(rest)
             self._downstream.abort()
         self._finish()
+
+    # From the task ------------------------------------------------------------------------------
+
+    def stop(self, code: str, message: str) -> bool:
+        """End an open stream behind its last whole event, and tell why; False if it is none.
+
+        Of the answer nothing more is read. JSON answers, streams that were announced with their
+        length and those without a client go on.
+        """
+        wire = self._wire
+        if (
+            wire is None
+            or wire.stream_end is None
+            or self.stopped
+            or self.done.done()
+            or self.client_left_early
+            or not (self._streaming and self._may_grow and self.status == _OK)
+            or isinstance(self._meter, StreamMeter) is wire.streams_lines
+        ):
+            return False
+        self.stopped, self._stop_message = code, message
+        if not self._meter.unfinished:
+            self._stop_now()
+        return True
+
+    def _stop_behind_event(self, passing: bytes) -> None:
+        """Send on what belongs to whole events, and end there if any has become whole."""
+        whole = len(passing) - self._meter.unfinished
+        if whole > 0:
+            self._downstream.write(passing[:whole])
+            self._stop_now()
+        elif passing:
+            self._downstream.write(passing)
+
+    def _stop_now(self) -> None:
+        seen, meter = self._meter.seen, self._meter
+        number = meter.next_number if isinstance(meter, StreamMeter) else 0
+        cut = Cut(self.stopped, self._stop_message, seen.answer_id, seen.model, number)
+        if self._wire is not None and self._wire.stream_end is not None:
+            self._downstream.write(self._wire.stream_end(cut))
+        self._downstream.finish()
+        self._give_up()
 
     # From the client ----------------------------------------------------------------------------
 
@@ -199,7 +249,7 @@ class Relay:
         """
         if self.done.done() or self._exchange is None:
             return
-        self.client_left_early = True
+        self.client_left_early, self.stopped = True, ""
         if self._wire is None or not self._drains.takes(stream=self._streaming):
             self._give_up()
         elif self._drains.enter():

@@ -75,6 +75,10 @@ def head_lines(trace: Trace) -> str:
     )
     if trace.call is not None:
         lines += f"x-tollgate-upstream: {trace.call.route.upstream}\r\n"
+        if trace.call.model_asked:
+            lines += f"x-tollgate-model: {trace.call.model}\r\n"
+    if trace.decision is not None and trace.decision.clamp is not None:
+        lines += f"x-tollgate-clamp: {trace.decision.clamp}\r\n"
     if trace.passed_over:
         lines += f"x-tollgate-fallback: {', '.join(trace.passed_over)}\r\n"
     receipt = trace.receipt
@@ -147,7 +151,7 @@ def outcome_of(trace: Trace, now: float) -> CallOutcome:
         usage=trace.charge.usage,
         source=trace.charge.source.value,
         priced=trace.nano_usd is not None,
-        model_served=relay.seen.model[:MOST_TEXT] if relay else "",
+        model_served=_model_served(trace)[:MOST_TEXT],
         latency_ms=round((now - began) * 1000),
         first_byte_ms=round((first - began) * 1000) if first else None,
         client_left=relay is not None and relay.client_left_early,
@@ -157,6 +161,15 @@ def outcome_of(trace: Trace, now: float) -> CallOutcome:
         task_cost=_standing(task, Dimension.NANO_USD),
         phase_tokens=_standing(phase, Dimension.TOKENS),
     )
+
+
+def _model_served(trace: Trace) -> str:
+    """Return the model that answered: by its own word, or the one that was put into the request."""
+    if trace.relay is None:
+        return ""
+    call = trace.call
+    swapped = (call.model or "") if call is not None and call.model_asked else ""
+    return trace.relay.seen.model or swapped
 
 
 def _first_and_phase(receipt: Receipt | None) -> tuple[Scope | None, Scope | None]:

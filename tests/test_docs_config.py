@@ -135,6 +135,9 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/untagged-calls.yaml",
         "policies/loop.yaml",
         "policies/grace-call.yaml",
+        "policies/output-clamp.yaml",
+        "policies/model-downgrade.yaml",
+        "policies/mid-stream-stop.yaml",
         "config/prices.yaml",
     }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway import planner as planner_module
 from gateway.core.budget import Dimension, TokenWeights
@@ -13,14 +14,18 @@ from gateway.core.errors import BadCall
 from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput
 from gateway.core.grace import GraceCallPolicy, GracePlan
 from gateway.core.identity import identify
+from gateway.core.keys import GatewayKey
 from gateway.core.loops import LoopPolicy
 from gateway.core.mark import Mark
+from gateway.core.mid_stream_stop import MidStreamStopPolicy
+from gateway.core.model_downgrade import ModelDowngradePolicy, SoftLine
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.piece_rates import PieceRates
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.shaping import AS_ASKED
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
-from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call
+from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call, with_cheaper_model
 from gateway.ports import Request, TaskFacts
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
 
@@ -397,3 +402,56 @@ def test_audio_is_held_at_its_own_rate_where_the_prompt_has_any(
     call = call_of((b"X-Task-Id", b"T"), messages=[{"role": "user", "content": content}])
     plan = plan_of(rules(ENFORCING, prices=PriceTable({"m": price})), call)
     assert plan.reserve.need.input_nano_usd == nano_usd
+
+
+# Another model ------------------------------------------------------------------------------------
+
+
+SHAPING = PolicySet(
+    (ENFORCING,),
+    "h",
+    model_downgrade=(ModelDowngradePolicy(mode=Mode.ENFORCE, models=(("m", "mini"),)),),
+    mid_stream_stop=(MidStreamStopPolicy("stop", Mode.ENFORCE),),
+)
+
+
+def test_GW15_a_plan_with_a_cheaper_model_at_hand_asks_for_the_soft_line() -> None:
+    """It is priced anew with that one, and told to the ledger under the name that was asked for."""
+    prices = PriceTable({"m": PRICE, "mini": ModelPrice(1_000_000, 2_000_000, 0, 0)})
+    in_force = replace(rules(), policies=SHAPING, prices=prices)
+    call = call_of((b"X-Task-Id", b"T"))
+    plan = plan_of(in_force, call)
+    assert plan.reserve.soft_line == SoftLine()
+    assert (plan.shape.cheaper_model, plan.shape.stops_stream) == ("mini", True)
+    cheaper = with_cheaper_model(call, "mini")
+    assert cheaper is not None
+    assert cheaper.request.body == call.request.body.replace(b'"m"', b'"mini"')
+    again = plan_of(in_force, cheaper)
+    assert again.reserve.soft_line is None
+    assert again.reserve.about.model == "m"
+    assert again.reserve.need.unit_nano_usd < plan.reserve.need.unit_nano_usd
+    assert again.reserve.need.input_nano_usd < plan.reserve.need.input_nano_usd
+
+
+def test_where_no_other_model_can_be_asked_for_there_is_no_soft_line() -> None:
+    """A form, a request that only reads, a key that does not allow the model, a stand-in itself."""
+    in_force = replace(rules(), policies=SHAPING)
+    call = call_of((b"X-Task-Id", b"T"))
+    key = GatewayKey("k1", "s", "n", models=("m",))
+    form = structs.replace(call, request=structs.replace(call.request, body=b"--b"))
+    for other in (
+        form,
+        structs.replace(call, request=structs.replace(call.request, method=b"GET")),
+        structs.replace(call, key=key),
+        structs.replace(call, model_asked="m"),
+        call_of(target=b"/v1/moderations"),
+    ):
+        assert with_cheaper_model(other, "mini") is None
+    plan = plan_of(in_force, form)
+    assert (plan.reserve.soft_line, plan.shape.cheaper_model) == (None, "")
+    assert plan.shape.stops_stream
+
+
+def test_without_policies_that_shape_calls_nothing_is_looked_up() -> None:
+    """One shape for all."""
+    assert plan_of(rules()).shape is AS_ASKED

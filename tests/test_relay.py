@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from gateway.core.configuration import UpstreamSettings
+from gateway.core.dialects.ollama import OLLAMA
 from gateway.core.dialects.openai_chat import OPENAI_CHAT
-from gateway.core.dialects.wire_format import ModelRequest
+from gateway.core.dialects.openai_other import OPENAI_EMBEDDINGS
+from gateway.core.dialects.wire_format import ModelRequest, WireFormat
 from gateway.core.disconnect import Disconnect
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import Headers
@@ -91,6 +93,7 @@ class Line:
         stream: bool = False,
         hide_usage: bool = False,
         drains: Drains | None = None,
+        wire: WireFormat = OPENAI_CHAT,
         **upstream: Any,
     ) -> None:
         self.client, self.provider = Client(), Provider()
@@ -98,7 +101,7 @@ class Line:
         self.relay = Relay(
             self.client,
             lambda: 7.0,
-            wire=OPENAI_CHAT if metered else None,
+            wire=wire if metered else None,
             asked=ModelRequest("m", stream=stream) if metered else None,
             hide_usage=hide_usage,
             head_lines="x-budget: 1\r\n",
@@ -347,3 +350,118 @@ async def test_an_answer_that_ends_is_over() -> None:
     line.relay.client_left()
     assert line.provider.asked == []
     assert not line.relay.client_left_early
+
+
+# A stream that is stopped -------------------------------------------------------------------------
+
+
+CUT = b'data: {"error":{"message":"M","type":"billing_error","param":null,"code":"C"}}\n\n' + DONE
+
+
+def stream(*, hide_usage: bool = False, length: int | None = None, **line: Any) -> Line:
+    """Return a line in the middle of a stream."""
+    made = Line(stream=True, hide_usage=hide_usage, **line)
+    made.follow()
+    made.relay.on_head(200, SSE, length)
+    return made
+
+
+def assert_stopped(line: Line, body: bytes) -> None:
+    assert line.client.body == body
+    assert line.client.kinds[-1] == "finish"
+    assert line.provider.asked == ["cancel"]
+    assert line.relay.done.done()
+    assert (line.relay.stopped, line.relay.complete, line.relay.error) == ("C", False, None)
+
+
+@pytest.mark.parametrize("hide", [True, False])
+async def test_a_stream_ends_behind_its_last_whole_event(*, hide: bool) -> None:
+    """At once where the client has whole events only; nothing more is read from the provider."""
+    line = stream(hide_usage=hide)
+    line.relay.on_body(TEXT_EVENT)
+    assert line.relay.stop("C", "M")
+    assert not line.relay.stop("C", "M")
+    assert_stopped(line, TEXT_EVENT + CUT)
+    assert line.relay.seen.chars == 2
+
+
+@pytest.mark.parametrize("at", range(1, len(TEXT_EVENT)))
+async def test_an_event_is_never_cut(at: int) -> None:
+    """Wherever the bytes are cut; what comes behind the event is dropped."""
+    line = stream()
+    line.relay.on_body(TEXT_EVENT + TEXT_EVENT[:at])
+    assert line.relay.stop("C", "M")
+    assert not line.relay.done.done()
+    line.relay.on_body(TEXT_EVENT[at : at + 1])
+    if at + 1 < len(TEXT_EVENT):
+        line.relay.on_body(TEXT_EVENT[at + 1 :] + TEXT_EVENT[:9])
+    assert_stopped(line, TEXT_EVENT * 2 + CUT)
+
+
+async def test_a_part_that_is_held_back_is_dropped() -> None:
+    """The client has none of it."""
+    line = stream(hide_usage=True)
+    line.relay.on_body(TEXT_EVENT + TEXT_EVENT[:20])
+    assert line.relay.stop("C", "M")
+    assert_stopped(line, TEXT_EVENT + CUT)
+
+
+async def test_a_long_event_is_awaited() -> None:
+    """Part of it has passed, though usage is hidden."""
+    line = stream(hide_usage=True)
+    long = b"data: " + b"x" * 20_000
+    line.relay.on_body(long)
+    assert line.relay.stop("C", "M")
+    line.relay.on_body(b"y")
+    assert not line.relay.done.done()
+    line.relay.on_body(b"\n\n" + TEXT_EVENT)
+    assert_stopped(line, long + b"y\n\n" + TEXT_EVENT + CUT)
+
+
+async def test_a_line_is_never_cut() -> None:
+    """Ollama's streams are lines of JSON."""
+    line = Line(stream=True, wire=OLLAMA)
+    line.follow()
+    line.relay.on_head(200, [(b"Content-Type", b"application/x-ndjson")], None)
+    line.relay.on_body(b'{"response":"a"}\n{"resp')
+    assert line.relay.stop("C", "M")
+    line.relay.on_body(b'onse":"b"}\n{"re')
+    assert_stopped(line, b'{"response":"a"}\n{"response":"b"}\n{"error":"M (C)"}\n')
+    assert line.relay.seen.text == ["ab"]
+
+
+async def test_a_stream_that_ends_by_itself_first_is_whole() -> None:
+    """Or is broken, or left: then that is what became of it."""
+    for end, is_whole in ((Relay.on_end, True), (Relay.client_left, False), (_break, False)):
+        line = stream()
+        line.relay.on_body(TEXT_EVENT + b"data: {")
+        assert line.relay.stop("C", "M")
+        end(line.relay)
+        assert (line.relay.stopped, line.relay.complete) == ("", is_whole)
+        assert line.client.body == TEXT_EVENT + b"data: {"
+        assert not line.relay.stop("C", "M")
+
+
+def _break(relay: Relay) -> None:
+    relay.on_broken(BROKEN)
+
+
+async def test_what_is_never_stopped() -> None:
+    """JSON answers, what has a length, errors, what is not metered, what has not begun."""
+    json_answer = Line(stream=True)
+    json_answer.follow()
+    json_answer.relay.on_head(200, JSON, None)
+    failed = Line(stream=True)
+    failed.follow()
+    failed.relay.on_head(429, SSE, None)
+    unmetered = Line(metered=False, stream=True)
+    unmetered.follow()
+    unmetered.relay.on_head(200, SSE, None)
+    unbegun = Line(stream=True)
+    unbegun.follow()
+    no_end = stream(wire=OPENAI_EMBEDDINGS)
+    for line in (json_answer, failed, unmetered, unbegun, no_end, stream(length=900)):
+        assert not line.relay.stop("C", "M")
+        line.relay.on_body(TEXT_EVENT)
+        assert not line.relay.done.done()
+        assert line.client.body == TEXT_EVENT

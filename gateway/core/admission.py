@@ -125,6 +125,7 @@ class Verdict(Vocabulary):
     SHORT = "short"
     IN_FLIGHT = "in_flight"
     COUNT = "count"
+    SOFT = "soft"
 
 
 class Admission(Struct, frozen=True):

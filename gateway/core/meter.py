@@ -4,6 +4,7 @@
 event that only the gateway asked for. Any failure to read ends the metering, not the relaying.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from gateway.core.dialects.wire_format import Answer, WireFormat
@@ -15,6 +16,8 @@ from gateway.core.usage import Usage
 _LONGEST_HELD_EVENT = 16_384
 _LONGEST_JSON = 64 * 1024 * 1024
 _CHARS_PER_TOKEN = 4
+_UNKNOWN = 1 << 62  # bytes: more than will ever pass
+_NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})\b')
 
 
 @dataclass(slots=True)
@@ -23,7 +26,7 @@ class Observation:
 
     `outdated` tells that text came after the last usage, so that it does not speak of all text;
     `is_doubtful` that the last report (`last`) cannot be true. `background_id` is that of an answer
-    which is made in the background.
+    which is made in the background, `answer_id` that of any that said one where it is read.
     """
 
     usage: Usage | None = None
@@ -35,6 +38,7 @@ class Observation:
     outdated: bool = False
     is_doubtful: bool = False
     background_id: str = ""
+    answer_id: str = ""
 
     def note(self, answer: Answer) -> None:
         """Take in a JSON answer or one event.
@@ -48,6 +52,7 @@ class Observation:
         if answer.model:
             self.model = answer.model
         self.background_id = getattr(answer, "background_id", "") or self.background_id
+        self.answer_id = getattr(answer, "id", None) or self.answer_id
         if answer.error is not None:
             self.error_seen = True
 
@@ -96,6 +101,11 @@ class PlainMeter:
         """Return nothing: nothing was held back."""
         return b""
 
+    @property
+    def unfinished(self) -> int:
+        """Return that no end of anything is known."""
+        return _UNKNOWN
+
 
 class JsonMeter:
     """Keeps a copy of a JSON answer and reads it at its end."""
@@ -123,6 +133,17 @@ class JsonMeter:
             self.seen.note(answer)
         return b""
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many bytes of the last line have passed, 0 behind a whole one."""
+        size = 0
+        for piece in reversed(self._copy):
+            at = piece.rfind(b"\n") + 1
+            if at:
+                return size + len(piece) - at
+            size += len(piece)
+        return size if self._size <= _LONGEST_JSON else _UNKNOWN
+
 
 class StreamMeter:
     """Reads the events of a stream as they pass.
@@ -141,6 +162,7 @@ class StreamMeter:
         self._hide_usage = hide_usage
         self._passed = 0  # bytes of the unfinished event that went on
         self._is_unread = False  # the unfinished event is too long to be read
+        self._last = b""
 
     def feed(self, data: bytes) -> bytes:
         """Return what may pass to the client now."""
@@ -159,6 +181,19 @@ class StreamMeter:
         rest = self._passing(self._splitter.flush())
         return rest if self._hide_usage else b""
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many bytes of the last event have passed, 0 behind a whole one."""
+        if self._is_unread:
+            return _UNKNOWN
+        return self._passed if self._hide_usage else self._splitter.held_back
+
+    @property
+    def next_number(self) -> int:
+        """Return the `sequence_number` of the event that would follow, 0 if they have none."""
+        found = _NUMBER.findall(self._last)
+        return int(found[-1]) + 1 if found else 0
+
     def _passing(self, event: bytes) -> bytes:
         """Read one event; return what of it must still reach the client."""
         passed, self._passed = self._passed, 0
@@ -175,6 +210,7 @@ class StreamMeter:
         answer = self._read_answer(data)
         if answer is None:
             return False
+        self._last = data
         if self.seen.model and self._may_be_only_text(data):
             self.seen.note_text(answer)
             return False

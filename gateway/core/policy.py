@@ -16,6 +16,9 @@ from functools import lru_cache
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPolicy
 from gateway.core.match import Subject
+from gateway.core.mid_stream_stop import MidStreamStopPolicy
+from gateway.core.model_downgrade import ModelDowngradePolicy
+from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
@@ -157,6 +160,9 @@ class PolicySet:
     grace_call: tuple[GraceCallPolicy, ...] = ()
     webhook: tuple[WebhookPolicy, ...] = ()
     untagged_calls: tuple[UntaggedCallsPolicy, ...] = (UntaggedCallsPolicy(),)
+    output_clamp: tuple[OutputClampPolicy, ...] = ()
+    model_downgrade: tuple[ModelDowngradePolicy, ...] = ()
+    mid_stream_stop: tuple[MidStreamStopPolicy, ...] = ()
 
     def stop_loss_for(
         self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None

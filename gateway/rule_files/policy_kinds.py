@@ -36,6 +36,11 @@ from gateway.rule_files.policy_document import (
     read_mode,
     read_word,
 )
+from gateway.rule_files.shaping_policies import (
+    MidStreamStopDocument,
+    ModelDowngradeDocument,
+    OutputClampDocument,
+)
 from gateway.rule_files.webhook_policy import WebhookDocument
 
 _ANY_PHASE = "any"
@@ -223,6 +228,9 @@ POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "loop": LoopDocument,
     "grace_call": GraceCallDocument,
     "webhook": WebhookDocument,
+    "output_clamp": OutputClampDocument,
+    "model_downgrade": ModelDowngradeDocument,
+    "mid_stream_stop": MidStreamStopDocument,
 }
 """The documents by `kind`, which is also the name of the kind's field in `PolicySet`."""
 

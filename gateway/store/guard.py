@@ -192,7 +192,7 @@ class GuardedStore:
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
-    ) -> list[str]:
+    ) -> dict[str, str]:
         """See ports.BudgetStore."""
         return await self._store.heartbeat(tenant, open_calls)
 

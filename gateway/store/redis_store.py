@@ -13,6 +13,7 @@ from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.core.grace import Grace, GracePlan
 from gateway.core.loops import LoopPlan, LoopStanding
+from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
@@ -213,6 +214,7 @@ class RedisStore:
             plan.session.text if plan.session is not None else "",
             _loop_words(plan.loop) if plan.loop is not None else "",
             _grace_words(plan.grace) if plan.grace is not None else "",
+            _soft_line(plan.soft_line) if plan.soft_line is not None else "",
         ]
 
     def _effect_letters(self, effects: Effects) -> str:
@@ -296,9 +298,9 @@ class RedisStore:
 
     async def heartbeat(
         self, tenant: str, open_calls: Sequence[tuple[ReservePlan, int, int]]
-    ) -> list[str]:
-        """Renew leases of (plan, tokens seen, nano-dollars seen); return ids that are over."""
-        over: list[str] = []
+    ) -> dict[str, str]:
+        """See ports.BudgetStore."""
+        over: dict[str, str] = {}
         names = self.keys(tenant)
         for start in range(0, len(open_calls), _MOST_CALLS_PER_HEARTBEAT):
             keys: list[Argument] = [names.clock, names.leases]
@@ -306,8 +308,13 @@ class RedisStore:
             for plan, tokens, nano_usd in open_calls[start : start + _MOST_CALLS_PER_HEARTBEAT]:
                 own = [names.call(plan.call_id), *self._plan_keys(plan)[_BEFORE_TASK:]]
                 keys += own
-                args += [plan.call_id, len(own), tokens, nano_usd]
-            over += await self.connection.run(self._heartbeat, keys, args)
+                args += [
+                    *(plan.call_id, len(own), tokens, nano_usd),
+                    plan.enforce_from.order if plan.enforce_from else 0,
+                    self._effect_letters(plan.effects),
+                ]
+            reply = await self.connection.run(self._heartbeat, keys, args)
+            over |= zip(reply[::2], reply[1::2], strict=True)
         return over
 
     async def expire_due(self, tenant: str, most: int = 100) -> list[str]:
@@ -335,6 +342,11 @@ class RedisStore:
             if reply[0] == "expired":
                 expired.append(call_id)
         return expired
+
+
+def _soft_line(line: SoftLine) -> str:
+    place = "phase" if line.of_phase else "task"
+    return f"{place} {_DIMENSIONS.index(line.dimension) + 1} {line.percent}"
 
 
 def _facts(plan: ReservePlan) -> str:

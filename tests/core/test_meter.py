@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.core import meter as meter_module
 from gateway.core.dialects.openai_chat import OPENAI_CHAT, read_answer
+from gateway.core.dialects.openai_responses import OPENAI_RESPONSES
 from gateway.core.dialects.wire_format import Answer
 from gateway.core.meter import JsonMeter, Meter, Observation, PlainMeter, StreamMeter
 from gateway.core.usage import Usage
@@ -401,3 +402,61 @@ def test_which_usage_is_reported(answers: list[Answer], reported: tuple[int, int
         seen.note(each)
     expected = None if reported is None else Usage(reported[0], output_total=reported[1])
     assert seen.reported_usage() == expected
+
+
+# Where an answer may be cut -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_what_has_passed_of_an_unfinished_event(*, hide: bool) -> None:
+    """While events are held back until they are whole, a client never has part of one."""
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=hide)
+    assert meter.unfinished == 0
+    meter.feed(b'data: {"choices":[]}\n\ndata: {')
+    assert meter.unfinished == (0 if hide else 7)
+    meter.feed(b'"x"')
+    assert meter.unfinished == (0 if hide else 10)
+    meter.feed(b":1}\n\n")
+    assert meter.unfinished == 0
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_a_long_unfinished_event_has_passed(*, hide: bool) -> None:
+    """Of one that is too long to be read the end is awaited."""
+    meter = StreamMeter(OPENAI_CHAT, hide_usage=hide)
+    meter.feed(b"data: " + b"x" * 20_000)
+    assert meter.unfinished == 20_006
+    meter.feed(b"x" * 2_000_000)
+    assert meter.unfinished > 1 << 60
+    meter.feed(b"\n\n")
+    assert meter.unfinished == 0
+
+
+def test_what_has_passed_of_an_unfinished_line() -> None:
+    """However the lines are cut."""
+    meter = JsonMeter(OPENAI_CHAT)
+    assert meter.unfinished == 0
+    for data, unfinished in ((b"{}\n{", 1), (b'"a"', 4), (b":1}\n", 0), (b"\n{}", 2)):
+        meter.feed(data)
+        assert meter.unfinished == unfinished
+    assert PlainMeter().unfinished > 1 << 60
+
+
+def test_of_an_answer_too_long_to_copy_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never cut."""
+    monkeypatch.setattr(meter_module, "_LONGEST_JSON", 4)
+    meter = JsonMeter(OPENAI_CHAT)
+    meter.feed(b"{}\n")
+    assert meter.unfinished == 0
+    meter.feed(b"{}\n")
+    assert meter.unfinished > 1 << 60
+
+
+def test_the_number_of_the_event_that_would_follow() -> None:
+    """One more than the last; 0 where events have none."""
+    meter = StreamMeter(OPENAI_RESPONSES, hide_usage=False)
+    assert meter.next_number == 0
+    meter.feed(b'data: {"type":"response.created","sequence_number":0,"response":{"id":"r"}}\n\n')
+    assert (meter.next_number, meter.seen.answer_id) == (1, "r")
+    meter.feed(b'data: {"type":"x","sequence_number": 41,"delta":"a"}\n\ndata: {"sequence_n')
+    assert (meter.next_number, meter.seen.answer_id) == (42, "r")

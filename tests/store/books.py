@@ -15,6 +15,7 @@ from gateway.core.admission import Admission, Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension, Lines, TaskLimits
 from gateway.core.overrides import LimitsInForce, Override, OverrideKind, limits_in_force
 from gateway.core.phases import WorkPhase
+from gateway.core.shaping import stop_code
 from gateway.ports import ReservePlan
 
 LEASE_MS = 30_000
@@ -211,13 +212,15 @@ class Books:
                 task.state = TaskState.REOPENED
         return answer, scopes
 
-    def heartbeat(self, call: Call, seen: Amounts) -> bool:
-        """Renew the lease of an open call, which may have outgrown its hold; return if it is over."""
-        if call.state is State.HELD:
-            call.lease_ms = self.now_ms + LEASE_MS
-            call.held = {d: max(held, seen[d]) for d, held in call.held.items()}
-        tasks = [self.tasks[name] for name in call.tasks]
-        return any(task.trip or task.state is TaskState.KILLED for task in tasks)
+    def heartbeat(self, call: Call, seen: Amounts) -> str:
+        """Renew the lease of an open call, which may have outgrown its hold; return why it is over."""
+        if call.state is not State.HELD:
+            return ""
+        call.lease_ms = self.now_ms + LEASE_MS
+        call.held = {d: max(held, seen[d]) for d, held in call.held.items()}
+        scopes = self.scopes(call.plan.task, call.phase, call.plan.enforce_from)
+        tokens, nano_usd = seen[Dimension.TOKENS], seen[Dimension.NANO_USD]
+        return stop_code(scopes, call.plan.effects, tokens, nano_usd)
 
     def settle(self, call: Call, used: Amounts) -> None:
         """Charge what was used; an unknown call counts where its plan says."""

@@ -164,6 +164,8 @@ async def test_a_grace_call_is_not_over_by_the_trip_that_it_passes(
     """But by a kill."""
     await trip(agent)
     plan, _ = await ask(agent)
-    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == []
+    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == {}
     look.client.hset(look.keys.task("T"), "state", "killed")
-    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == [plan.call_id]
+    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == {
+        plan.call_id: "task_killed"
+    }

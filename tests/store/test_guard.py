@@ -83,7 +83,7 @@ async def test_a_well_store_is_passed_through(
     assert (await guarded.reserve(plan)).held_tokens == 17_048
     await guarded.reserve(other)
     assert guarded.facts_of(tenant, "T") == await guarded.read_facts(tenant, "T")
-    assert await guarded.heartbeat(tenant, [(plan, 0, 0)]) == []
+    assert await guarded.heartbeat(tenant, [(plan, 0, 0)]) == {}
     assert (await guarded.settle(settlement(plan))).tokens_after == 15_800
     await guarded.release(other)
     assert guarded.is_well

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from gateway.core.admission import Need, Verdict
 from gateway.store.redis_store import RedisStore
 from tests.store.agent import FACTS, NOTHING_HELD, OBSERVE, Agent, Look, settlement
@@ -23,7 +25,7 @@ async def test_a_heartbeat_renews_leases(agent: Agent, look: Look) -> None:
     over = await agent.store.heartbeat(
         agent.tenant, [(plan, 0, 0) for plan in (open_call, ended, never)]
     )
-    assert over == []
+    assert over == {}
     assert look.leases() == {open_call.call_id: 1_040_000}
     agent.at(1_039_999)
     assert await agent.store.expire_due(agent.tenant) == []
@@ -74,18 +76,22 @@ async def test_a_heartbeat_never_wakes_the_dead(agent: Agent, look: Look) -> Non
 
 
 async def test_a_heartbeat_tells_which_calls_are_over(agent: Agent, look: Look) -> None:
-    """Their task is tripped or killed, or an ancestor is."""
+    """Their task would be refused by now, or an ancestor would."""
     calm = replace(agent, task="calm")
     dead = replace(agent, task="dead")
     child = replace(agent, task="child", facts=replace(FACTS, parents=("mid", "dead")))
     plans = [(await one.reserve("IMPLEMENT"))[0] for one in (agent, calm, dead, child)]
     beats = [(plan, 0, 0) for plan in plans]
-    assert await agent.store.heartbeat(agent.tenant, beats) == []
+    assert await agent.store.heartbeat(agent.tenant, beats) == {}
     await agent.spend(50_000)
     await agent.call("IMPLEMENT")
     look.client.hset(look.keys.task("dead"), "state", "killed")
     over = await agent.store.heartbeat(agent.tenant, beats)
-    assert over == [plans[0].call_id, plans[2].call_id, plans[3].call_id]
+    assert over == {
+        plans[0].call_id: "runaway_task",
+        plans[2].call_id: "task_killed",
+        plans[3].call_id: "task_killed",
+    }
 
 
 async def test_many_calls_are_renewed_in_several_scripts(agent: Agent, look: Look) -> None:
@@ -172,3 +178,49 @@ async def test_the_length_of_a_lease_is_a_setting(agent: Agent, look: Look) -> N
     plan, _ = await agent.reserve("PLAN")
     assert await agent.store.expire_due(agent.tenant) == [plan.call_id]
     assert look.held() == NOTHING_HELD
+
+
+@pytest.mark.parametrize(
+    ("phase", "settled", "seen", "code"),
+    [
+        ("VERIFY", 28_080, 0, None),
+        ("VERIFY", 28_000, 80, None),
+        ("VERIFY", 28_000, 81, "task_budget_exceeded"),
+        ("VERIFY", 28_081, 0, "task_budget_exceeded"),
+        ("IMPLEMENT", 46_800, 0, None),
+        ("IMPLEMENT", 46_000, 801, "runaway_task"),
+        ("VERIFY", 46_801, 0, "runaway_task"),
+        ("", 28_081, 0, "task_budget_exceeded"),
+    ],
+)
+async def test_GW16_a_call_is_over_when_its_task_is_above_its_line(
+    agent: Agent, phase: str, settled: int, seen: int, code: str | None
+) -> None:
+    """As a new call would be refused; what was seen of the open one counts, holds do not."""
+    plan, _ = await agent.reserve(phase, need=Need(1, 1, 0, 1, 0, 0))
+    await agent.reserve(phase, need=Need(40_000, 40_000, 0, 1, 0, 0))
+    await agent.spend(settled)
+    over = await agent.store.heartbeat(agent.tenant, [(plan, seen, 0)])
+    assert over.get(plan.call_id) == code
+
+
+async def test_GW16_nothing_is_over_where_lines_only_flag(agent: Agent, look: Look) -> None:
+    """While the stop-loss observes; but a killed task is."""
+    plan, _ = await agent.reserve("VERIFY", effects=OBSERVE)
+    await agent.spend(99_999)
+    assert await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)]) == {}
+    look.client.hset(look.keys.task(agent.task), "state", "killed")
+    over = await agent.store.heartbeat(agent.tenant, [(plan, 0, 0)])
+    assert over == {plan.call_id: "task_killed"}
+
+
+async def test_GW16_a_task_that_is_let_through_to_its_end_is_not_over(
+    agent: Agent, look: Look
+) -> None:
+    """It is held to the runaway line, as at its calls; other phases are not let through."""
+    plan, _ = await agent.reserve("PR", need=Need(1, 1, 0, 1, 0, 0))
+    look.client.hset(look.keys.task(agent.task), "completion", "1")
+    other, _ = await agent.reserve("REVIEW", need=Need(1, 1, 0, 1, 0, 0))
+    await agent.spend(30_000)
+    over = await agent.store.heartbeat(agent.tenant, [(plan, 0, 0), (other, 0, 0)])
+    assert over == {other.call_id: "task_budget_exceeded"}

@@ -280,12 +280,12 @@ class Gateways(RuleBasedStateMachine):
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
         """Renew leases in one go, those of ended calls too; a call that outgrew its hold holds more."""
-        said, over = [], []
+        said, over = [], {}
         for call in self.alive:
             seen = data.draw(self.used_by(call))
             said.append((call.plan, seen[Dimension.TOKENS], seen[Dimension.NANO_USD]))
-            if self.books.heartbeat(call, seen):
-                over.append(call.plan.call_id)
+            if code := self.books.heartbeat(call, seen):
+                over[call.plan.call_id] = code
         assert self.run(self.store.heartbeat(self.tenant, said)) == over
         self.world.seen["told that it is over"] += bool(over)
 
@@ -514,7 +514,7 @@ OFTEN = {"held", "in_flight", "refused", "expired", "crash held", "duplicate res
 }  # fmt: skip
 EVERYTHING = (
     OFTEN
-    | {verdict.value for verdict in Verdict}
+    | {verdict.value for verdict in Verdict if verdict is not Verdict.SOFT}
     | {f"{command} {state.value}" for command in ("settle", "release") for state in State}
     | {"kill", "resume", "complete"}
     | {"told that it is over", "grant too small", "trip ended", "limits ran out"}

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.stream_end import end_of_messages
 from gateway.core.dialects.wire_format import (
     ModelRequest,
     WireFormat,
@@ -250,4 +251,5 @@ ANTHROPIC_MESSAGES = WireFormat(
     read_answer=read_answer,
     may_be_only_text=has_no_usage,
     is_usage_only=never_usage_only,
+    stream_end=end_of_messages,
 )

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.stream_end import end_of_gemini
 from gateway.core.dialects.wire_format import (
     ModelRequest,
     WireFormat,
@@ -311,5 +312,6 @@ GEMINI = WireFormat(
     read_answer=read_answer,
     may_be_only_text=may_be_only_text,
     is_usage_only=never_usage_only,
+    stream_end=end_of_gemini,
 )
 GEMINI_STREAM = msgspec.structs.replace(GEMINI, read=read_stream_request)

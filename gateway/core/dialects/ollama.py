@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.stream_end import end_of_ollama
 from gateway.core.dialects.wire_format import (
     ModelRequest,
     WireFormat,
@@ -186,5 +187,7 @@ OLLAMA = WireFormat(
     read_answer=read_answer,
     may_be_only_text=has_no_usage,
     is_usage_only=never_usage_only,
+    stream_end=end_of_ollama,
+    streams_lines=True,
 )
 OLLAMA_EMBED = msgspec.structs.replace(OLLAMA, read=read_embed_request)

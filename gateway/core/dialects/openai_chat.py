@@ -17,6 +17,7 @@ from gateway.core.dialects.prompt_text import (
     read_object,
     text_of,
 )
+from gateway.core.dialects.stream_end import end_of_chat
 from gateway.core.dialects.wire_format import (
     ModelRequest,
     WireFormat,
@@ -372,4 +373,5 @@ OPENAI_CHAT = WireFormat(
     read_answer=read_answer,
     may_be_only_text=may_be_only_text,
     is_usage_only=is_usage_only,
+    stream_end=end_of_chat,
 )

@@ -12,6 +12,7 @@ import msgspec
 from gateway.core.dialects import openai_chat
 from gateway.core.dialects.openai_chat import nano_usd, usage_wish
 from gateway.core.dialects.prompt_text import read_object, texts_in
+from gateway.core.dialects.stream_end import end_of_chat
 from gateway.core.dialects.wire_format import (
     MOST_CHOICES,
     ModelRequest,
@@ -147,6 +148,7 @@ OPENAI_COMPLETIONS = WireFormat(
     read_answer=openai_chat.read_answer,
     may_be_only_text=openai_chat.may_be_only_text,
     is_usage_only=openai_chat.is_usage_only,
+    stream_end=end_of_chat,
 )
 OPENAI_EMBEDDINGS = WireFormat(
     read=read_embedding,

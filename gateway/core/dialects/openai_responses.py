@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.dialects.openai_chat import on_tier
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.stream_end import end_of_response
 from gateway.core.dialects.wire_format import (
     ModelRequest,
     WireFormat,
@@ -251,4 +252,5 @@ OPENAI_RESPONSES = WireFormat(
     read_answer=read_answer,
     may_be_only_text=has_no_usage,
     is_usage_only=never_usage_only,
+    stream_end=end_of_response,
 )

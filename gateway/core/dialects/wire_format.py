@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from gateway.core.dialects.prompt_media import TEXT_ONLY, Media, media_in
+from gateway.core.dialects.stream_end import Cut
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import reject_duplicates, with_members
 from gateway.core.usage import MOST_TOKENS, NO_USAGE, Usage
@@ -82,6 +83,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     - `is_usage_only(data)`: whether an event is exactly what `usage_wish` adds to a stream.
     - `read_form(body, content_type)`: as `read`, of a multipart form; None where none is taken.
     - `longest_event`: bytes of an event up to which it is worth a copy.
+    - `stream_end(cut)`: what ends a stream from here; None where none is ever cut.
+    - `streams_lines`: its streams are lines of JSON, not events.
     """
 
     read: Callable[[bytes, bytes], ModelRequest]
@@ -92,6 +95,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     is_usage_only: Callable[[bytes], bool]
     read_form: Callable[[bytes, bytes], ModelRequest] | None = None
     longest_event: int = 1_048_576
+    stream_end: Callable[[Cut], bytes] | None = None
+    streams_lines: bool = False
 
 
 def edited_body(

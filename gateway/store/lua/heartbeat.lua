@@ -2,9 +2,10 @@
 --
 -- KEYS  1 clock  2 leases, then for each call: call, task, ancestors...
 -- ARGV  1 now_ms or ''   2 lease_ms, then for each call: id, number of its keys, tokens seen so far,
---       nano_usd of them
--- Returns the ids of calls that are over: their task or an ancestor is tripped or killed. Never
--- refuses: what was used was used.
+--       nano_usd of them, first phase (by order) that is held to the cumulative line, effects as
+--       in reserve
+-- Returns id, code, ... of calls that are over: a call of their task would be refused with that code
+-- by now, what was seen of the open one counted in. Never refuses: what was used was used.
 
 local now = clock(KEYS[1], ARGV[1])
 local over, key = {}, 3
@@ -18,32 +19,74 @@ local function raise(first, last, phase, dimension, more)
   end
 end
 
--- A call that goes on by grace (lua/grace.lua) is over with a kill only.
-local function is_over(call, first, last)
+-- Why a call of these tasks would be refused by now (core/shaping.py), '' if it would not. What was
+-- `seen` of this call counts as settled. One that goes on by grace (lua/grace.lua) is over with a
+-- kill only.
+local function stop_code(call, first, last, phase, seen, from, effects)
+  local scopes, watched = {}, {}
+  local line = phase ~= '' and ORDER[phase] < from and 'R' or 'C'
   for i = first, last do
-    local is = redis.call('HMGET', KEYS[i], 'trip', 'state')
-    if is[2] == 'killed' or is[1] and redis.call('HEXISTS', call, 'grace') == 0 then
-      return true
+    local is = redis.call('HMGET', KEYS[i], 'state', 'trip', 'trip_code', 'completion',
+      'tokens.L', 'tokens.C', 'tokens.R', 'tokens.S',
+      'nano_usd.L', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S')
+    local exempt = i == first and is[4] and (phase == 'PR' or phase == 'MONITOR')
+    scopes[#scopes + 1] = {state = is[1]}
+    for at, d in ipairs({1, 3}) do
+      if is[4 * at + 1] and string.sub(effects, d, d) == 'R' then
+        local C, R = num(is[4 * at + 2]), num(is[4 * at + 3])
+        watched[#watched + 1] = {
+          trip_code = is[2] == DIMENSIONS[d] and is[3], C = C, R = R,
+          S = num(is[4 * at + 4]) + seen[DIMENSIONS[d]],
+          line = (line == 'R' or exempt) and R or C,
+        }
+      end
     end
   end
-  return false
+  for _, state in ipairs({'killed', 'blocked'}) do
+    for _, scope in ipairs(scopes) do
+      if scope.state == state then
+        return 'task_' .. state
+      end
+    end
+  end
+  if redis.call('HEXISTS', call, 'grace') == 1 then
+    return ''
+  end
+  for _, is in ipairs(watched) do
+    if is.trip_code and is.S > is.C then
+      return is.trip_code
+    end
+  end
+  for _, is in ipairs(watched) do
+    if is.S > is.R then
+      return 'runaway_task'
+    end
+  end
+  for _, is in ipairs(watched) do
+    if is.S > is.line then
+      return 'task_budget_exceeded'
+    end
+  end
+  return ''
 end
 
-for arg = 3, #ARGV, 4 do
+for arg = 3, #ARGV, 6 do
   local id, last = ARGV[arg], key + num(ARGV[arg + 1]) - 1
-  local call = read_call(KEYS[key])
+  local call, seen = read_call(KEYS[key]), {}
   if call.state == 'held' then
     redis.call('ZADD', KEYS[2], now + num(ARGV[2]), id)
     for offset, dimension in ipairs({'tokens', 'nano_usd'}) do
-      local more = amount(ARGV[arg + 1 + offset]) - call[dimension]
+      seen[dimension] = amount(ARGV[arg + 1 + offset])
+      local more = seen[dimension] - call[dimension]
       if more > 0 then
         raise(key + 1, last, call.phase, dimension, more)
         redis.call('HINCRBY', KEYS[key], dimension, int(more))
       end
     end
-  end
-  if is_over(KEYS[key], key + 1, last) then
-    over[#over + 1] = id
+    local code = stop_code(KEYS[key], key + 1, last, call.phase, seen, num(ARGV[arg + 4]), ARGV[arg + 5])
+    if code ~= '' then
+      over[#over + 1], over[#over + 2] = id, code
+    end
   end
   key = last + 1
 end

@@ -18,6 +18,7 @@
 --      20 gateway key, '' if there is none   21 its version as the plan knows it
 --      22 binding of the call's session as the plan knows it, - for none; '' if it has no session
 --      23 the words of a plan for loops, lua/loop.lua   24 for grace, lua/grace.lua; '' = none
+--      25 soft line: task or phase, place in DIMENSIONS, percent of its limit; '' = none
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
@@ -29,7 +30,7 @@
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
 --          loop {repeats, stopped now (0/1), growing} or '', grace or '',
---          scope, ...}        verdict: held | refused | short | in_flight | count. Nothing is held
+--          scope, ...}        verdict: held | refused | short | in_flight | count | soft. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
 -- the last one, of the phase, is {L C S H of each dimension}. Missing values are nil. The figures
@@ -310,6 +311,23 @@ local function with_grace(stopped)
   return first_stop()
 end
 
+-- Whether the soft line is reached (core/shaping.py): then the call is to be planned anew.
+local function over_soft_line()
+  local place, d, percent = string.match(ARGV[25], '^(%a+) (%d) (%d+)$')
+  local scope, at = task, 5 + 6 * (num(d) - 1)
+  if place == 'phase' then
+    scope, at = phase_scope, 1 + 4 * (num(d) - 1)
+  end
+  if not place or not scope or not scope.reply[at] then
+    return false
+  end
+  local allowed, S = num(scope.reply[at]), num(scope.reply[at + 2])
+  if scope == task then
+    allowed, S = allowed + num(scope.reply[at + 1]), num(scope.reply[at + 4])
+  end
+  return S > 0 and (allowed <= 0 or S / allowed >= num(percent) / 100)
+end
+
 local verdict, stopped = 'held', first_stop() or in_circles()
 if stopped and ARGV[24] ~= '' then
   stopped = with_grace(stopped)
@@ -318,6 +336,8 @@ if grace == 'count' then
   verdict, stopped = 'count', nil
 elseif stopped then
   verdict = 'refused'
+elseif not graced and over_soft_line() then
+  verdict = 'soft'
 elseif kind ~= 'none' and kind ~= 'gate' then
   stopped = first_in_flight()
   if stopped then
@@ -359,10 +379,10 @@ end
 if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
   stop_by_loop(loop, KEYS[6], call_id, now)
 end
-if verdict == 'count' or graced and verdict ~= 'held' then
+if verdict == 'count' or verdict == 'soft' or graced and verdict ~= 'held' then
   grace = ''
 end
-if verdict == 'count' then
+if verdict == 'count' or verdict == 'soft' then
   return reply(0, 0, 0)
 end
 

@@ -1,0 +1,27 @@
+"""Step 5, decide, where a policy of kind `output_clamp` is in force."""
+
+from msgspec import structs
+
+from gateway.core.decision import Decision, Receipt, effects_of
+from gateway.core.policy import Mode
+from gateway.core.shaping import affordable_output
+from gateway.planner import Call, Plan
+
+
+def clamped(decision: Decision, call: Call, plan: Plan, receipt: Receipt) -> Decision:
+    """Return the decision with the output's ceiling lowered to what the call's lines pay for.
+
+    The lines are those that the stop-loss would refuse at, even while it only observes. A request
+    that cannot state a ceiling is left as it is, and so is one that is clamped already, or goes on
+    by grace: its allowance is its ceiling.
+    """
+    least = plan.shape.least_output
+    if least is None or decision.refuses or decision.clamp is not None or receipt.grace is not None:
+        return decision
+    if call.wire is None or call.asked is None:
+        return decision
+    lines = effects_of(plan.policy, Mode.OFF if plan.mode is Mode.OFF else Mode.ENFORCE)
+    output = affordable_output(receipt.scopes, lines, plan.reserve.need, plan.ceiling, least)
+    if output is None or not call.wire.clamped(call.request.body, call.asked, output):
+        return decision
+    return structs.replace(decision, clamp=output)
