@@ -20,7 +20,7 @@ UNCOUNTED = -1
 _CHARS_PER_TOKEN = 4
 _DEADLINE_S = 10.0
 _CLOSE_WAIT_S = 2.0
-_NICE = 10
+_NICE = 5
 _COMMAND = (sys.executable, "-m", "gateway.token_count")
 
 

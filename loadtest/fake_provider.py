@@ -132,7 +132,7 @@ class FakeProvider:
         self.requests.clear()
         self.sockets.clear()
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         """Wait for something to become true of the provider; raises TimeoutError.
 
         Looked at whenever a connection opens or closes and whenever an answer begins or ends.

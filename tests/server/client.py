@@ -17,7 +17,7 @@ from gateway.server.data_server import DataServer
 from gateway.server.http1 import ClientAnswer
 from gateway.server.refusals import Refusals
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 Carry = Callable[[Request, ClientAnswer], None]
 

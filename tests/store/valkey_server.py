@@ -15,7 +15,7 @@ from redis.retry import Retry
 from gateway.child import dies_with_parent
 from gateway.store.embedded import find_server
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def wait_until(condition: Callable[[], object], what: str = "condition") -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from gateway.core.errors import CallError, UpstreamError
 from gateway.core.headers import Headers
 
-PATIENCE_S = 5
+PATIENCE_S = 30
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 HELLO_EVENTS = [("head", 200, [(b"Content-Length", b"5")], 5), ("body", b"hello"), ("end",)]
