@@ -1,13 +1,18 @@
-"""What a start needs and may fail for: addresses to bind, certificates, the admin token."""
+"""What a start needs and may fail for: addresses to bind, certificates, admin tokens."""
 
 import ipaddress
 import secrets
 
+from pydantic_core import PydanticCustomError
+
+from gateway.admin.roles import AdminAccess, Role, token_digest
 from gateway.banner import AdminToken
 from gateway.control import TlsFiles
 from gateway.core.errors import TollgateError
 from gateway.server.tls import server_tls
 from gateway.settings import Settings
+from gateway.settings.admin_tokens import weakness
+from gateway.settings.api_keys import read_key_file
 
 _TOKEN_BYTES = 32
 
@@ -39,6 +44,7 @@ def tls_files(settings: Settings) -> TlsFiles | None:
 def admin_token(settings: Settings) -> AdminToken:
     """Return the admin token; without a setting one is generated into `state/admin-token`, once."""
     if settings.admin.token:
+        _check_strength("admin.token", settings.admin.token)
         return AdminToken(settings.admin.token)
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = settings.state_dir / "admin-token"
@@ -46,4 +52,32 @@ def admin_token(settings: Settings) -> AdminToken:
     if is_new:
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
-    return AdminToken(file.read_text().strip(), file, is_new)
+    token = file.read_text().strip()
+    _check_strength(str(file), token)
+    return AdminToken(token, file, is_new)
+
+
+def admin_accesses(settings: Settings) -> tuple[AdminAccess, ...]:
+    """Return the tokens of `admin.tokens`. Raises TollgateError for one that is weak or no file."""
+    found = []
+    for name, section in settings.admin.tokens.items():
+        key, digest = f"admin.tokens.{name}", section.sha256
+        if section.token_file:
+            try:
+                token = read_key_file(section.token_file)
+            except PydanticCustomError as error:
+                raise TollgateError(f"{key}.token_file: {error.message()}") from None
+            _check_strength(f"{key}.token_file", token)
+            digest = token_digest(token.encode())
+        found.append(AdminAccess(name, Role(section.role), digest))
+    return tuple(found)
+
+
+def _check_strength(where: str, token: str) -> None:
+    problem = weakness(token)
+    if problem:
+        raise TollgateError(
+            f"{where}: the admin token {problem}: who guesses it lifts all limits. Remedy: leave "
+            "admin.token out (one is made then, kept in state_dir), or take a random one, such as "
+            "of `openssl rand -hex 32`."
+        )

@@ -33,7 +33,7 @@ from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
 from gateway.settings import Settings, data_plane, ledger_url
-from gateway.start_checks import admin_token, check_bind, tls_files
+from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
@@ -248,6 +248,7 @@ class Supervisor:
             enforcement_disabled=plane.enforcement_disabled,
             read_charge=charge_reader(ledger_url(self._settings)),
             read_outbox=outbox_reader(ledger_url(self._settings)),
+            accesses=admin_accesses(self._settings),
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()

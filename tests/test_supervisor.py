@@ -83,13 +83,13 @@ async def test_the_admin_token(tmp_path: Path, provider: FakeProvider) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             assert (gateway.token in gateway.banner) is (start == 1)
             assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
-    own = {"TOLLGATE_ADMIN__TOKEN": "a-token-of-ones-own"}
+    own = {"TOLLGATE_ADMIN__TOKEN": "kQ7-vN2x-pL9f-Rz4w-Hd8c"}
     async with Gateway(tmp_path / "other", provider.base_url, **own) as gateway:
-        assert "a-token-of-ones-own" not in gateway.banner
+        assert "kQ7-vN2x-pL9f-Rz4w-Hd8c" not in gateway.banner
         assert not (tmp_path / "other" / "admin-token").exists()
         gateway.token = "another"
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 401
-        gateway.token = "a-token-of-ones-own"
+        gateway.token = "kQ7-vN2x-pL9f-Rz4w-Hd8c"
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
 
 

@@ -1,15 +1,17 @@
-"""The admin plane's application: the route table behind one token and one shape of errors."""
+"""The admin plane's application: the route table behind tokens and one shape of errors."""
 
 from typing import Final
 
 from aiohttp import web
 
 from gateway.admin.answers import shape_errors
-from gateway.admin.auth import require_token
+from gateway.admin.auth import require_role
 from gateway.admin.body import MOST_BODY_BYTES
-from gateway.admin.endpoints import ENDPOINTS, Endpoint
+from gateway.admin.endpoint import Endpoint
+from gateway.admin.endpoints import ENDPOINTS
 from gateway.admin.openapi import document
 from gateway.admin.parts import PARTS, STORE_WAIT_S, AdminParts, Health
+from gateway.admin.roles import main_access
 from gateway.core.errors import InvalidConfigError
 
 __all__ = ["ALL_ENDPOINTS", "AdminParts", "Health", "build_admin"]
@@ -43,9 +45,13 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     """
     if not parts.token:
         raise InvalidConfigError(["admin.token: is empty. Remedy: set one, or leave the key out."])
-    public = frozenset(endpoint.handler for endpoint in ALL_ENDPOINTS if endpoint.public)
+    least = {
+        endpoint.handler: None if endpoint.public else endpoint.least_role
+        for endpoint in ALL_ENDPOINTS
+    }
+    accesses = (main_access(parts.token), *parts.accesses)
     app = web.Application(
-        middlewares=[shape_errors, require_token(public)], client_max_size=MOST_BODY_BYTES
+        middlewares=[shape_errors, require_role(least, accesses)], client_max_size=MOST_BODY_BYTES
     )
     app[PARTS] = parts
     app[STORE_WAIT_S] = store_wait_s

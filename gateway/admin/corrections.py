@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from gateway.admin.act_requests import parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import told_by
 from gateway.admin.bodies import CallChargeBody, CallCorrectedBody
 from gateway.admin.body import read_json
 from gateway.admin.override_requests import USD_DIGITS, Approver, Reason, decimal_of, within
@@ -137,7 +138,7 @@ async def _correct(
         "nano_usd_before": _text(before.nano_usd),
         "nano_usd": _text(nano_usd),
     }
-    act = Act("call.correct", asked.approver, asked.reason, details)
+    act = told_by(request, Act("call.correct", asked.approver, asked.reason, details))
     changed = await correct_charge(parts.connection, parts.names, before, tokens, nano_usd, act)
     return _charge_body(tokens, nano_usd), changed
 

@@ -1,11 +1,9 @@
 """The route table: what is served, and what each route's description says of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel
 
 from gateway.admin import (
     bodies,
@@ -22,6 +20,7 @@ from gateway.admin import (
     tasks,
 )
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
+from gateway.admin.endpoint import EVERYWHERE, Endpoint
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
@@ -132,37 +131,6 @@ def _outbox_parameters(states: Sequence[str]) -> tuple[Mapping[str, object], ...
     )
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """One route. Without a `body` model the answer is described by its media type alone.
-
-    `errors` are error codes by status; `also` are other answers. `takes` is the model of the body
-    that it takes; `takes_override` marks the route that takes one of several. A `public` one needs
-    no token.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    name: str
-    summary: str
-    body: type[BaseModel] | None = None
-    status: HTTPStatus = HTTPStatus.OK
-    media_type: str = "application/json"
-    parameters: tuple[Mapping[str, object], ...] = ()
-    errors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
-    takes: type[BaseModel] | None = None
-    takes_override: bool = False
-    public: bool = False
-
-
-_EVERYWHERE = {
-    401: ("invalid_token",),
-    500: ("internal_error",),
-    503: ("budget_store_unavailable",),
-}
-
 _FROM_LEDGER: Mapping[int, tuple[str, ...]] = {
     400: ("invalid_query",),
     401: ("invalid_token",),
@@ -177,7 +145,7 @@ _WITH_BODY = {
     413: ("body_too_large",),
     415: ("unsupported_encoding",),
     422: ("invalid_request",),
-    **_EVERYWHERE,
+    **EVERYWHERE,
 }
 
 
@@ -254,7 +222,7 @@ ENDPOINTS = (
         "Tasks, newest first",
         bodies.TaskPageBody,
         parameters=_LIST_PARAMETERS,
-        errors={400: ("invalid_query",), **_EVERYWHERE},
+        errors={400: ("invalid_query",), **EVERYWHERE},
     ),
     Endpoint(
         "POST",
@@ -271,7 +239,7 @@ ENDPOINTS = (
             413: ("body_too_large",),
             415: ("unsupported_encoding",),
             422: ("invalid_task",),
-            **_EVERYWHERE,
+            **EVERYWHERE,
         },
         also={200: bodies.TaskRegisteredBody},
         takes=RegisterRequest,
@@ -284,7 +252,7 @@ ENDPOINTS = (
         "Everything that is known of a task",
         bodies.TaskBody,
         parameters=(_ID_PARAMETER,),
-        errors={400: ("invalid_task_id",), 404: ("unknown_task",), **_EVERYWHERE},
+        errors={400: ("invalid_task_id",), 404: ("unknown_task",), **EVERYWHERE},
     ),
     Endpoint(
         "POST",
@@ -302,7 +270,7 @@ ENDPOINTS = (
             413: ("body_too_large",),
             415: ("unsupported_encoding",),
             422: ("invalid_override", "not_enough_room"),
-            **_EVERYWHERE,
+            **EVERYWHERE,
         },
         takes_override=True,
     ),
@@ -364,7 +332,7 @@ ENDPOINTS = (
             413: ("body_too_large",),
             415: ("unsupported_encoding",),
             422: ("invalid_request",),
-            **_EVERYWHERE,
+            **EVERYWHERE,
         },
         takes=sessions.BindRequest,
     ),
@@ -376,7 +344,7 @@ ENDPOINTS = (
         "What a client's session is bound to",
         sessions.SessionBody,
         parameters=(_SESSION_PARAMETER,),
-        errors={400: ("invalid_session_id",), 404: ("unknown_session",), **_EVERYWHERE},
+        errors={400: ("invalid_session_id",), 404: ("unknown_session",), **EVERYWHERE},
     ),
     Endpoint(
         "DELETE",
@@ -386,7 +354,7 @@ ENDPOINTS = (
         "End a session's binding",
         sessions.SessionChangedBody,
         parameters=(_SESSION_PARAMETER,),
-        errors={400: ("invalid_session_id",), **_EVERYWHERE},
+        errors={400: ("invalid_session_id",), **EVERYWHERE},
     ),
     Endpoint(
         "GET",
@@ -396,7 +364,10 @@ ENDPOINTS = (
         "Tasks that are to mend breaches, newest first",
         outbox.RemediationListBody,
         parameters=_outbox_parameters(outbox.REMEDIATION_STATES),
-        errors=_FROM_LEDGER,
+        errors=
+
+
+_FROM_LEDGER,
     ),
     Endpoint(
         "GET",
@@ -406,6 +377,9 @@ ENDPOINTS = (
         "Notices for webhooks, newest first",
         outbox.DeliveryListBody,
         parameters=_outbox_parameters(outbox.DELIVERY_STATES),
-        errors=_FROM_LEDGER,
+        errors=
+
+
+_FROM_LEDGER,
     ),
 )

@@ -74,6 +74,12 @@ def _error(code: str, message: str, **details: object) -> Json:
 
 ERROR_EXAMPLES: Mapping[str, Json] = {
     "invalid_token": _error("invalid_token", "The admin token is missing or wrong. Remedy: ..."),
+    "forbidden": _error(
+        "forbidden",
+        "The token ada is a viewer's; this needs operator. Remedy: use a token ...",
+        role="viewer",
+        needs="operator",
+    ),
     "invalid_query": _error(
         "invalid_query",
         "The query parameter 'limit' is not valid. Remedy: give a number from 1 to 200.",

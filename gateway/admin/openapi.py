@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.admin.bodies import ErrorBody
-from gateway.admin.endpoints import Endpoint
+from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, REQUEST_EXAMPLES, body_example
 from gateway.admin.override_requests import OVERRIDE_REQUEST
 

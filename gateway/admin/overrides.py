@@ -1,11 +1,13 @@
 """`POST /admin/v1/tasks/{id}/overrides`: put other limits in force, by whom and why on record."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 from aiohttp import web
 
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import own_token
 from gateway.admin.bodies import OverrideAppliedBody
 from gateway.admin.body import read_json
 from gateway.admin.override_requests import parse_override, to_override
@@ -34,7 +36,7 @@ async def post_override(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     async with store_wait(request):
         now_ms = await server_ms(parts.connection)
-        override = to_override(asked, now_ms)
+        override = replace(to_override(asked, now_ms), token=own_token(request))
         try:
             await apply_override(parts.connection, parts.names, task_id, override)
         except NotEnoughRoom as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.admin.roles import AdminAccess
 from gateway.core.configuration import Rules
 from gateway.core.errors import LedgerError
 from gateway.store.connection import StoreConnection
@@ -86,7 +87,7 @@ class AdminParts:
     """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`.
 
     `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
-    know; it waits for the database, and raises LedgerError.
+    know; it waits for the database, and raises LedgerError. `accesses` are tokens beside `token`.
     """
 
     connection: StoreConnection
@@ -99,6 +100,7 @@ class AdminParts:
     enforcement_disabled: bool = False
     read_charge: Callable[[str, str], Charge | None] = no_charge
     read_outbox: ReadOutbox = no_outbox
+    accesses: tuple[AdminAccess, ...] = ()
 
 
 PARTS = web.AppKey("parts", AdminParts)

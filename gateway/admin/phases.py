@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.admin.act_requests import PhaseRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import told_by
 from gateway.admin.bodies import PhaseChangedBody
 from gateway.admin.body import read_json
 from gateway.admin.parts import PARTS
@@ -32,7 +33,7 @@ async def _answer(request: web.Request, what: Literal["start", "end"]) -> web.Re
     task_id, phase = task_id_of(request), phase_of(request)
     asked = parse_request(PhaseRequest, await read_json(request))
     parts = request.app[PARTS]
-    act = Act(f"phase.{what}", asked.by, "", {"phase": phase.value})
+    act = told_by(request, Act(f"phase.{what}", asked.by, "", {"phase": phase.value}))
     async with store_wait(request):
         change = await mark_phase(parts.connection, parts.names, task_id, phase, what, act)
     if change.parallel_to is not None:

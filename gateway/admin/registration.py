@@ -6,6 +6,7 @@ from typing import Literal
 from aiohttp import web
 
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import told_by
 from gateway.admin.bodies import TaskRegisteredBody
 from gateway.admin.body import read_json
 from gateway.admin.overrides import below_calculated
@@ -41,7 +42,7 @@ async def post_task(request: web.Request) -> web.Response:
     limits = task_limits(request.app[PARTS].rules().budgets, asked.profile)
     async with store_wait(request):
         facts = _facts(limits, await _ancestors(request, asked))
-        what = Registration(asked.id, facts, limits, asked.digest, _act(asked))
+        what = Registration(asked.id, facts, limits, asked.digest, told_by(request, _act(asked)))
         outcome = await _register(request, what)
     if outcome is Registered.CONFLICT:
         raise ApiError(
@@ -71,6 +72,7 @@ async def _block(request: web.Request, what: Malformed) -> None:
     limits = task_limits(request.app[PARTS].rules().budgets, what.profile)
     reason = what.error.message
     act = Act("task.block", "admin", reason, {"field": str(what.error.details["field"])})
+    act = told_by(request, act)
     async with store_wait(request):
         made = Registration(what.id, _facts(limits, ()), limits, "", act)
         outcome = await _register(request, made)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.admin.act_requests import ActRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import told_by
 from gateway.admin.bodies import TaskChangedBody
 from gateway.admin.body import read_json
 from gateway.admin.parts import PARTS
@@ -81,13 +82,13 @@ async def _answer(
 
 async def _steer(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
     parts = request.app[PARTS]
-    act = Act(f"task.{verb.value}", asked.approver, asked.reason)
+    act = told_by(request, Act(f"task.{verb.value}", asked.approver, asked.reason))
     return await steer_task(parts.connection, parts.names, task_id, verb, act)
 
 
 async def _reopen(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
     parts = request.app[PARTS]
-    act = Act(f"task.{verb.value}", asked.approver, asked.reason)
+    act = told_by(request, Act(f"task.{verb.value}", asked.approver, asked.reason))
     return await reopen_task(parts.connection, parts.names, task_id, act)
 
 

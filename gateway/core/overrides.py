@@ -39,7 +39,10 @@ class OverrideKind(Vocabulary):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One entry of a task's override history. Times are store milliseconds; no expiry is None."""
+    """One entry of a task's override history. Times are store milliseconds; no expiry is None.
+
+    `token` names the admin token that it was sent with, if that has a name.
+    """
 
     kind: OverrideKind
     approver: str
@@ -49,6 +52,7 @@ class Override:
     amounts: Amounts = _NOTHING
     phase: WorkPhase | None = None
     factor: Decimal | None = None
+    token: str | None = None
 
     def in_force(self, now_ms: int) -> bool:
         """Return whether the override has not run out."""

@@ -253,6 +253,17 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
             "one gateway and false on the others",
         )
     yield from routing_conflicts(settings.upstreams)
+    for name, token in admin.tokens.items():
+        if (
+            bool(token.token_file) == bool(token.sha256)
+            or not UPSTREAM_NAME.fullmatch(name)
+            or name == "admin"
+        ):
+            yield (
+                f"admin.tokens.{name}",
+                "is no token with a name",
+                "name it in small letters (admin is that of admin.token), and give either token_file or sha256",
+            )
     if server.port and (server.host, server.port) == (admin.host, admin.port):
         yield (
             "admin.port",

@@ -225,12 +225,33 @@ class ServerSection(_Section):
     websocket_origins: Annotated[str, AfterValidator(_origins)] = ""
 
 
+def _mapping(value: object) -> object:
+    """Return a mapping, for a variable from its JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise rule("is not JSON", 'write it like {"ada": {"role": "viewer", ...}}') from None
+
+
+class AdminTokenSection(_Section):
+    """A token beside `admin.token`: the file that holds it, or its SHA-256 in hexadecimal."""
+
+    role: Literal["viewer", "operator", "admin"]
+    token_file: str = ""
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+
+
 class AdminSection(_Section):
-    """The admin plane's listener."""
+    """The admin plane's listener, and who may use it; `tokens` are by their owners' names."""
 
     host: Host = "127.0.0.1"
     port: Port = 8081
     token: Annotated[str, Field(repr=False)] = ""
+    tokens: Annotated[dict[str, AdminTokenSection], NoDecode, BeforeValidator(_mapping)] = Field(
+        default_factory=dict
+    )
 
 
 class UpstreamSection(_Section):

@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, build_admin
 from gateway.admin.parts import ReadOutbox, no_charge, no_outbox
+from gateway.admin.roles import AdminAccess
 from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
 from gateway.store.correction import Charge
@@ -31,6 +32,7 @@ def plane(
         rules: Rules = RULES,
         read_charge: Callable[[str, str], Charge | None] = no_charge,
         read_outbox: ReadOutbox = no_outbox,
+        accesses: tuple[AdminAccess, ...] = (),
         **changes: Any,
     ) -> Plane:
         events: list[dict[str, Any]] = []
@@ -49,6 +51,7 @@ def plane(
             rules=lambda: rules,
             read_charge=read_charge,
             read_outbox=read_outbox,
+            accesses=accesses,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))
         return Plane(client, parts, counters, events)

@@ -10,7 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from gateway.admin.answers import shape_errors
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
-from gateway.admin.endpoints import Endpoint
+from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import REQUEST_EXAMPLES
 from gateway.core.errors import InvalidConfigError
 from gateway.store.address import StoreAddress
@@ -26,9 +26,9 @@ def path_of(endpoint: Endpoint) -> str:
     return path.replace("{session}", "s-1").replace("{call}", "c-1")
 
 
-PRIVATE = [
-    (endpoint.method, path_of(endpoint)) for endpoint in ALL_ENDPOINTS if not endpoint.public
-]
+PRIVATE_ENDPOINTS = [endpoint for endpoint in ALL_ENDPOINTS if not endpoint.public]
+PRIVATE = [(endpoint.method, path_of(endpoint)) for endpoint in PRIVATE_ENDPOINTS]
+OF_STORE = [(e.method, path_of(e)) for e in PRIVATE_ENDPOINTS if e.uses_store]
 TAKEN = {
     path_of(endpoint): next(iter(REQUEST_EXAMPLES[endpoint.takes].values()))
     for endpoint in ALL_ENDPOINTS
@@ -159,7 +159,7 @@ async def test_a_bug_is_logged_and_told_without_detail(
     assert "ValidationError" in event["error"]
 
 
-@pytest.mark.parametrize(("method", "path"), PRIVATE)
+@pytest.mark.parametrize(("method", "path"), OF_STORE)
 async def test_a_dead_store(plane: StartPlane, method: str, path: str) -> None:
     """It is told at once."""
     admin = await plane(store=StoreConnection(StoreAddress(path="/nowhere")))
@@ -169,7 +169,7 @@ async def test_a_dead_store(plane: StartPlane, method: str, path: str) -> None:
     assert answer.headers["Retry-After"] == "2"
 
 
-@pytest.mark.parametrize(("method", "path"), PRIVATE)
+@pytest.mark.parametrize(("method", "path"), OF_STORE)
 async def test_a_store_that_does_not_answer(
     plane: StartPlane,
     connection: StoreConnection,

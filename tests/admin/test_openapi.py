@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway.admin import bodies, health, sessions
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
-from gateway.admin.endpoints import Endpoint
+from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, body_example
 from gateway.admin.openapi import document
 from gateway.admin.override_requests import parse_override
