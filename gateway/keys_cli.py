@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 impossible.
 
 import asyncio
 import json
-import secrets
-import string
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -30,13 +28,11 @@ from gateway.core.keys import (
 )
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase, allowed_terms, parse_term
 from gateway.settings import load_settings
+from gateway.store.key_making import key_text, new_id, new_secret
 from gateway.store.key_store import KeyStore
 
 _EXIT_IMPOSSIBLE = 1
 _TENANT = DataPlane(store_url="").tenant  # there is one so far
-_ID_LETTERS = string.ascii_lowercase + string.digits
-_SECRET_LETTERS = string.ascii_letters + string.digits
-_ID_LENGTH, _SECRET_LENGTH = 8, 43  # 43 of 62 letters are 256 bits
 _HOUR_MS = 3_600_000
 _VOCABULARIES: dict[str, Any] = {
     "phase": WorkPhase,
@@ -109,10 +105,10 @@ class _TagType(click.ParamType[tuple[str, object]]):
 @click.argument("name")
 def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> None:
     """Make a key called NAME. Its text is shown now and never again."""
-    now_ms, secret = _now_ms(), _random(_SECRET_LETTERS, _SECRET_LENGTH)
+    now_ms, secret = _now_ms(), new_secret()
     days, may_set = said["days"], said["may_set"]
     key = GatewayKey(
-        id=_random(_ID_LETTERS, _ID_LENGTH),
+        id=new_id(),
         secret_sha256=secret_digest(secret.encode()),
         name=name,
         tenant=_TENANT,
@@ -153,7 +149,7 @@ def list_keys(config_file: Path | None, as_json: bool) -> None:
 @click.argument("key_id")
 def rotate(config_file: Path | None, as_json: bool, grace_hours: int, key_id: str) -> None:
     """Give key KEY_ID a new secret, shown now; the old one is good for the hours of grace."""
-    secret, until_ms = _random(_SECRET_LETTERS, _SECRET_LENGTH), _now_ms() + grace_hours * _HOUR_MS
+    secret, until_ms = new_secret(), _now_ms() + grace_hours * _HOUR_MS
 
     def change(key: GatewayKey) -> GatewayKey:
         return changed(
@@ -190,7 +186,7 @@ def _changed(
 
 
 def _show_once(key: GatewayKey, secret: str, *, as_json: bool) -> None:
-    text = f"tg-{key.id}-{secret}"
+    text = key_text(key, secret)
     if as_json:
         click.echo(_json({**public_fields(key), "key": text}))
     else:
@@ -199,10 +195,6 @@ def _show_once(key: GatewayKey, secret: str, *, as_json: bool) -> None:
 
 def _json(value: object) -> str:
     return json.dumps(json.loads(msgspec.json.encode(value)), indent=2)
-
-
-def _random(letters: str, length: int) -> str:
-    return "".join(secrets.choice(letters) for _ in range(length))
 
 
 def _now_ms() -> int:

@@ -1,6 +1,7 @@
 """The settings: environment over file over defaults, every fault named."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -532,3 +533,24 @@ def test_the_ledger_is_in_the_state_folder_unless_it_is_named() -> None:
 
 def test_sections_are_the_ones_of_the_file() -> None:
     assert set(Settings.model_fields) - set(GatewayFile.model_fields) == {"enforcement_disabled"}
+
+
+def test_admin_tokens_come_from_a_variable_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_ADMIN__TOKENS", '{"ada": {"role": "viewer", "token_file": "f"}}')
+    assert load_settings(None, {}).admin.tokens["ada"].role == "viewer"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "key"),
+    [
+        ({"ada": {"role": "viewer"}}, "admin.tokens.ada"),
+        ({"ada": {"role": "viewer", "token_file": "f", "sha256": "0" * 64}}, "admin.tokens.ada"),
+        ({"Ada!": {"role": "viewer", "token_file": "f"}}, "admin.tokens.Ada!"),
+        ({"admin": {"role": "viewer", "token_file": "f"}}, "admin.tokens.admin"),
+        ({"ada": {"role": "guest", "token_file": "f"}}, "admin.tokens.ada.role"),
+        ({"ada": {"role": "viewer", "sha256": "abc"}}, "admin.tokens.ada.sha256"),
+    ],
+)
+def test_what_is_no_admin_token_is_told(tokens: dict[str, object], key: str) -> None:
+    with pytest.raises(InvalidConfigError, match=re.escape(key)):
+        load_settings(None, {"admin": {"tokens": tokens}})

@@ -1,5 +1,6 @@
 """The admin plane's application: the route table behind tokens and one shape of errors."""
 
+import re
 from typing import Final
 
 from aiohttp import web
@@ -57,9 +58,7 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     app[STORE_WAIT_S] = store_wait_s
     for endpoint in ALL_ENDPOINTS:
         # Any text may stand for an id, so that what cannot be one is answered with the reason.
-        path = endpoint.path
-        for name in ("id", "phase", "session", "call"):
-            path = path.replace(f"{{{name}}}", f"{{{name}:[^/]+}}")
+        path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", endpoint.path)
         app.router.add_route(endpoint.method, path, endpoint.handler)
         if endpoint.method == "GET":
             app.router.add_head(path, endpoint.handler)

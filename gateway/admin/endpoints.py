@@ -21,6 +21,7 @@ from gateway.admin import (
 )
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.endpoint import EVERYWHERE, Endpoint
+from gateway.admin.key_endpoints import KEY_ENDPOINTS
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
@@ -382,4 +383,5 @@ _FROM_LEDGER,
 
 _FROM_LEDGER,
     ),
+    *KEY_ENDPOINTS,
 )

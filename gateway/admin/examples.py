@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from gateway.admin import bodies, corrections, health, outbox, sessions
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
+from gateway.admin.key_endpoints import KEY_EXAMPLES, KEY_REQUESTS
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.store.task_view import Standing
 
@@ -27,6 +28,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
+    **KEY_REQUESTS,
     ActRequest: {"act": {"value": _WHO}},
     corrections.CorrectRequest: {
         "charge": {
@@ -92,6 +94,9 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "invalid_session_id",
         "'-S' cannot be a session's id: ... Remedy: correct the path.",
         field="session",
+    ),
+    "unknown_key": _error(
+        "unknown_key", "There is no key 'k'. Remedy: GET /admin/v1/keys lists ...", field="key"
     ),
     "unknown_session": _error(
         "unknown_session",
@@ -355,6 +360,7 @@ _DELIVERY = {
     "error": "answered 503",
 }
 _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
+    **KEY_EXAMPLES,
     (health.LivenessBody, 200): {"status": "ok"},
     (health.ReadinessBody, 200): _READY,
     (health.ReadinessBody, 503): _NOT_READY,

@@ -346,8 +346,13 @@ class EntryReader:
 
 
 def _task_of(key: str) -> str:
-    """Return a task's id from its key behind the tenant's prefix; a bucket's begins with `-`."""
+    """Return a task's id from its key behind the tenant's prefix; a bucket's begins with `-`.
+
+    What is no task (`store/notes.py`) keeps its kind, which no task's id can look like.
+    """
     kind, _, name = key.partition(":")
+    if name and kind in ("key", "files"):
+        return key
     if not name or kind not in ("task", "untagged"):
         raise ValueError(f"not a task's key: {key!r}")
     return f"-{name}" if kind == "untagged" else name

@@ -254,15 +254,12 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str, str]]:
         )
     yield from routing_conflicts(settings.upstreams)
     for name, token in admin.tokens.items():
-        if (
-            bool(token.token_file) == bool(token.sha256)
-            or not UPSTREAM_NAME.fullmatch(name)
-            or name == "admin"
-        ):
+        is_name = UPSTREAM_NAME.fullmatch(name) is not None and name != "admin"
+        if not is_name or bool(token.token_file) == bool(token.sha256):
             yield (
                 f"admin.tokens.{name}",
                 "is no token with a name",
-                "name it in small letters (admin is that of admin.token), and give either token_file or sha256",
+                "name it in small letters, not admin, and give either token_file or sha256",
             )
     if server.port and (server.host, server.port) == (admin.host, admin.port):
         yield (

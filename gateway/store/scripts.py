@@ -10,6 +10,7 @@ from gateway.core.phases import WorkPhase
 NAMES = (
     *("reserve", "settle", "release", "expire", "heartbeat", "override"),
     *("register", "steer", "phase", "audit", "restore", "remember", "correct", "replace_key"),
+    "note",
 )
 
 _PARTS = {

@@ -23,7 +23,7 @@ from tests.store.agent import Agent
 def path_of(endpoint: Endpoint) -> str:
     """The route for task T and one of its phases."""
     path = endpoint.path.replace("{id}", "T").replace("{phase}", "PLAN")
-    return path.replace("{session}", "s-1").replace("{call}", "c-1")
+    return path.replace("{session}", "s-1").replace("{call}", "c-1").replace("{key}", "k3y1d4aa")
 
 
 PRIVATE_ENDPOINTS = [endpoint for endpoint in ALL_ENDPOINTS if not endpoint.public]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin import bodies, health, sessions
+from gateway.admin import bodies, health, keys, sessions
 from gateway.admin.api import ALL_ENDPOINTS
 from gateway.admin.examples import ERROR_EXAMPLES
 from gateway.admin.override_requests import parse_override
@@ -30,7 +30,11 @@ def test_every_route_is_described_with_a_curl(endpoint: Any) -> None:
     assert found, "has a heading of its own"
     section = rest.partition("\n## ")[0]
     path = endpoint.path.replace("{id}", "IMP-COST-01").replace("{phase}", "VERIFY")
-    path = path.replace("{session}", "5f0c0e2a").replace("{call}", "c5f0c0e2a-1")
+    path = (
+        path.replace("{session}", "5f0c0e2a")
+        .replace("{call}", "c5f0c0e2a-1")
+        .replace("{key}", "k3y1d4aa")
+    )
     assert path in section
     assert ("Bearer $TOLLGATE_ADMIN_TOKEN" in section) is not endpoint.public
 
@@ -53,9 +57,10 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.ErrorBody, block) for block in with_members("error")),
         *((bodies.CallCorrectedBody, block) for block in with_members("before", "after")),
         *((sessions.SessionBody, block) for block in with_members("session", "expires")),
+        *((keys.KeyMadeBody, block) for block in with_members("key", "version")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 13
+    assert len(shown) == 14
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

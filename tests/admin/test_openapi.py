@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, sessions
+from gateway.admin import bodies, health, keys, sessions
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
 from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, body_example
@@ -68,6 +68,11 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("DELETE", "/admin/v1/sessions/{session}"),
         ("GET", "/admin/v1/remediation"),
         ("GET", "/admin/v1/deliveries"),
+        ("GET", "/admin/v1/keys"),
+        ("POST", "/admin/v1/keys"),
+        ("GET", "/admin/v1/keys/{key}"),
+        ("POST", "/admin/v1/keys/{key}/rotate"),
+        ("POST", "/admin/v1/keys/{key}/revoke"),
         ("GET", "/admin/v1/openapi.json"),
     }
 
@@ -138,6 +143,10 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.PhaseChangedBody, 200),
         (bodies.TaskRegisteredBody, 200),
         (bodies.TaskRegisteredBody, 201),
+        (keys.KeysBody, 200),
+        (keys.KeyBody, 200),
+        (keys.KeyMadeBody, 200),
+        (keys.KeyMadeBody, 201),
         (sessions.SessionBody, 200),
         (sessions.SessionChangedBody, 200),
     ],

@@ -51,7 +51,7 @@ end
 --             latency that it added, ms: task, ancestors, phase, joined by commas
 --        task       nothing more                    execution  phase, number, limits in force:
 --        override   its number                                 tokens, latency_ms, nano_usd or -
---        act        its number, the task's state from then on
+--        act        its number, the task's state from then on; `-` for a phase, a key, files
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
