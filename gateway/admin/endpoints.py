@@ -365,10 +365,8 @@ ENDPOINTS = (
         "Tasks that are to mend breaches, newest first",
         outbox.RemediationListBody,
         parameters=_outbox_parameters(outbox.REMEDIATION_STATES),
-        errors=
-
-
-_FROM_LEDGER,
+        errors=_FROM_LEDGER,
+        uses_store=False,
     ),
     Endpoint(
         "GET",
@@ -378,10 +376,8 @@ _FROM_LEDGER,
         "Notices for webhooks, newest first",
         outbox.DeliveryListBody,
         parameters=_outbox_parameters(outbox.DELIVERY_STATES),
-        errors=
-
-
-_FROM_LEDGER,
+        errors=_FROM_LEDGER,
+        uses_store=False,
     ),
     *KEY_ENDPOINTS,
 )
