@@ -95,7 +95,7 @@ async def test_what_the_provider_says_counts() -> None:
     assert await charge(line.relay, stream=True) == said
 
 
-async def test_a_whole_answer_without_usage_is_counted() -> None:
+async def test_EC7_a_whole_answer_without_usage_is_counted() -> None:
     """And it is told that it lacked it."""
     line = answered(SSE, TEXT_EVENT, NO_USAGE_EVENT)
     line.relay.on_end()

@@ -377,7 +377,9 @@ def failing(kind: StoreFailure, **policy: Any) -> Rules:
     return rules(replace(ENFORCING, store_failure=kind, **policy))
 
 
-async def test_a_store_that_fails_open(open_bench: OpenBench, shaky_store: ValkeyServer) -> None:
+async def test_SL8_a_store_that_fails_open(
+    open_bench: OpenBench, shaky_store: ValkeyServer
+) -> None:
     """Calls pass, flagged; they are charged as soon as the store is back."""
     in_force = failing(StoreFailure.OPEN)
     async with open_bench(in_force, shaky_store.url, store_timeout_ms=100) as serving:

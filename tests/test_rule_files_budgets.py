@@ -205,7 +205,7 @@ def test_any_value_that_changes_changes_the_hash(change: tuple[str, str], edited
 # refusing: CFG-5, section 3 items 6-8
 
 
-def test_a_missing_phase_is_named(edited: Edit) -> None:
+def test_EC2_a_missing_phase_is_named(edited: Edit) -> None:
     """CFG-5, EC2, in the words of the plan."""
     [fault] = faults(edited(("  MONITOR: {tokens: 1000, latency_ms: 20000}\n", "")))
     assert fault.startswith("FILE:16: base_budgets: Missing base budget for phase: MONITOR. ")
@@ -305,7 +305,7 @@ def test_a_base_is_a_whole_number_above_0(key: str, value: str, edited: Edit) ->
     ["0", "0.0", "-0.5", "10.1", ".nan", ".inf", "-.inf", "true", "'1.2'", "x", "null", "[1]"],
 )
 @pytest.mark.parametrize("key", ["Tiny: 0.5", "critical: 2.0", "VERIFY: 0.8"])
-def test_a_multiplier_is_above_0_and_at_most_10(key: str, value: str, edited: Edit) -> None:
+def test_EC1_EC3_a_multiplier_is_above_0_and_at_most_10(key: str, value: str, edited: Edit) -> None:
     """CFG-5, EC1, EC3."""
     [fault] = faults(edited((key, f"{key.partition(':')[0]}: {value}")))
     assert f".{key.partition(':')[0]}: must be" in fault
@@ -444,7 +444,7 @@ def test_a_missing_file_gives_the_defaults_with_a_warning(tmp_path: Path) -> Non
     assert events.fields["config_source"] == "defaults"
 
 
-def test_an_invalid_file_gives_the_defaults_with_an_error_event(edited: Edit) -> None:
+def test_EC1_an_invalid_file_gives_the_defaults_with_an_error_event(edited: Edit) -> None:
     """CFG-6, G-11, section 3 item 6: never unnoticed."""
     events = _Events()
     config, source, found = budgets_or_defaults(edited(("Tiny: 0.5", "Tiny: 0")), events)

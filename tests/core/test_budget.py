@@ -100,7 +100,7 @@ def limits_of(complexity: str, importance: str, phase: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("complexity", "importance", "phase"), COMBINATIONS)
-def test_each_of_the_144_combinations_is_the_exact_product_rounded_up(
+def test_EC5_each_of_the_144_combinations_is_the_exact_product_rounded_up(
     complexity: str, importance: str, phase: str
 ) -> None:
     """CAL-1, CAL-2, AC1, in both dimensions."""

@@ -326,7 +326,7 @@ async def test_an_invalid_tag_where_tags_are_enforced(
     assert not provider.requests
 
 
-async def test_an_invalid_tag_where_they_are_not(
+async def test_EC19_an_invalid_tag_where_they_are_not(
     gateway: Gateway, provider: FakeProvider, task: str
 ) -> None:
     """It counts as absent, is labelled UNKNOWN, and told as an event."""

@@ -65,7 +65,7 @@ async def a_life(agent: Agent) -> None:
     agent.at(1_050_000)
 
 
-async def test_everything_lost_is_given_back(agent: Agent, desk: Desk) -> None:
+async def test_EC15_everything_lost_is_given_back(agent: Agent, desk: Desk) -> None:
     """Totals, phases, executions, snapshot, limits, overrides, trip: field by field."""
     await a_life(agent)
     await agent.store.expire_due(desk.tenant)
