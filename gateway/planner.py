@@ -29,7 +29,7 @@ from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.keys import GatewayKey
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
-from gateway.core.model_rename import renamed
+from gateway.core.model_rename import can_rename, renamed
 from gateway.core.multipart import is_form
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
@@ -285,7 +285,7 @@ class Planner:
     def _shape_of(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> Shape:
         tiers = facts.complexity, facts.importance
         shape = shape_of(self.rules.policies, tiers, call, asked, self.mode_of)
-        if shape.soft_line is not None and with_cheaper_model(call, shape.cheaper_model) is None:
+        if shape.soft_line is not None and not _takes_model(call, shape.cheaper_model):
             shape = structs.replace(shape, soft_line=None, cheaper_model="")
         return shape
 
@@ -340,15 +340,11 @@ class Planner:
 def with_cheaper_model(call: Call, model: str) -> Call | None:
     """Return the call as it asks for `model` instead; None if it cannot, or may not.
 
-    One time only: a stand-in gets none of its own. It stays with its upstream, and its gateway key
-    must allow the model, too.
+    It stays with its upstream.
     """
-    asked, key = call.asked, call.key
-    if asked is None or call.model_asked or call.request.method != b"POST":
+    asked, route, request = call.asked, call.route, call.request
+    if asked is None or not _takes_model(call, model):
         return None
-    if key is not None and not key.allows_model(model):
-        return None
-    route, request = call.route, call.request
     found = renamed(route.dialect, route.target, request.body, model, in_body=bool(asked.model))
     if found is None:
         return None
@@ -360,6 +356,19 @@ def with_cheaper_model(call: Call, model: str) -> Call | None:
         asked=structs.replace(asked, model=model),
         model_asked=next(name for name in call.models if name),
     )
+
+
+def _takes_model(call: Call, model: str) -> bool:
+    """Return whether a call may ask for another model, and can; no edit is made for the answer.
+
+    One time only: a stand-in gets none of its own. The gateway key must allow it, too.
+    """
+    if call.asked is None or call.model_asked or call.request.method != b"POST":
+        return False
+    if call.key is not None and not call.key.allows_model(model):
+        return False
+    route, in_body = call.route, bool(call.asked.model)
+    return can_rename(route.dialect, route.target, call.request.body, in_body=in_body)
 
 
 def path_label(target: bytes) -> str:

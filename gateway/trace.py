@@ -74,11 +74,7 @@ def head_lines(trace: Trace) -> str:
         f"x-tollgate-policy: {trace.policy_hash}\r\n"
     )
     if trace.call is not None:
-        lines += f"x-tollgate-upstream: {trace.call.route.upstream}\r\n"
-        if trace.call.model_asked:
-            lines += f"x-tollgate-model: {trace.call.model}\r\n"
-    if trace.decision is not None and trace.decision.clamp is not None:
-        lines += f"x-tollgate-clamp: {trace.decision.clamp}\r\n"
+        lines += _call_lines(trace, trace.call)
     if trace.passed_over:
         lines += f"x-tollgate-fallback: {', '.join(trace.passed_over)}\r\n"
     receipt = trace.receipt
@@ -94,6 +90,16 @@ def head_lines(trace: Trace) -> str:
         0 if trace.relay and not trace.relay.sent else _held_tokens(trace),
         receipt.spent_nano_usd,
     )
+
+
+def _call_lines(trace: Trace, call: Call) -> str:
+    """Return where the call goes, and what of it was changed."""
+    lines = f"x-tollgate-upstream: {call.route.upstream}\r\n"
+    if call.model_asked:
+        lines += f"x-tollgate-model: {call.model}\r\n"
+    if trace.decision is not None and trace.decision.clamp is not None:
+        lines += f"x-tollgate-clamp: {trace.decision.clamp}\r\n"
+    return lines
 
 
 def _phase_balance(receipt: Receipt) -> Balance | None:

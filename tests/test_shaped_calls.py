@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 import pytest_asyncio
@@ -326,6 +327,17 @@ async def _messages(url: str) -> str:
         return raised.value.message
 
 
+async def _ollama(url: str) -> str:
+    lines = []
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
+        body = {"model": "big", "messages": MESSAGE}
+        path = f"{url}/u/openai/api/chat"
+        async with client.stream("POST", path, json=body, headers=TASK) as answer:
+            lines = [json.loads(line) async for line in answer.aiter_lines()]
+    assert all("message" in line for line in lines[:-1])
+    return str(lines[-1]["error"])
+
+
 def _gemini_now(url: str) -> str:
     options = types.HttpOptions(base_url=url, headers=TASK, client_args={"trust_env": False})
     client = genai.Client(api_key="k", http_options=options)
@@ -339,7 +351,7 @@ async def _gemini(url: str) -> str:
     return await asyncio.to_thread(_gemini_now, url)
 
 
-@pytest.mark.parametrize("client", [_chat, _completions, _responses, _messages, _gemini])
+@pytest.mark.parametrize("client", [_chat, _completions, _responses, _messages, _gemini, _ollama])
 async def test_GW16_a_stream_ends_when_its_task_is_over(
     open_bench: OpenBench, provider: FakeProvider, client: Callable[[str], Any]
 ) -> None:

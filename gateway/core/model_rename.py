@@ -13,6 +13,7 @@ from gateway.core.json_edit import with_members
 
 _DEPLOYMENT = re.compile(rb"(/(?:deployments|engines)/)[^/;]+", re.IGNORECASE)
 _VERB = re.compile(rb"[^/:]+(?=:[A-Za-z]+/?$)")
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _IN_PATH = frozenset({Dialect.GEMINI, Dialect.GEMINI_STREAM})
 
 
@@ -21,20 +22,24 @@ def renamed(
 ) -> tuple[bytes, bytes] | None:
     """Return target and body of a request with `model` for the one that it names.
 
-    `in_body` tells that the body names one. None where the name cannot be told from the rest: in
-    a form, or a path that spells it oddly.
+    `in_body` tells that the body names one. None where `can_rename` is False.
     """
+    if not can_rename(dialect, target, body, in_body=in_body):
+        return None
     path, mark, query = target.partition(b"?")
     name = quote(model, safe="").encode()
     if dialect in _IN_PATH:
-        path, found = _VERB.subn(name, path)
-        return (path + mark + query, body) if found else None
-    if deployments_of(target):
-        path, found = _DEPLOYMENT.subn(rb"\1" + name, path)
-        if not found:
-            return None
+        return _VERB.sub(name, path) + mark + query, body
     if in_body:
-        if not body.lstrip().startswith(b"{"):
-            return None
         body = with_members(body, {b"model": msgspec.json.encode(model)})
-    return path + mark + query, body
+    return _DEPLOYMENT.sub(rb"\g<1>" + name, path) + mark + query, body
+
+
+def can_rename(dialect: Dialect, target: bytes, body: bytes, *, in_body: bool) -> bool:
+    """Return whether the name can be told from the rest: not in a form, or an odd path."""
+    path = target.partition(b"?")[0]
+    if dialect in _IN_PATH:
+        return _VERB.search(path) is not None
+    if deployments_of(target) and _DEPLOYMENT.search(path) is None:
+        return False
+    return not in_body or _OBJECT.match(body) is not None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.identity import Dialect
 from gateway.core.model_rename import renamed
+from tests.soak import fuzz
 
 GEMINI = b"/v1beta/models/gemini-2.5-pro:streamGenerateContent"
 
@@ -93,6 +94,7 @@ def test_where_the_name_cannot_be_told_nothing_is_renamed(
     assert renamed(dialect, target, body, "mini", in_body=True) is None
 
 
+@fuzz(60)
 @given(
     model=st.text(min_size=1, max_size=40),
     cheaper=st.from_regex(r"[a-z0-9][!-~]{0,30}", fullmatch=True),

@@ -25,6 +25,7 @@ from gateway.core.shaping import (
     shapes_calls,
     stop_code,
 )
+from tests.soak import fuzz
 
 TOKENS, LATENCY, MONEY, CALLS = Dimension
 REFUSING = Effects(dict.fromkeys(Dimension, Effect.REFUSE), {TOKENS: Effect.REFUSE})
@@ -241,6 +242,7 @@ def test_a_model_does_not_stand_in_for_itself() -> None:
     assert policy.cheaper_than(["gpt-5-pro"]) == "gpt-5-mini"
 
 
+@fuzz(60)
 @given(
     settled=st.integers(0, 10**6),
     line=st.integers(0, 10**6),
