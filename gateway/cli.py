@@ -1,4 +1,4 @@
-"""The command line: `tollgate serve | check | explain | ledger | keys`.
+"""The command line: `tollgate serve | check | explain | ledger | keys | tasks`.
 
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
 """
@@ -65,6 +65,13 @@ class _LedgerCommands(_LaterImported):
         return ledger
 
 
+class _TaskCommands(_LaterImported):
+    def _imported(self) -> click.Group:
+        from gateway.tasks_cli import tasks
+
+        return tasks
+
+
 class _KeyCommands(_LaterImported):
     def _imported(self) -> click.Group:
         from gateway.keys_cli import keys
@@ -80,6 +87,7 @@ def tollgate() -> None:
 
 tollgate.add_command(_LedgerCommands("ledger", help="Verify, rebuild or export the ledger."))
 tollgate.add_command(_KeyCommands("keys", help="Make, list, rotate or revoke gateway keys."))
+tollgate.add_command(_TaskCommands("tasks", help="See, free or stop tasks of a running gateway."))
 
 
 @tollgate.command()

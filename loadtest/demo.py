@@ -18,7 +18,7 @@ from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIE
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionMessageParam
 
-from loadtest.admin_client import AdminClient, AdminError
+from gateway.admin_client import AdminClient, AdminError
 from loadtest.narrator import Narrator
 from loadtest.programs import (
     Gateway,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.admin_client import AdminClient
+from gateway.admin_client import AdminClient
 from loadtest.generator import Run
 from loadtest.linux import children, cpu_us, own_cores, peak_rss_bytes, pin
 from loadtest.programs import Gateway, ProgramError, Provider, fake_provider, gateway
