@@ -10,8 +10,11 @@ import pytest
 import pytest_asyncio
 
 from gateway.control import LedgerPlan
+from gateway.core.notices import NoticeKind
+from gateway.core.webhook import WebhookPolicy
 from gateway.telemetry.counters import Counters
 from gateway.writer_process import LedgerProcess
+from tests.dispatch.receiver import SECRET, receiving
 from tests.store.agent import Agent
 from tests.store.valkey_server import is_alive
 
@@ -31,6 +34,7 @@ def plan(valkey: str, tenant: str, tmp_path: Path) -> LedgerPlan:
         tombstone_ms=3_600_000,
         log_format="json",
         log_level="info",
+        roadmap_file=str(tmp_path / "roadmap.yaml"),
     )
 
 
@@ -62,6 +66,36 @@ async def test_it_reports_and_writes_to_the_end(
     assert not process.writing
     rows = dict(counters.of("tollgate_ledger_rows_total"))
     assert rows["calls",] == 1
+
+
+async def test_SL6_GW19_it_writes_remediations_and_posts_notices(
+    running: tuple[LedgerProcess, Counters],
+    plan: LedgerPlan,
+    agent_of: Agent,
+) -> None:
+    """A webhook that it is told of while it runs is told what happens from then on."""
+    process, _ = running
+    async with receiving() as receiver, asyncio.timeout(PATIENCE_S):
+        secret = Path(plan.roadmap_file).with_name("secret")
+        secret.write_bytes(SECRET)
+        events = frozenset({NoticeKind.REMEDIATION})
+        hook = WebhookPolicy(url=receiver.url, secret_file=str(secret), events=events)
+        process.use_webhooks((hook,))
+        episode = 0
+        while not receiver.seen:  # until it has heard of it
+            episode += 1
+            agent_of.task = f"T-{episode}"
+            await agent_of.spend(31_600)
+            await agent_of.reserve("VERIFY")
+            await asyncio.sleep(0.2)
+        while f"FIX-BUDGET-BREACH-T-{episode}" not in _text(plan.roadmap_file):
+            await asyncio.sleep(0.05)
+    headers, _ = receiver.seen[0]
+    assert headers["x-tollgate-event"] == "remediation"
+
+
+def _text(file: str) -> str:
+    return Path(file).read_text() if Path(file).exists() else ""
 
 
 async def test_a_writer_that_dies(running: tuple[LedgerProcess, Counters]) -> None:

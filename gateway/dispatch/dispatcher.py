@@ -6,8 +6,7 @@ file knows its tasks, and receivers tell repetitions by the notice's id.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ class Dispatcher:
             while True:
                 if self._outbox.has_news or loop.time() >= next_look:
                     self._outbox.has_news = False
-                    with suppress(LedgerError):  # the writer tells of it
-                        await self.dispatch()
+                    await self._guarded(self.dispatch())
                     next_look = loop.time() + _LOOK_S
                 await asyncio.sleep(_TICK_S)
         finally:
@@ -106,6 +104,15 @@ class Dispatcher:
                 await self._write(self._rules.roadmap_file, row)
         if self._outbox.webhooks:
             self._begin_to_send(await asyncio.to_thread(self._read, due_deliveries))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Do something that may fail: it is still in the outbox then, and done again later."""
+        try:
+            await work
+        except LedgerError:  # the writer tells of it
+            pass
+        except Exception as error:  # whatever it is, everything else goes on
+            self._event("dispatch_failed", "error", error=f"{type(error).__name__}: {error}")
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -177,9 +184,7 @@ class Dispatcher:
         webhook = next((one for one in self._outbox.webhooks if one.name == name), None)
         try:
             for row in rows:
-                await self._send(webhook, row)
-        except LedgerError:  # what was sent and could not be noted is sent again
-            pass
+                await self._guarded(self._send(webhook, row))
         finally:
             del self._busy[name]
 

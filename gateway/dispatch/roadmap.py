@@ -39,9 +39,12 @@ def with_task(text: str, task: Task) -> str | None:
     tasks = _tasks_of(root)
     if tasks is not None and _has(tasks, task):
         return None
-    for made in _added(text, root, tasks, task):
-        if _is_what_was_meant(tasks, made, task):
-            return made
+    try:
+        for made in _added(text, root, tasks, task):
+            if _is_what_was_meant(tasks, made, task):
+                return made
+    except RecursionError:  # an anchor within itself
+        pass
     raise _unreadable("has a layout that does not take another task")
 
 
@@ -190,12 +193,16 @@ def _begun(
 
 def _end_of(text: str, node: yaml.Node) -> int:
     """Return where the line behind a block collection's last value begins."""
+    seen = [node]
     while isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         if isinstance(last, tuple):
             key, last = last
             if (last.tag, getattr(last, "value", None)) == _EMPTY:
                 last = key
+        if last.start_mark.index < node.start_mark.index or last in seen:  # stands elsewhere
+            break
+        seen.append(last)
         node = last
     return _line_behind(text, node.end_mark)
 

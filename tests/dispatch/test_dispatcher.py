@@ -322,6 +322,21 @@ async def test_only_who_holds_the_ledger_sends(post: Post, receiver: Receiver) -
     assert len(receiver.seen) == 1
 
 
+async def test_a_row_that_nobody_expected_stops_nothing(post: Post, receiver: Receiver) -> None:
+    """It is told; all other webhooks and notices go on."""
+    post.put_down(TRIP)
+    with post.engine.begin() as connection:
+        connection.execute(REMEDIATIONS.update().values(document="not JSON"))
+    async with post.dispatching():
+        async with asyncio.timeout(PATIENCE_S):
+            while not post.said("dispatch_failed"):
+                await asyncio.sleep(0.01)
+        with post.engine.begin() as connection:
+            connection.execute(REMEDIATIONS.delete())
+        await post.until(DELIVERIES, "delivered")
+    assert len(receiver.seen) == 1
+
+
 def test_waits_grow_to_ten_minutes() -> None:
     rules = DispatchRules()
     waits = [rules.wait_ms(attempts) for attempts in range(1, 12)]

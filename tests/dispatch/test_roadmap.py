@@ -1,12 +1,15 @@
 """A task is added to a roadmap, and not a byte of what people wrote is changed."""
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from gateway.core.budget import TaskProfile
 from gateway.dispatch.roadmap import RoadmapError, with_task
+from gateway.rule_files.roadmap import read_roadmap
 
 TASK = {
     "id": "FIX-BUDGET-BREACH-T",
@@ -103,6 +106,7 @@ def test_a_comment_beside_an_empty_list_is_kept() -> None:
         ("a: 1\n---\nb: 2\n", "no YAML in line 2"),
         ("tasks:\n\t- id: A\n", "no YAML in line 2"),
         ("[" * 1_000, "no YAML"),
+        ("tasks:\n  - &a\n    id: A\n    self: *a\n", "does not take another"),
         (
             "tasks:\n  - id: FIX-BUDGET-BREACH-T\n    budget_breach: {task: X, episode: 1}\n",
             "about another breach",
@@ -118,3 +122,15 @@ def test_a_roadmap_that_takes_no_task_says_why(text: str, message: str) -> None:
 def test_a_task_of_that_name_without_details_is_taken_for_it() -> None:
     """Somebody has shortened it."""
     assert with_task("tasks:\n  - id: FIX-BUDGET-BREACH-T\n", TASK) is None
+
+
+def test_the_shipped_example_takes_one_and_is_read_with_it(tmp_path: Path) -> None:
+    """The file may be the one that tells of tasks: the remediation has a budget like any other."""
+    text = (Path(__file__).parents[2] / "config/roadmap.yaml").read_text()
+    file = tmp_path / "roadmap.yaml"
+    file.write_text(with_task(text, TASK) or "")
+    tasks, findings = read_roadmap(file)
+    assert findings == []
+    assert tasks is not None
+    assert list(tasks)[-1] == "FIX-BUDGET-BREACH-T"
+    assert tasks["FIX-BUDGET-BREACH-T"].profile == TaskProfile()
