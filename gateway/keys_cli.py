@@ -101,6 +101,8 @@ class _TagType(click.ParamType[tuple[str, object]]):
 )
 @click.option("--critical", is_flag=True, help="Let its calls claim importance critical.")
 @click.option("--refusal-status", type=click.IntRange(400, 499), help="Status of its refusals.")
+@click.option("--tasks-per-hour", type=click.IntRange(1), help="New tasks within an hour, at most.")
+@click.option("--open-tasks", type=click.IntRange(1), help="Open tasks at a time, at most.")
 @click.option("--days", type=click.IntRange(1, 3650), help="Valid that long [default: for good].")
 @click.argument("name")
 def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> None:
@@ -122,6 +124,8 @@ def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> N
         defaults=TagTexts(**dict(said["defaults"])),
         may_claim_critical=said["critical"],
         refusal_status=said["refusal_status"],
+        tasks_per_hour=said["tasks_per_hour"],
+        open_tasks=said["open_tasks"],
     )
     _with_store(config_file, lambda store: store.add(key))
     _show_once(key, secret, as_json=as_json)

@@ -55,6 +55,7 @@ from gateway.ports import (
     StaleKey,
     StaleSession,
     TaskFacts,
+    TooManyTasks,
 )
 from gateway.relay import Carried
 from gateway.session_lookup import look_up_session, read_anew
@@ -283,7 +284,12 @@ class Metering:
         return (parent, *facts.parents)[:_MOST_PARENTS]
 
     def _allow_without_store(self, trace: Trace, plan: Plan, error: StoreError) -> None:
-        """Let the call pass unchecked, or not, as the policy says for a store that fails."""
+        """Let the call pass unchecked, or not, as the policy says for a store that fails.
+
+        A key that may begin no further task is no failure: that is refused.
+        """
+        if isinstance(error, TooManyTasks):
+            raise CallError(error.code, str(error)) from None
         self._doors.recorder.event(
             "store_failed", "error", call_id=trace.call_id, reason=error.reason
         )

@@ -247,6 +247,7 @@ class Planner:
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
             session=call.tags.session,
+            task_caps=call.key.task_caps if call.key is not None else None,
             loop=self._loop(call, asked, facts) if self.rules.policies.loop else None,
             grace=self._grace(call, asked, facts, ceiling, mode)
             if self.rules.policies.grace_call

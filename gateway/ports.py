@@ -18,7 +18,7 @@ from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.grace import GracePlan
 from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
-from gateway.core.keys import Credential, GatewayKey
+from gateway.core.keys import Credential, GatewayKey, TaskCaps
 from gateway.core.loops import LoopPlan
 from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
@@ -183,6 +183,7 @@ class ReservePlan(Struct, frozen=True):
     key_id: str = ""
     key_version: int = 0
     session: Session | None = None
+    task_caps: TaskCaps | None = None
     loop: LoopPlan | None = None
     grace: GracePlan | None = None
     soft_line: SoftLine | None = None
@@ -253,6 +254,14 @@ class StaleSession(StoreError):
 
     def __init__(self) -> None:
         super().__init__("stale_session", "the session's binding has changed")
+
+
+class TooManyTasks(StoreError):
+    """A gateway key may begin no further task: the refusal's code, and what the agent reads."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__("too_many_tasks", message)
+        self.code = code
 
 
 class Keys(Protocol):

@@ -98,6 +98,8 @@ _KEY = {
     "defaults": {**_NO_TAGS, "phase": "IMPLEMENT"},
     "may_claim_critical": False,
     "refusal_status": None,
+    "tasks_per_hour": None,
+    "open_tasks": None,
 }
 _MADE = {**_KEY, "key": "tg-k3y1d4aa-<43 letters and digits>"}
 KEY_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {

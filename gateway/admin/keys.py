@@ -64,6 +64,8 @@ class KeyRequest(BaseModel):
     defaults: KeyTagsRequest = KeyTagsRequest()
     may_claim_critical: bool = False
     refusal_status: Annotated[int, Field(ge=400, le=499)] | None = None
+    tasks_per_hour: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    open_tasks: Annotated[int, Field(ge=1, le=10**6)] | None = None
     days: Annotated[int, Field(ge=1, le=3650)] | None = None
     by: Approver = "admin"
     reason: Reason | None = None
@@ -118,6 +120,8 @@ class KeyBody(Body):
     defaults: KeyTagsBody
     may_claim_critical: bool
     refusal_status: int | None
+    tasks_per_hour: int | None
+    open_tasks: int | None
 
 
 class KeyMadeBody(KeyBody):
@@ -167,6 +171,8 @@ async def post_key(request: web.Request) -> web.Response:
         defaults=TagTexts(**dict(asked.defaults)),
         may_claim_critical=asked.may_claim_critical,
         refusal_status=asked.refusal_status,
+        tasks_per_hour=asked.tasks_per_hour,
+        open_tasks=asked.open_tasks,
     )
     async with store_wait(request):
         await KeyStore(parts.connection).add(key)

@@ -44,6 +44,13 @@ class TagTexts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
 NO_TAGS = TagTexts()
 
 
+class TaskCaps(Struct, frozen=True):
+    """How many tasks a key's calls may begin; None is any number."""
+
+    per_hour: int | None = None
+    open: int | None = None
+
+
 class GatewayKey(Struct, frozen=True, omit_defaults=True):
     """One key. Moments are milliseconds since the epoch; None means never.
 
@@ -51,7 +58,9 @@ class GatewayKey(Struct, frozen=True, omit_defaults=True):
     `upstreams` or `models` (patterns such as `gpt-*`) allow all. `may_set` names the tags that its
     calls may set, None all of them. `pins` cannot be changed by a call, `defaults` can.
     `may_claim_critical` lets its calls name importance `critical`. `refusal_status` replaces the
-    gateway's. `version` grows with every change: a worker's copy of another version is stale.
+    gateway's. `tasks_per_hour` and `open_tasks` cap how many tasks its calls may begin within an
+    hour, and have open at a time. `version` grows with every change: a worker's copy of another
+    version is stale.
     """
 
     id: str
@@ -72,6 +81,8 @@ class GatewayKey(Struct, frozen=True, omit_defaults=True):
     defaults: TagTexts = NO_TAGS
     may_claim_critical: bool = False
     refusal_status: int | None = None
+    tasks_per_hour: int | None = None
+    open_tasks: int | None = None
 
     def is_good(self, now_ms: int) -> bool:
         """Return whether the key may be used: neither revoked nor expired."""
@@ -84,6 +95,13 @@ class GatewayKey(Struct, frozen=True, omit_defaults=True):
             return True
         is_old = hmac.compare_digest(digest, self.previous_sha256)
         return is_old and now_ms < self.previous_until_ms
+
+    @property
+    def task_caps(self) -> TaskCaps | None:
+        """Return how many tasks its calls may begin, None if that is not capped."""
+        if self.tasks_per_hour is None and self.open_tasks is None:
+            return None
+        return TaskCaps(self.tasks_per_hour, self.open_tasks)
 
     def allows_upstream(self, upstream: str) -> bool:
         """Return whether calls may go to this provider."""

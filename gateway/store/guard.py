@@ -25,6 +25,7 @@ from gateway.ports import (
     StaleKey,
     StaleSession,
     TaskFacts,
+    TooManyTasks,
 )
 from gateway.store.journal import (
     Entry,
@@ -134,7 +135,7 @@ class GuardedStore:
         self._breaker.enter()
         try:
             receipt = await self._store.reserve(plan)
-        except (StaleFacts, StaleKey, StaleSession):
+        except (StaleFacts, StaleKey, StaleSession, TooManyTasks):
             self._breaker.succeeded()
             raise
         except StoreError as error:

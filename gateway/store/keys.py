@@ -18,6 +18,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
     tg:{T}:task:<id>:loop           list    its latest requests, with a TTL (`lua/loop.lua`)
     tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
+    tg:{T}:begun:<key id>           zset    tasks that a capped key has begun -> when, ms
     tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
     tg:{T}:response:<id>            string  the call of an answer in the background, with a TTL
     tg:{T}:call:<id>                hash    an open call's hold; afterwards a tombstone with a TTL
@@ -93,6 +94,10 @@ class TenantKeys:
     def response(self, response_id: str) -> str:
         """Return the key that leads from a response in the background to its call."""
         return f"{self._prefix}response:{response_id}"
+
+    def begun(self, key_id: str) -> str:
+        """Return the tasks that a gateway key has begun, if their number is capped."""
+        return f"{self._prefix}begun:{key_id}"
 
     def session(self, session_id: str) -> str:
         """Return the key of what a client's session is bound to."""

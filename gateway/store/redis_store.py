@@ -41,6 +41,7 @@ from gateway.store.limits import refresh_limits, server_ms
 from gateway.store.own_budget import read_budget
 from gateway.store.scripts import load_script
 from gateway.store.sessions import SessionCopies, read_session
+from gateway.store.task_caps import claim_task
 
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
@@ -166,6 +167,7 @@ class RedisStore:
         for _ in range(_MOST_ROUNDS):
             reply: list[Any] = await self.connection.run(self._reserve, keys, args)
             if reply[0] == "absent":
+                await self._claim(plan)
                 args[4] = self._snapshot_json(plan)
             elif reply[0] == "lapsed":
                 task = (plan.task, *plan.facts.parents)[int(reply[1]) - 1]
@@ -174,6 +176,18 @@ class RedisStore:
             else:
                 return reply
         raise StoreError("lapsed", f"the limits of task {plan.task} keep running out")
+
+    async def _claim(self, plan: ReservePlan) -> None:
+        """Take note that the plan's key begins its task. Raises TooManyTasks."""
+        if plan.task_caps is not None and plan.limits is not None:
+            await claim_task(
+                self.connection,
+                self.keys(plan.tenant),
+                plan.task,
+                plan.key_id,
+                plan.task_caps,
+                now_ms=self.now_ms,
+            )
 
     def _plan_keys(self, plan: ReservePlan) -> list[Argument]:
         names = self.keys(plan.tenant)

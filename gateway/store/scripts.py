@@ -9,8 +9,8 @@ from gateway.core.phases import WorkPhase
 
 NAMES = (
     *("reserve", "settle", "release", "expire", "heartbeat", "override"),
-    *("register", "steer", "phase", "audit", "restore", "remember", "correct", "replace_key"),
-    "note",
+    *("register", "steer", "phase", "audit", "restore", "remember", "correct"),
+    *("replace_key", "claim_task", "note"),
 )
 
 _PARTS = {

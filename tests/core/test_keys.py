@@ -9,6 +9,7 @@ from gateway.core.keys import (
     Credential,
     GatewayKey,
     TagTexts,
+    TaskCaps,
     changed,
     find_credential,
     forbidden,
@@ -179,3 +180,14 @@ def test_nothing_of_a_secret_is_shown() -> None:
     shown = public_fields(KEY)
     assert shown["id"] == "abcd1234"
     assert KEY.secret_sha256 not in str(shown)
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "most_open", "caps"),
+    [(None, None, None), (3, None, TaskCaps(3)), (None, 4, TaskCaps(open=4))],
+)
+def test_a_key_may_cap_the_tasks_that_it_begins(
+    per_hour: int | None, most_open: int | None, caps: TaskCaps | None
+) -> None:
+    key = GatewayKey("a1", "digest", "n", tasks_per_hour=per_hour, open_tasks=most_open)
+    assert key.task_caps == caps
