@@ -44,6 +44,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     <PHASE>.exec .closed                            its current and last closed execution
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
     x.<PHASE>.<n>.explicit|wall_ms                  the same, where somebody said when it was
+    wall                                            1: phases are held to wall time (G-7)
     parallel                                        how often a phase began beside another's calls
 
 C and R have the grants in them. A dimension without a limit lacks L, G, C and R.
@@ -143,6 +144,7 @@ def snapshot_fields(facts: str, limits: TaskLimits) -> list[str]:
         msgspec.json.encode(limits).decode(),
         "version",
         "0",
+        *(("wall", "1") if limits.stop_loss.latency_basis == "wall" else ()),
         *limit_fields(limits_in_force(limits, (), now_ms=0)),
     ]
 

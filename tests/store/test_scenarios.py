@@ -16,7 +16,7 @@ from gateway.core.decision import Decision, decide, effects_of
 from gateway.core.estimate import LearnedOutput
 from gateway.core.overrides import Override, OverrideKind
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
-from gateway.core.policy import Mode, PolicySet, ReserveKind, StopLossPolicy
+from gateway.core.policy import Effect, Mode, PolicySet, ReserveKind, StopLossPolicy
 from gateway.core.prices import PriceTable
 from gateway.planner import Planner
 from gateway.ports import TaskFacts
@@ -348,3 +348,29 @@ async def test_PM3_eight_callers_at_once_hold_what_they_may_use(agent: Agent, lo
     assert look.held()[0] == 8 * 17_048
     await asyncio.gather(*(own.store.settle(settlement(plan, 10)) for plan in plans))
     assert (look.settled(), look.held()) == (80, NOTHING_HELD)
+
+
+async def test_G7_phases_with_an_explicit_start_are_held_to_wall_time(agent: Agent) -> None:
+    """From start to end, or to now, as the task's view shows it; others to the time of calls."""
+    config = replace(budgets(), stop_loss=StopLoss(latency_basis="wall"))
+    agent = replace(agent, limits=task_limits(config, TaskProfile()))
+    strict = replace(ENFORCING, phase_action=Effect.REFUSE, latency_action=Effect.REFUSE)
+    await agent.call("PLAN", tokens=1)
+    agent.at(2_000_000)
+    assert not (await decided(agent, "PLAN", strict)).refuses
+    await mark(agent, "end")
+    await mark(agent, "start")
+    agent.at(2_090_000)
+    assert not (await decided(agent, "PLAN", strict)).refuses  # at its line, 60,000 x 1.5
+    open_call, _ = await agent.reserve("PLAN")
+    agent.at(2_090_001)
+    late = await decided(agent, "PLAN", strict)
+    assert (late.code, [breach.used for breach in late.breaches]) == (
+        *("phase_budget_exceeded", [90_001]),
+    )
+    seen = (await view(agent)).phases[WorkPhase.PLAN]
+    assert seen.standings[Dimension.LATENCY_MS].used == 90_001
+    await agent.store.settle(settlement(open_call, 1))
+    await mark(agent, "end")
+    agent.at(2_500_000)
+    assert (await decided(agent, "PLAN", strict)).breaches[0].used == 90_001

@@ -84,14 +84,14 @@ local function read_task(key)
     'tokens.L', 'tokens.G', 'tokens.C', 'tokens.R', 'tokens.S', 'tokens.H',
     'latency_ms.L', 'latency_ms.G', 'latency_ms.C', 'latency_ms.R', 'latency_ms.S', 'latency_ms.H',
     'nano_usd.L', 'nano_usd.G', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S', 'nano_usd.H',
-    'calls.L', 'calls.G', 'calls.C', 'calls.R', 'calls.S', 'calls.H')
+    'calls.L', 'calls.G', 'calls.C', 'calls.R', 'calls.S', 'calls.H', 'wall')
   local inflight = num(v[4])
   v[20] = with_open_interval(v[20], inflight, v[5])
   return {
     key = key, prefix = '', first_effect = 0, values = v, facts = v[1], phase = v[2] or '',
     expires = v[3], inflight = inflight, since = v[5], state = v[6], trip = v[7],
     trip_code = v[8] or '', episode = num(v[9]), tokens = v[15], nano_usd = v[27], calls = v[33],
-    reply = {unpack(v, 6)},
+    wall = v[34], reply = {unpack(v, 6, 33)},
   }
 end
 
@@ -104,7 +104,23 @@ local function add_task(scope)
   end
 end
 
-local function add_phase(key, phase)
+-- On the basis wall, what executions with an explicit start took from that to their end, or to now,
+-- beyond the time with a call open. `open_ms` is how long there has been one open by now.
+local function wall_more(key, phase, current, open_ms)
+  local more = 0
+  for n = 1, num(current) do
+    local record = 'x.' .. phase .. '.' .. int(n) .. '.'
+    local is = redis.call('HMGET', key, record .. 'explicit', record .. 'started',
+      record .. 'wall_ms', record .. 'latency_ms')
+    if is[1] then
+      local waited = num(is[4]) + (n == num(current) and open_ms or 0)
+      more = more + (is[3] and num(is[3]) or math.max(0, now - num(is[2]))) - waited
+    end
+  end
+  return more
+end
+
+local function add_phase(key, phase, wall)
   local prefix, place = phase .. '.', #scopes + 1
   local tokens, latency = prefix .. 'tokens.', prefix .. 'latency_ms.'
   local nano_usd, calls = prefix .. 'nano_usd.', prefix .. 'calls.'
@@ -115,7 +131,11 @@ local function add_phase(key, phase)
     nano_usd .. 'L', nano_usd .. 'C', nano_usd .. 'S', nano_usd .. 'H',
     calls .. 'L', calls .. 'C', calls .. 'S', calls .. 'H', prefix .. 'closed')
   local inflight = num(v[2])
+  local settled = num(v[11])
   v[11] = with_open_interval(v[11], inflight, v[3])
+  if wall then
+    v[11] = int(num(v[11]) + wall_more(key, phase, v[1], num(v[11]) - settled))
+  end
   local scope = {
     key = key, prefix = prefix, first_effect = 4, is_phase = true, place = place,
     execution = num(v[1]), inflight = inflight, since = v[3], last = num(v[4]),
@@ -157,7 +177,7 @@ local line = 'C'
 if phase ~= '' and ORDER[phase] < num(ARGV[7]) then
   line = 'R'
 end
-local phase_scope = phase ~= '' and add_phase(KEYS[6], phase) or nil
+local phase_scope = phase ~= '' and add_phase(KEYS[6], phase, task.wall) or nil
 
 -- SL-9: once only PR and MONITOR remain, a task that is nearly within is let through to its end; it is
 -- held to the runaway line from then on. Returns whether it is, and whether that is new.
