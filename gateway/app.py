@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
-    from gateway.admin.parts import ReadOutbox
+    from gateway.admin.parts import ReadOutbox, ReadPage
     from gateway.store.correction import Charge
 
 _TELEMETRY_S = 1.0
@@ -118,6 +118,19 @@ def outbox_reader(ledger_url: str) -> "ReadOutbox":
         from gateway.ledger.outbox import read_queue
 
         return read_queue(ledger_url, table, tenant, task=task, state=state, most=most)
+
+    return read
+
+
+def page_reader(ledger_url: str) -> "ReadPage":
+    """Return what reads breaches and audit entries; SQL is loaded when somebody asks for them."""
+
+    def read(
+        table: str, tenant: str, wanted: "Mapping[str, str]", below: int | None, most: int
+    ) -> "Sequence[Mapping[str, Any]]":
+        from gateway.ledger.pages import read_page
+
+        return read_page(ledger_url, table, tenant, wanted, below, most)
 
     return read
 

@@ -22,7 +22,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
-from gateway.app import TaskGroup, build_admin, charge_reader, event_log, outbox_reader
+from gateway.app import TaskGroup, build_admin, charge_reader, event_log, outbox_reader, page_reader
 from gateway.banner import banner
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import Start, TlsFiles
@@ -44,6 +44,7 @@ from gateway.store.reaper import Reaper
 from gateway.store.redis_store import RedisStore
 from gateway.store.stream_cap import StreamCap, StreamLag
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.feed import EventFeed
 from gateway.telemetry.recorder import CountingRecorder
 from gateway.translator_process import TranslatorProcess
 from gateway.upstream.proxy import environment_proxy
@@ -90,7 +91,10 @@ class Supervisor:
         self._counters = Counters()
         self._in_use = ModelsInUse()
         self._log = event_log(settings.log.format, settings.log.level, "supervisor")
-        self._recorder = CountingRecorder(self._counters, self._log, log_calls=False)
+        self._feed = EventFeed()
+        self._recorder = CountingRecorder(
+            self._counters, self._log, log_calls=False, feed=self._feed
+        )
         self._loops = TaskGroup()
         self._stopping = asyncio.Event()
         self._embedded: EmbeddedStore | None = None
@@ -248,6 +252,9 @@ class Supervisor:
             enforcement_disabled=plane.enforcement_disabled,
             read_charge=charge_reader(ledger_url(self._settings)),
             read_outbox=outbox_reader(ledger_url(self._settings)),
+            read_page=page_reader(ledger_url(self._settings)),
+            reload=self.reload_told,
+            feed=self._feed,
             accesses=admin_accesses(self._settings),
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
@@ -352,10 +359,14 @@ class Supervisor:
 
     async def reload(self, cause: str) -> None:
         """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
-        async with self._one_reload:
-            await self._reload(cause)
+        await self.reload_told(cause)
 
-    async def _reload(self, cause: str) -> None:
+    async def reload_told(self, cause: str) -> list[str]:
+        """Reload; return what is wrong with the files, nothing if they are in force."""
+        async with self._one_reload:
+            return await self._reload(cause)
+
+    async def _reload(self, cause: str) -> list[str]:
         self._files_read = self._file_signature()
         rules, findings = await asyncio.to_thread(load_rules, self._settings, running=self._rules)
         errors = errors_among(findings)
@@ -371,10 +382,10 @@ class Supervisor:
             )
         if dropped:
             self._recorder.event("reload_rejected", "error", cause=cause, errors=len(dropped))
-            return
+            return [f"the price of {model}, which is in use, is gone" for model in dropped]
         if errors:
             self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
-            return
+            return list(map(str, errors))
         self._rules = rules
         if self._ledger is not None:
             self._ledger.use_webhooks(rules.policies.webhook)
@@ -387,6 +398,7 @@ class Supervisor:
             config_hash=rules.budgets.config_hash,
             policy_hash=rules.policies.policy_hash,
         )
+        return []
 
     async def replace_workers(self) -> None:
         """Replace the workers one by one; each goes on serving until its successor is ready.

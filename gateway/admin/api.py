@@ -10,6 +10,7 @@ from gateway.admin.auth import require_role
 from gateway.admin.body import MOST_BODY_BYTES
 from gateway.admin.endpoint import Endpoint
 from gateway.admin.endpoints import ENDPOINTS
+from gateway.admin.live import close_feed
 from gateway.admin.openapi import document
 from gateway.admin.parts import PARTS, STORE_WAIT_S, AdminParts, Health
 from gateway.admin.roles import main_access
@@ -56,6 +57,7 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     )
     app[PARTS] = parts
     app[STORE_WAIT_S] = store_wait_s
+    app.on_shutdown.append(close_feed)
     for endpoint in ALL_ENDPOINTS:
         # Any text may stand for an id, so that what cannot be one is answered with the reason.
         path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", endpoint.path)

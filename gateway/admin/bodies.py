@@ -328,6 +328,22 @@ class TaskRegisteredBody(Body):
     task: TaskBody | None
 
 
+class TaskPhasesBody(Body):
+    """A task's phases, all nine in order."""
+
+    task: str
+    as_of: Moment
+    phases: list[PhaseBody]
+
+
+class TaskOverridesBody(Body):
+    """A task's overrides, oldest first."""
+
+    task: str
+    as_of: Moment
+    overrides: list[OverrideBody]
+
+
 class ErrorDetail(BaseModel):
     """What went wrong. `field` names the place in the request; others depend on the code."""
 

@@ -21,8 +21,10 @@ from gateway.admin import (
 )
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.endpoint import EVERYWHERE, Endpoint
+from gateway.admin.history_endpoints import HISTORY_ENDPOINTS
 from gateway.admin.key_endpoints import KEY_ENDPOINTS
 from gateway.admin.registration_requests import RegisterRequest
+from gateway.admin.rule_endpoints import RULE_ENDPOINTS
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
 from gateway.core.sessions import SESSION_PATTERN
@@ -275,6 +277,26 @@ ENDPOINTS = (
         },
         takes_override=True,
     ),
+    Endpoint(
+        "GET",
+        "/admin/v1/tasks/{id}/overrides",
+        tasks.get_task_overrides,
+        "listTaskOverrides",
+        "A task's overrides, oldest first",
+        bodies.TaskOverridesBody,
+        parameters=(_ID_PARAMETER,),
+        errors={400: ("invalid_task_id",), 404: ("unknown_task",), **EVERYWHERE},
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/tasks/{id}/phases",
+        tasks.get_task_phases,
+        "listTaskPhases",
+        "A task's phases in order, with their executions",
+        bodies.TaskPhasesBody,
+        parameters=(_ID_PARAMETER,),
+        errors={400: ("invalid_task_id",), 404: ("unknown_task",), **EVERYWHERE},
+    ),
     _act("kill", steering.post_kill, "Refuse every call of a task until it is resumed"),
     _act("resume", steering.post_resume, "End a task's kill and trip"),
     _act(
@@ -380,4 +402,6 @@ ENDPOINTS = (
         uses_store=False,
     ),
     *KEY_ENDPOINTS,
+    *HISTORY_ENDPOINTS,
+    *RULE_ENDPOINTS,
 )

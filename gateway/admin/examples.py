@@ -7,8 +7,10 @@ from pydantic import BaseModel
 
 from gateway.admin import bodies, corrections, health, outbox, sessions
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
+from gateway.admin.history_endpoints import HISTORY_EXAMPLES
 from gateway.admin.key_endpoints import KEY_EXAMPLES, KEY_REQUESTS
 from gateway.admin.registration_requests import RegisterRequest
+from gateway.admin.rule_endpoints import RULE_EXAMPLES, RULE_REQUESTS
 from gateway.store.task_view import Standing
 
 Json = dict[str, Any]
@@ -29,6 +31,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     **KEY_REQUESTS,
+    **RULE_REQUESTS,
     ActRequest: {"act": {"value": _WHO}},
     corrections.CorrectRequest: {
         "charge": {
@@ -94,6 +97,15 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         "invalid_session_id",
         "'-S' cannot be a session's id: ... Remedy: correct the path.",
         field="session",
+    ),
+    "unknown_price": _error(
+        "unknown_price", "No price is known for 'm'. Remedy: state it ...", field="model"
+    ),
+    "invalid_rules": _error(
+        "invalid_rules", "Nothing was changed: policies/stop-loss.yaml:3: ... Remedy: mend ..."
+    ),
+    "too_many_watchers": _error(
+        "too_many_watchers", "16 clients watch already. Remedy: end one, or try again later."
     ),
     "unknown_key": _error(
         "unknown_key", "There is no key 'k'. Remedy: GET /admin/v1/keys lists ...", field="key"
@@ -361,6 +373,18 @@ _DELIVERY = {
 }
 _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     **KEY_EXAMPLES,
+    **HISTORY_EXAMPLES,
+    **RULE_EXAMPLES,
+    (bodies.TaskPhasesBody, 200): {
+        "task": "IMP-COST-01",
+        "as_of": "2026-11-02T09:45:00.000Z",
+        "phases": [_PHASE],
+    },
+    (bodies.TaskOverridesBody, 200): {
+        "task": "IMP-COST-01",
+        "as_of": "2026-11-02T09:45:00.000Z",
+        "overrides": [_OVERRIDE],
+    },
     (health.LivenessBody, 200): {"status": "ok"},
     (health.ReadinessBody, 200): _READY,
     (health.ReadinessBody, 503): _NOT_READY,

@@ -1,7 +1,7 @@
 """What the admin plane is built from, and how its handlers get at it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from gateway.store.connection import StoreConnection
 from gateway.store.correction import Charge
 from gateway.store.keys import TenantKeys
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.feed import EventFeed
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,25 @@ def no_outbox(
     raise LedgerError("there is no ledger here")
 
 
+ReadPage = Callable[[str, str, Mapping[str, str], int | None, int], Sequence[Mapping[str, Any]]]
+"""Gives a tenant's `breaches` or `audit` entries, latest first, as `ledger/pages.py` says."""
+
+Reload = Callable[[str], Awaitable[Sequence[str]]]
+"""Reads the rules anew, for a cause; returns what is wrong with them, then nothing has changed."""
+
+
+def no_page(
+    _table: str, _tenant: str, _wanted: Mapping[str, str], _below: int | None, _most: int
+) -> Sequence[Mapping[str, Any]]:
+    """Be the ledger of a gateway that has none."""
+    raise LedgerError("there is no ledger here")
+
+
+async def no_reload(_cause: str) -> Sequence[str]:
+    """Be the files of a gateway that has none."""
+    return ()
+
+
 def no_charge(_tenant: str, _call_id: str) -> Charge | None:
     """Be the ledger of a gateway that has none."""
     raise LedgerError("there is no ledger here")
@@ -87,7 +107,8 @@ class AdminParts:
     """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`.
 
     `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
-    know; it waits for the database, and raises LedgerError. `accesses` are tokens beside `token`.
+    know; it waits for the database, and raises LedgerError.
+    `accesses` are tokens beside `token`; `feed` is for those who watch.
     """
 
     connection: StoreConnection
@@ -100,6 +121,9 @@ class AdminParts:
     enforcement_disabled: bool = False
     read_charge: Callable[[str, str], Charge | None] = no_charge
     read_outbox: ReadOutbox = no_outbox
+    read_page: ReadPage = no_page
+    reload: Reload = no_reload
+    feed: EventFeed = field(default_factory=EventFeed)
     accesses: tuple[AdminAccess, ...] = ()
 
 

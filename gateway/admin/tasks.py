@@ -6,7 +6,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from gateway.admin.answers import ApiError, json_answer, store_wait
-from gateway.admin.bodies import TaskPageBody
+from gateway.admin.bodies import TaskBody, TaskOverridesBody, TaskPageBody, TaskPhasesBody
 from gateway.admin.parts import PARTS
 from gateway.admin.views import summary_body, task_body
 from gateway.core.budget import BreachStatus
@@ -51,10 +51,25 @@ async def get_tasks(request: web.Request) -> web.Response:
 
 async def get_task(request: web.Request) -> web.Response:
     """Return everything that is known of a task."""
+    return json_answer(await _whole(request))
+
+
+async def get_task_phases(request: web.Request) -> web.Response:
+    """Return a task's phases."""
+    body = await _whole(request)
+    return json_answer(TaskPhasesBody(task=body.id, as_of=body.as_of, phases=body.phases))
+
+
+async def get_task_overrides(request: web.Request) -> web.Response:
+    """Return a task's overrides, also those that have run out."""
+    body = await _whole(request)
+    return json_answer(TaskOverridesBody(task=body.id, as_of=body.as_of, overrides=body.overrides))
+
+
+async def _whole(request: web.Request) -> TaskBody:
     task_id, parts = task_id_of(request), request.app[PARTS]
     async with store_wait(request):
-        view = await read_task(parts.connection, parts.names, task_id)
-    return json_answer(task_body(view))
+        return task_body(await read_task(parts.connection, parts.names, task_id))
 
 
 async def read_back(request: web.Request, task_id: str) -> TaskView | None:

@@ -5,20 +5,26 @@ from gateway.ports import CallRecord
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
+from gateway.telemetry.feed import EventFeed
 
 
 class CountingRecorder:
     """ports.Recorder: plain integers and log lines, shipped by whoever owns the two."""
 
-    def __init__(self, counters: Counters, log: EventLog, *, log_calls: bool) -> None:
+    def __init__(
+        self, counters: Counters, log: EventLog, *, log_calls: bool, feed: EventFeed | None = None
+    ) -> None:
         self._counters = counters
         self._log = log
         self._log_calls = log_calls
+        self._feed = feed
 
     def event(self, name: str, level: str = "info", **fields: object) -> None:
         """Record something noteworthy."""
         self._counters.add(names.EVENTS, (name, level))
         self._log.write(name, level, fields)
+        if self._feed is not None:
+            self._feed.publish(name, level, fields)
 
     def call(self, record: CallRecord) -> None:
         """Record a finished call."""

@@ -8,7 +8,11 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from gateway.admin.api import AdminParts, build_admin
-from gateway.admin.parts import ReadOutbox, no_charge, no_outbox
+from gateway.admin.parts import (
+    ReadOutbox,
+    no_charge,
+    no_outbox,
+)
 from gateway.admin.roles import AdminAccess
 from gateway.core.configuration import Rules
 from gateway.store.connection import StoreConnection
@@ -19,12 +23,14 @@ from gateway.telemetry.counters import Counters
 from tests.admin.plane import HEALTHY, RULES, TOKEN, Plane
 from tests.store.agent import Agent
 
+_OF_PARTS = ("read_page", "reload")
+
 
 @pytest.fixture
 def plane(
     connection: StoreConnection, tenant: str, aiohttp_client: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Start an admin plane: `await plane()`; keywords change its health."""
+    """Start an admin plane: `await plane()`; keywords change its health, some its parts."""
 
     async def start(
         wait_s: float = 5.0,
@@ -37,6 +43,7 @@ def plane(
     ) -> Plane:
         events: list[dict[str, Any]] = []
         counters = Counters()
+        given = {name: changes.pop(name) for name in _OF_PARTS if name in changes}
 
         def event(name: str, level: str = "info", **fields: object) -> None:
             events.append({"event": name, "level": level, **fields})
@@ -51,6 +58,7 @@ def plane(
             rules=lambda: rules,
             read_charge=read_charge,
             read_outbox=read_outbox,
+            **given,
             accesses=accesses,
         )
         client: TestClient[Any, Any] = await aiohttp_client(build_admin(parts, wait_s))

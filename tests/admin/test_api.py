@@ -111,7 +111,7 @@ async def test_an_unknown_place(plane: StartPlane, path: str) -> None:
         ("POST", "/healthz", {"GET", "HEAD"}),
         ("DELETE", "/admin/v1/tasks", {"GET", "HEAD", "POST"}),
         ("PUT", "/admin/v1/tasks/T", {"GET", "HEAD"}),
-        ("GET", "/admin/v1/tasks/T/overrides", {"POST"}),
+        ("GET", "/admin/v1/tasks/T/kill", {"POST"}),
     ],
 )
 async def test_a_method_that_is_not_possible(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin import bodies, health, keys, sessions
+from gateway.admin import bodies, health, keys, prices, sessions
 from gateway.admin.api import ALL_ENDPOINTS
 from gateway.admin.examples import ERROR_EXAMPLES
 from gateway.admin.override_requests import parse_override
@@ -58,9 +58,10 @@ def test_every_answer_that_is_shown_is_one() -> None:
         *((bodies.CallCorrectedBody, block) for block in with_members("before", "after")),
         *((sessions.SessionBody, block) for block in with_members("session", "expires")),
         *((keys.KeyMadeBody, block) for block in with_members("key", "version")),
+        *((prices.PriceBody, block) for block in with_members("usd_per_million")),
         *((health.ReadinessBody, block) for block in with_members("reasons")),
     ]
-    assert len(shown) == 14
+    assert len(shown) == 15
     for model, block in shown:
         assert model.model_validate(block).model_dump(exclude_unset=True) == block
 

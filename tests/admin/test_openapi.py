@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gateway.admin import bodies, health, keys, sessions
+from gateway.admin import bodies, dry_run, health, history, keys, policies, prices, sessions
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
 from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import ERROR_EXAMPLES, OVERRIDE_EXAMPLES, body_example
 from gateway.admin.openapi import document
 from gateway.admin.override_requests import parse_override
+from gateway.admin.roles import Role
 from tests.admin.plane import StartPlane, parts_without_store
 
 DOCUMENT = document(ALL_ENDPOINTS, "1.2.3")
@@ -68,6 +69,15 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("DELETE", "/admin/v1/sessions/{session}"),
         ("GET", "/admin/v1/remediation"),
         ("GET", "/admin/v1/deliveries"),
+        ("GET", "/admin/v1/tasks/{id}/phases"),
+        ("GET", "/admin/v1/tasks/{id}/overrides"),
+        ("GET", "/admin/v1/breaches"),
+        ("GET", "/admin/v1/audit"),
+        ("GET", "/admin/v1/events"),
+        ("GET", "/admin/v1/policies"),
+        ("POST", "/admin/v1/policies/reload"),
+        ("POST", "/admin/v1/policies/dry-run"),
+        ("GET", "/admin/v1/prices"),
         ("GET", "/admin/v1/keys"),
         ("POST", "/admin/v1/keys"),
         ("GET", "/admin/v1/keys/{key}"),
@@ -105,7 +115,12 @@ def test_the_token_is_asked_for_where_it_is_needed(
     assert schemes == {"adminToken": {"type": "http", "scheme": "bearer"}}
     assert operation["security"] == ([] if endpoint.public else [{"adminToken": []}])
     assert ("401" in operation["responses"]) is not endpoint.public
-    assert ("503" in operation["responses"]) is (not endpoint.public or "readyz" in endpoint.path)
+    assert ("403" in operation["responses"]) is (
+        not endpoint.public and endpoint.least_role is not Role.VIEWER
+    )
+    if endpoint.uses_store:
+        has_store = not endpoint.public or "readyz" in endpoint.path
+        assert ("503" in operation["responses"]) is has_store
 
 
 @each_operation
@@ -144,6 +159,13 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.TaskRegisteredBody, 200),
         (bodies.TaskRegisteredBody, 201),
         (keys.KeysBody, 200),
+        (bodies.TaskPhasesBody, 200),
+        (bodies.TaskOverridesBody, 200),
+        (history.BreachPageBody, 200),
+        (history.AuditPageBody, 200),
+        (policies.PoliciesBody, 200),
+        (dry_run.DryRunBody, 200),
+        (prices.PriceBody, 200),
         (keys.KeyBody, 200),
         (keys.KeyMadeBody, 200),
         (keys.KeyMadeBody, 201),

@@ -1,0 +1,48 @@
+"""Pages of the ledger's breaches and audit entries, latest first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from gateway.ledger.database import ledger_errors, open_ledger
+from gateway.ledger.schema import METADATA
+
+Record = Mapping[str, Any]
+
+
+def read_page(
+    url: str, table: str, tenant: str, wanted: Mapping[str, str], below: int | None, most: int
+) -> list[Record]:
+    """Return rows of `breaches` or `audit`; `wanted` are columns' values. Raises LedgerError.
+
+    Connects and waits for the database: not for an event loop.
+    """
+    with ledger_errors(), open_ledger(url) as connection:
+        return find_page(connection, table, tenant, wanted, below, most)
+
+
+def find_page(
+    connection: Connection,
+    table: str,
+    tenant: str,
+    wanted: Mapping[str, str],
+    below: int | None,
+    most: int,
+) -> list[Record]:
+    """Return rows with numbers under `below`. A page goes on to the end of its last number.
+
+    One act may cross several lines, which have its number; so a page may be a little longer than
+    `most`, and the next one begins below its last number.
+    """
+    columns = METADATA.tables[table].c
+    chosen = [columns.tenant == tenant]
+    chosen += [columns[name] == value for name, value in wanted.items()]
+    statement = select(METADATA.tables[table]).where(*chosen).order_by(columns.number.desc())
+    page = statement.where(columns.number < below) if below is not None else statement
+    rows: list[Record] = [dict(row) for row in connection.execute(page.limit(most)).mappings()]
+    if len(rows) < most:
+        return rows
+    last = rows[-1]["number"]
+    whole = connection.execute(statement.where(columns.number == last)).mappings()
+    return [*(row for row in rows if row["number"] != last), *map(dict, whole)]

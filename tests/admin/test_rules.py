@@ -1,0 +1,128 @@
+"""The rules in force: policies, reload, dry run, prices."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from gateway.core.policy import Mode, PolicySet, StopLossPolicy
+from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.webhook import WebhookPolicy
+from tests.admin.plane import RULES, Plane, StartPlane
+from tests.store.agent import Agent
+
+ENFORCE = replace(
+    RULES, policies=PolicySet(stop_loss=(StopLossPolicy(mode=Mode.ENFORCE),), policy_hash="decade")
+)
+PRICE = ModelPrice(1_250_000_000, 10_000_000_000, 125_000_000, 1_250_000_000, 128_000)
+
+
+async def test_policies_are_shown_without_what_is_secret(plane: StartPlane) -> None:
+    hook = WebhookPolicy(url="https://user:pw@hooks.test/T0/secret-path")
+    rules = replace(ENFORCE, policies=replace(ENFORCE.policies, webhook=(hook,)))
+    answer = await (await plane(rules=rules)).get("/admin/v1/policies")
+    assert answer.status == 200
+    assert answer.json["policy_hash"] == "decade"
+    shown = {(policy["kind"], policy["name"]): policy for policy in answer.json["policies"]}
+    assert shown["stop_loss", "stop-loss"]["mode"] == "enforce"
+    assert shown["stop_loss", "stop-loss"]["settings"]["enforce_from"] == "VERIFY"
+    assert shown["webhook", "webhook"]["settings"]["url"] == "https://hooks.test/..."
+    assert "secret-path" not in answer.text
+    assert "pw" not in answer.text
+
+
+async def test_a_reload_is_made_and_audited(plane: StartPlane, redis_client: redis.Redis) -> None:
+    causes: list[str] = []
+
+    async def reload(cause: str) -> list[str]:
+        causes.append(cause)
+        return []
+
+    admin = await plane(reload=reload)
+    answer = await admin.ask("POST", "/admin/v1/policies/reload")
+    assert answer.status == 200
+    assert causes == ["admin API"]
+    ((_, fields),) = redis_client.xrange(admin.parts.names.ledger)
+    assert "files:rules" in fields["e"]
+    assert '"rules.reload"' in fields["d"]
+
+
+async def test_a_reload_of_bad_files_changes_nothing(
+    plane: StartPlane, redis_client: redis.Redis
+) -> None:
+    async def reload(_cause: str) -> list[str]:
+        return [f"fault {number}" for number in range(7)]
+
+    admin = await plane(reload=reload)
+    answer = await admin.ask("POST", "/admin/v1/policies/reload")
+    assert (answer.status, answer.error["code"]) == (422, "invalid_rules")
+    assert "fault 4; and 2 more" in answer.error["message"]
+    assert redis_client.xrange(admin.parts.names.ledger) == []
+
+
+async def tried(admin: Plane, **call: Any) -> dict[str, Any]:
+    answer = await admin.ask("POST", "/admin/v1/policies/dry-run", json={"task": "T", **call})
+    assert answer.status == 200, answer.text
+    body: dict[str, Any] = answer.json
+    return body
+
+
+async def test_a_dry_run_tells_what_a_call_would_get_and_does_nothing(
+    plane: StartPlane, agent: Agent, redis_client: redis.Redis
+) -> None:
+    """The task's own limits and state decide, as for a call."""
+    admin = await plane(rules=ENFORCE)
+    new = await tried(admin, phase="VERIFY", input_tokens=1_000)
+    assert (new["decision"], new["task_exists"]) == ("allow", False)
+    assert redis_client.keys(f"tg:{{{agent.tenant}}}:task:*") == []
+    await agent.call("PLAN", 1_000)
+    assert (await tried(admin))["decision"] == "allow"
+    line = (await admin.task())["totals"]["tokens"]["line"]
+    await agent.call("PLAN", line)
+    before = redis_client.dump(admin.parts.names.task("T"))
+    late = await tried(admin, phase="VERIFY")
+    assert (late["decision"], late["code"]) == ("refuse", "task_budget_exceeded")
+    assert late["breaches"][0]["dimension"] == "tokens"
+    assert "exceeded token budget" in late["message"]
+    early = await tried(admin, phase="PLAN")
+    assert early["decision"] in ("allow", "flag")
+    assert redis_client.dump(admin.parts.names.task("T")) == before
+
+
+async def test_a_dry_run_of_a_killed_task(plane: StartPlane, agent: Agent) -> None:
+    admin = await plane(rules=ENFORCE)
+    await agent.call("PLAN", 10)
+    await admin.ask("POST", "/admin/v1/tasks/T/kill", json={"approver": "ada", "reason": "x"})
+    assert (await tried(admin))["code"] == "task_killed"
+
+
+async def test_a_price(plane: StartPlane) -> None:
+    rules = replace(RULES, prices=PriceTable({"gpt-x": replace(PRICE, tiers=((200_000, PRICE),))}))
+    admin = await plane(rules=rules)
+    answer = await admin.get("/admin/v1/prices?model=gpt-x")
+    assert answer.json["usd_per_million"]["input"] == "1.25"
+    assert answer.json["usd_per_million"]["output"] == "10"
+    assert answer.json["long_calls"][0]["above_input_tokens"] == 200_000
+    assert answer.json["max_output_tokens"] == 128_000
+    unknown = await admin.get("/admin/v1/prices?model=other")
+    assert (unknown.status, unknown.error["code"]) == (404, "unknown_price")
+
+
+@pytest.mark.parametrize("query", ["", "?model=", f"?model={'x' * 300}", "?colour=red"])
+async def test_a_price_of_nothing(plane: StartPlane, query: str) -> None:
+    answer = await (await plane()).get(f"/admin/v1/prices{query}")
+    assert (answer.status, answer.error["code"]) == (400, "invalid_query")
+
+
+async def test_phases_and_overrides_of_a_task(plane: StartPlane, agent: Agent) -> None:
+    admin = await plane()
+    await agent.call("PLAN", 10)
+    await admin.grant(tokens=5_000)
+    whole = await admin.task()
+    phases = (await admin.get("/admin/v1/tasks/T/phases")).json
+    assert phases["phases"] == whole["phases"]
+    overrides = (await admin.get("/admin/v1/tasks/T/overrides")).json
+    assert overrides["overrides"] == whole["overrides"]
+    assert (overrides["task"], len(overrides["overrides"])) == ("T", 1)
+    assert (await admin.get("/admin/v1/tasks/U/phases")).status == 404
