@@ -358,3 +358,17 @@ async def test_open_responses_end_before_a_worker_does(
         assert (await closed(connection))[0] == 1001
         await stopping
     assert provider.journal[0].finished
+
+
+async def test_RBK2_without_tracking_sockets_are_relayed_and_nothing_else(
+    start_gateway: StartGateway, provider: FakeProvider, task: str
+) -> None:
+    """No headers of ours, nothing held, nothing counted."""
+    gateway = await start_gateway(mode="enforce", TOLLGATE_TRACKING__ENABLED="false")
+    async with socket(gateway, task) as connection:
+        answer = connection.response
+        assert answer is not None
+        assert [name for name in answer.headers if name.lower().startswith("x-tollgate")] == []
+        await say(connection, CREATE)
+        assert (await hear_until(connection, *TERMINAL))[-1]["type"] == "response.completed"
+    assert gateway.task(task) == {}
