@@ -1,6 +1,8 @@
 """The parent process from outside: how it starts, what it will not do, how it ends."""
 
 import asyncio
+import hashlib
+import json
 import signal
 import socket
 import stat
@@ -83,7 +85,11 @@ async def test_the_admin_token(tmp_path: Path, provider: FakeProvider) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             assert (gateway.token in gateway.banner) is (start == 1)
             assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
-    own = {"TOLLGATE_ADMIN__TOKEN": "kQ7-vN2x-pL9f-Rz4w-Hd8c"}
+    viewer = {"role": "viewer", "sha256": hashlib.sha256(b"eye").hexdigest()}
+    own = {
+        "TOLLGATE_ADMIN__TOKEN": "kQ7-vN2x-pL9f-Rz4w-Hd8c",
+        "TOLLGATE_ADMIN__TOKENS": json.dumps({"eye": viewer}),
+    }
     async with Gateway(tmp_path / "other", provider.base_url, **own) as gateway:
         assert "kQ7-vN2x-pL9f-Rz4w-Hd8c" not in gateway.banner
         assert not (tmp_path / "other" / "admin-token").exists()
@@ -91,6 +97,13 @@ async def test_the_admin_token(tmp_path: Path, provider: FakeProvider) -> None:
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 401
         gateway.token = "kQ7-vN2x-pL9f-Rz4w-Hd8c"
         assert (await gateway.admin("GET", "/admin/v1/tasks")).status_code == 200
+        reload = "/admin/v1/policies/reload"
+        assert (await gateway.admin("POST", reload)).status_code == 200
+        gateway.token = "eye"
+        assert (await gateway.admin("POST", reload)).status_code == 403
+        assert (await gateway.admin("GET", "/admin/v1/prices?model=gpt-4o")).status_code == 200
+        audit = await gateway.admin("GET", "/admin/v1/audit")  # nobody writes the ledger here
+        assert (audit.status_code, audit.json()["error"]["code"]) == (503, "ledger_unavailable")
 
 
 async def test_a_store_of_ones_own(tmp_path: Path, provider: FakeProvider, valkey: str) -> None:
@@ -118,7 +131,8 @@ async def test_a_store_that_comes_later(
         try:
             async with asyncio.timeout(60):
                 while (await gateway.ready())["status"] != "ready":
-                    await asyncio.sleep(0.05)
+                    print(audit.status_code, audit.text[:300])
+                    await asyncio.sleep(0.5)
         finally:
             server.kill()
 
