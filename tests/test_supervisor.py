@@ -131,8 +131,7 @@ async def test_a_store_that_comes_later(
         try:
             async with asyncio.timeout(60):
                 while (await gateway.ready())["status"] != "ready":
-                    print(audit.status_code, audit.text[:300])
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(0.05)
         finally:
             server.kill()
 
