@@ -5,8 +5,9 @@ ever flushed. `store` is what the gateway uses, `redis_client` an independent lo
 `--soak` makes acceptance cases as large as they were promised (`tests/soak.py`).
 """
 
+import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import count
 
 import pytest
@@ -21,6 +22,16 @@ from tests import soak
 from tests.store.valkey_server import ValkeyServer
 
 _FROM_OUTSIDE = {"e2e", "loadtest"}
+_OF_PROCESSES = {
+    "test_app",
+    "test_cli",
+    "test_supervisor",
+    "test_token_count",
+    "test_translator_process",
+    "test_worker_process",
+    "test_writer_process",
+}
+_FIRST_WORKER = "gw0"
 _tenants = count(1)
 
 
@@ -35,13 +46,27 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile(soak.PROFILE)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Measure in one process what importing runs: in the others it only takes twice as long."""
+    tracer = sys.gettrace()
+    if os.environ.get("PYTEST_XDIST_WORKER", _FIRST_WORKER) != _FIRST_WORKER:
+        sys.settrace(None)
+    collected = yield
+    sys.settrace(tracer)
+    return collected
+
+
 @pytest.fixture(autouse=True)
-def _unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
+def _unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measure no coverage where that only costs time.
 
     In tests that are marked `repeats` it would double it; in `_FROM_OUTSIDE` the gateway is another
-    process, and what runs here are clients and a provider.
+    process, and what runs here are clients and a provider. Processes that tests start are measured
+    where they are what is tested.
     """
+    if request.path.stem not in _OF_PROCESSES:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     repeats = request.node.get_closest_marker("repeats") is not None
     if not repeats and request.path.parent.name not in _FROM_OUTSIDE:
         yield

@@ -8,12 +8,6 @@ from openai import AsyncOpenAI
 from loadtest.fake_provider import FakeProvider
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways under load run as their users run them: their coverage is not measured."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
 @pytest.fixture
 async def provider() -> AsyncIterator[FakeProvider]:
     async with FakeProvider() as running:
