@@ -37,9 +37,11 @@ from gateway.core.prices import ModelPrice, ModelsInUse
 from gateway.core.roadmap import NO_OVERRIDES, RoadmapTask
 from gateway.core.routing import Routing
 from gateway.core.shaping import AS_ASKED, Shape, shape_of, shapes_calls
+from gateway.core.spend_limits import SpendLimit, limits_on
 from gateway.core.unmetered import decide_unmetered, is_later_answer
 from gateway.core.unpriced import Unpriced, without_price
 from gateway.core.untagged import without_task
+from gateway.core.velocity import RatePlan, plan_rate
 from gateway.ports import Request, ReservePlan, TaskFacts
 
 UNTAGGED_TASK = "-anonymous"
@@ -161,6 +163,7 @@ class Planner:
         self._learned = learned
         self._learned_input = learned_input or LearnedInput()
         self._prices: dict[tuple[str, str], ModelPrice | None] = {}
+        self._has_spend_limits = any(p.mode is not Mode.OFF for p in rules.policies.spend_limit)
         self._limits: dict[tuple[str, Complexity, ImportanceTier], TaskLimits] = {}
         self._shapes = shapes_calls(rules.policies)
 
@@ -246,6 +249,8 @@ class Planner:
             about=self._about(call, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
+            spend=self._spend_of(call, facts) if self._has_spend_limits else (),
+            rate=self._rate_of(call, facts) if self.rules.policies.rate else None,
             session=call.tags.session,
             task_caps=call.key.task_caps if call.key is not None else None,
             loop=self._loop(call, asked, facts) if self.rules.policies.loop else None,
@@ -289,6 +294,24 @@ class Planner:
         if shape.soft_line is not None and not _takes_model(call, shape.cheaper_model):
             shape = structs.replace(shape, soft_line=None, cheaper_model="")
         return shape
+
+    def _spend_of(self, call: Call, facts: TaskFacts) -> tuple[SpendLimit, ...]:
+        """Return the spend limits that the call is held to, whether it names a task or not."""
+        return limits_on(
+            self.rules.policies.spend_limit,
+            facts.complexity,
+            facts.importance,
+            call,
+            self._plane.tenant,
+            self.mode_of,
+        )
+
+    def _rate_of(self, call: Call, facts: TaskFacts) -> RatePlan | None:
+        """Return the velocity that the task is held to."""
+        if call.is_untagged:
+            return None
+        policy = self.rules.policies.rate_for(facts.complexity, facts.importance, call)
+        return plan_rate(policy, self.mode_of(policy)) if policy is not None else None
 
     def _about(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode

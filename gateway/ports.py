@@ -25,7 +25,9 @@ from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.sessions import Session
+from gateway.core.spend_limits import SpendLimit
 from gateway.core.usage import Usage, UsageSource
+from gateway.core.velocity import RatePlan
 from gateway.core.vocabulary import Vocabulary
 
 
@@ -167,6 +169,7 @@ class ReservePlan(Struct, frozen=True):
     `session` is the one that gave the task, or could have. `loop` and `grace` are plans of the
     policies of these kinds, where there are any. From `soft_line` on, nothing is held: the answer
     is SOFT.
+    `spend` are the spend limits that hold for the call, `rate` the velocity of its task.
     """
 
     call_id: str
@@ -187,6 +190,8 @@ class ReservePlan(Struct, frozen=True):
     loop: LoopPlan | None = None
     grace: GracePlan | None = None
     soft_line: SoftLine | None = None
+    spend: tuple[SpendLimit, ...] = ()
+    rate: RatePlan | None = None
 
 
 class Background(Vocabulary):

@@ -138,6 +138,8 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/output-clamp.yaml",
         "policies/model-downgrade.yaml",
         "policies/mid-stream-stop.yaml",
+        "policies/spend-limit.yaml",
+        "policies/rate.yaml",
         "config/prices.yaml",
     }
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from gateway import planner as planner_module
-from gateway.core.budget import Dimension, TokenWeights
+from gateway.core.budget import Amounts, Dimension, TokenWeights
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.errors import BadCall
 from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput
@@ -24,7 +24,9 @@ from gateway.core.piece_rates import PieceRates
 from gateway.core.policy import Effect, Match, Mode, PolicySet, ReserveKind, StopLossPolicy
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.shaping import AS_ASKED
+from gateway.core.spend_limits import LimitScope, SpendLimitPolicy
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
+from gateway.core.velocity import RatePolicy
 from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call, with_cheaper_model
 from gateway.ports import Request, TaskFacts
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
@@ -455,3 +457,37 @@ def test_where_no_other_model_can_be_asked_for_there_is_no_soft_line() -> None:
 def test_without_policies_that_shape_calls_nothing_is_looked_up() -> None:
     """One shape for all."""
     assert plan_of(rules()).shape is AS_ASKED
+
+
+# Limits beside the task's own -----------------------------------------------------------------------
+
+
+def test_a_call_without_such_policies_asks_for_nothing_more() -> None:
+    off = SpendLimitPolicy("off", Mode.OFF, hard=Amounts(tokens=1))
+    for policies in (PolicySet(), PolicySet(spend_limit=(off,))):
+        reserve = plan_of(replace(rules(), policies=policies)).reserve
+        assert (reserve.spend, reserve.rate) == ((), None)
+
+
+@pytest.mark.parametrize("tags", [[(b"X-Task-Id", b"T")], []])
+def test_spend_limits_hold_with_or_without_a_task(tags: list[tuple[bytes, bytes]]) -> None:
+    """Velocity is a task's; the kill switch turns enforcing into observing here too."""
+    limit = SpendLimitPolicy("s", Mode.ENFORCE, per=LimitScope.MODEL, hard=Amounts(tokens=7))
+    rate = RatePolicy("v", Mode.ENFORCE, limits=Amounts(calls=3))
+    in_force = replace(rules(), policies=PolicySet(spend_limit=(limit,), rate=(rate,)))
+    call = call_of(*tags)
+    assert call.asked is not None
+    for disabled in (False, True):
+        plan = planner_of(in_force, disabled=disabled).plan(call, call.asked, FACTS, BOUNDS)
+        [held] = plan.reserve.spend
+        assert (held.kind, held.name, held.enforced) == (LimitScope.MODEL, "m", not disabled)
+        assert held.hard == {Dimension.TOKENS: 7}
+        assert (plan.reserve.rate is not None) is bool(tags)
+        if plan.reserve.rate is not None:
+            assert plan.reserve.rate.refuses is not disabled
+
+
+def test_who_spends_at_another_rate_has_another_policy() -> None:
+    large = RatePolicy("v", Mode.ENFORCE, Match(complexity=frozenset({Complexity.LARGE})))
+    in_force = replace(rules(), policies=PolicySet(rate=(large,)))
+    assert plan_of(in_force).reserve.rate is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.budget import Amounts
 from gateway.core.errors import InvalidConfigError
 from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -16,11 +17,15 @@ from gateway.core.policy import (
     FreeRoute,
     Match,
     Mode,
+    PolicySet,
     ReserveKind,
     StopLossPolicy,
     StoreFailure,
     UnpricedEffect,
 )
+from gateway.core.spend_limits import LimitScope, SpendLimitPolicy
+from gateway.core.velocity import RatePolicy
+from gateway.core.windows import Span
 from gateway.rule_files import default_policies, load_policies, read_policies
 from gateway.rule_files.policy_kinds import POLICY_KINDS
 
@@ -314,6 +319,74 @@ def test_a_folder_without_a_stop_loss_has_the_built_in_one(folder: Write) -> Non
 )
 def test_what_cannot_be_meant_is_a_fault(text: str, fault: str, folder: Write) -> None:
     assert faults(folder(a=text))[0].startswith(fault)
+
+
+# spend limits and velocity
+
+SPEND = "kind: spend_limit\nname: s\nmode: enforce\n"
+RATE = "kind: rate\nname: v\n"
+
+
+def test_a_spend_limit_is_read_exactly(folder: Write) -> None:
+    text = SPEND + (
+        "per: Team\nwindow: MONTH\ntimezone: Europe/Berlin\n"
+        "soft: {cost_usd: 0.1, calls: 5}\nhard: {tokens: 7, cost_usd: 0.300000001}\n"
+    )
+    assert load_policies(folder(a=text)).spend_limit == (
+        SpendLimitPolicy(
+            "s",
+            Mode.ENFORCE,
+            per=LimitScope.TEAM,
+            window=Span.MONTH,
+            timezone="Europe/Berlin",
+            soft=Amounts(nano_usd=100_000_000, calls=5),
+            hard=Amounts(tokens=7, nano_usd=300_000_001),
+        ),
+    )
+
+
+def test_every_spend_limit_holds(folder: Write) -> None:
+    """So none of them is out of reach; a rate is, as in other kinds the first that matches holds."""
+    rate = "kind: rate\nname: {}\nlimits: {{calls: 1}}\n"
+    place = folder(
+        a=SPEND + "hard: {calls: 1}\n",
+        b=SPEND.replace("name: s", "name: t") + "hard: {calls: 2}\n",
+        c=rate.format("c"),
+        d=rate.format("d"),
+        e=MINIMAL.format(name="e"),
+    )
+    assert [doubt[:6] for doubt in doubts(place)] == ["d.yaml"]
+    policies = load_policies(place)
+    assert [policy.name for policy in policies.spend_limit] == ["s", "t"]
+    tiers = Complexity.TINY, ImportanceTier.LOW
+    assert policies.rate_for(*tiers) == RatePolicy("c", Mode.ENFORCE, limits=Amounts(calls=1))
+    assert PolicySet().rate_for(*tiers) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (SPEND, "a.yaml:1: limits nothing. Remedy: state tokens, cost_usd or calls"),
+        (SPEND + "hard: {}\n", "a.yaml:1: limits nothing"),
+        (SPEND + "hard: {calls: 0}\n", "a.yaml:4: hard.calls: must be greater than 0"),
+        (SPEND + "hard: {cost_usd: -1}\n", "a.yaml:4: hard.cost_usd: must be greater than 0"),
+        (SPEND + "hard: {euro: 1}\n", "a.yaml:4: hard.euro: unknown key. Remedy: known here: tok"),
+        (SPEND + "hard: {calls: 2}\nsoft: {calls: 2}\n", "a.yaml:1: the soft line of calls is not"),
+        (
+            SPEND + "hard: {calls: 2}\ntimezone: Mars/Base\n",
+            "a.yaml:5: timezone: 'Mars/Base' is not a time zone. Remedy: write it like Europe/Ber",
+        ),
+        (SPEND + "hard: {calls: 2}\ntimezone: ../etc\n", "a.yaml:5: timezone: '../etc' is not a"),
+        (SPEND + "hard: {calls: 2}\nwindow: year\n", "a.yaml:5: window: 'year' is not allowed"),
+        (SPEND + "hard: {calls: 2}\nper: task\n", "a.yaml:5: per: 'task' is not allowed"),
+        (SPEND.replace("mode: enforce\n", "hard: {calls: 2}\n"), "a.yaml:1: mode: a value is requ"),
+        (RATE, "a.yaml:1: limits nothing"),
+        (RATE + "limits: {calls: 1}\nwindow_s: 0\n", "a.yaml:4: window_s: must be greater than or"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_a_fault(text: str, fault: str, folder: Write) -> None:
+    [found] = faults(folder(a=text))
+    assert found.startswith(fault)
 
 
 # no policies

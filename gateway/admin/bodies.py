@@ -295,7 +295,7 @@ class BreachBody(Body):
     Of `cost_usd` the amounts are nano-dollars.
     """
 
-    scope: Literal["task", "parent", "phase"]
+    scope: Literal["task", "parent", "phase", "key", "team", "tenant", "model", "rate"]
     name: str
     dimension: str
     used: int

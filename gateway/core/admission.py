@@ -27,6 +27,15 @@ class ScopeKind(Vocabulary):
     TASK = "task"
     PARENT = "parent"
     PHASE = "phase"
+    KEY = "key"
+    TEAM = "team"
+    TENANT = "tenant"
+    MODEL = "model"
+    RATE = "rate"
+
+
+_TASKS = (ScopeKind.TASK, ScopeKind.PARENT)
+_PARENT_BUDGETS = frozenset({ScopeKind.KEY, ScopeKind.TEAM, ScopeKind.TENANT, ScopeKind.MODEL})
 
 
 class Balance(Struct, frozen=True, gc=False):
@@ -91,7 +100,9 @@ class Effects:
     phase: dict[Dimension, Effect]
 
     def of(self, kind: ScopeKind, dimension: Dimension) -> Effect | None:
-        """Return the effect for a scope of `kind`."""
+        """Return the effect for a scope of `kind`; a spend limit that is compared refuses."""
+        if kind in _PARENT_BUDGETS:
+            return Effect.REFUSE
         table = self.phase if kind is ScopeKind.PHASE else self.task
         return table.get(dimension)
 
@@ -138,9 +149,21 @@ class Admission(Struct, frozen=True):
     output: int = 0
 
 
-def admit(scopes: Sequence[Scope], effects: Effects, kind: ReserveKind, need: Need) -> Admission:
-    """Return whether a call may start. `scopes`: the task, its ancestors, then the phase."""
+def admit(
+    scopes: Sequence[Scope],
+    effects: Effects,
+    kind: ReserveKind,
+    need: Need,
+    too_fast: Dimension | None = None,
+) -> Admission:
+    """Return whether a call may start.
+
+    `scopes`: the task, its ancestors, the spend limits that are enforced, then the phase.
+    `too_fast` names the dimension in which the task's velocity refuses (`core/velocity.py`).
+    """
     stopped = first_stop(scopes, effects)
+    if stopped is None and too_fast is not None:
+        stopped = Admission(Verdict.REFUSED, scopes[0], too_fast, "velocity_exceeded")
     if stopped is not None:
         return stopped
     if kind is ReserveKind.NONE:
@@ -180,7 +203,7 @@ def _refusing(
 
 
 def first_stop(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
-    """Return rule 1's refusal: killed, blocked, tripped, runaway, task, parents, phase."""
+    """Return rule 1's refusal: killed, blocked, tripped, runaway, task, parents, limits, phase."""
     for state in ("killed", "blocked"):
         for scope in scopes:
             if scope.state == state:
@@ -193,17 +216,20 @@ def first_stop(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
 
 
 def _first_breach(refusing: list[tuple[Scope, Dimension, Balance]]) -> Admission | None:
-    """Return the first line that is crossed: runaway anywhere, then task, parents, phase."""
+    """Return the first line that is crossed: runaway of a task, then in the order of the scopes."""
     for scope, dimension, balance in refusing:
-        if scope.kind is not ScopeKind.PHASE and balance.settled > balance.runaway:
+        if scope.kind in _TASKS and balance.settled > balance.runaway:
             return Admission(Verdict.REFUSED, scope, dimension, "runaway_task")
     for scope, dimension, balance in refusing:
         if balance.breached:
-            code = (
-                "phase_budget_exceeded" if scope.kind is ScopeKind.PHASE else "task_budget_exceeded"
-            )
-            return Admission(Verdict.REFUSED, scope, dimension, code)
+            return Admission(Verdict.REFUSED, scope, dimension, _exceeded(scope.kind))
     return None
+
+
+def _exceeded(kind: ScopeKind) -> str:
+    if kind in _PARENT_BUDGETS:
+        return "spend_limit_exceeded"
+    return "phase_budget_exceeded" if kind is ScopeKind.PHASE else "task_budget_exceeded"
 
 
 def _first_in_flight(scopes: Sequence[Scope], effects: Effects) -> Admission | None:
@@ -234,8 +260,7 @@ def _admit_worst_case(scopes: Sequence[Scope], effects: Effects, need: Need) -> 
     scope, dimension, balance = tightest
     if balance.held > 0:
         return Admission(Verdict.IN_FLIGHT, scope, dimension, "budget_in_flight")
-    code = "phase_budget_exceeded" if scope.kind is ScopeKind.PHASE else "task_budget_exceeded"
-    return Admission(Verdict.SHORT, scope, dimension, code)
+    return Admission(Verdict.SHORT, scope, dimension, _exceeded(scope.kind))
 
 
 def _affordable_output(dimension: Dimension, room: int, need: Need, input_tokens: int) -> int:

@@ -7,12 +7,15 @@ from functools import lru_cache
 from msgspec import Struct
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
-from gateway.core.budget import NANO_USD_PER_USD, Dimension, percent
+from gateway.core.amount_text import NOUNS, format_amount
+from gateway.core.budget import Dimension, percent
 from gateway.core.grace import Grace
+from gateway.core.limit_standing import LimitStanding, crossings, limit_message
 from gateway.core.loops import LoopStanding
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
 from gateway.core.unpriced import Unpriced
+from gateway.core.velocity import RateStanding, velocity_message
 from gateway.core.vocabulary import Vocabulary
 
 
@@ -41,7 +44,8 @@ class Receipt(Struct, frozen=True):
 
     `None` balances never occur; a scope without a limit in a dimension lacks that balance.
     `held_tokens` is what was held, or what the call would have needed; `held_nano_usd` and `output`
-    (the ceiling that was paid for) mean something only if it was HELD.
+    (the ceiling that was paid for) mean something only if it was HELD. `limits` are the spend
+    limits that the call is held to, `stop_limit` the one that stopped it.
     """
 
     verdict: Verdict
@@ -60,6 +64,9 @@ class Receipt(Struct, frozen=True):
     episode: int = 0
     loop: LoopStanding | None = None
     grace: Grace | None = None
+    limits: tuple[LimitStanding, ...] = ()
+    stop_limit: LimitStanding | None = None
+    rate: RateStanding | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -120,6 +127,10 @@ def decide(
 ) -> Decision:
     """Return the decision for a call that asked for up to `ceiling` output tokens."""
     breaches = tuple(find_breaches(receipt.scopes, effects_of(policy, mode)))
+    beside = _NOTHING_BESIDE
+    if receipt.limits or receipt.rate is not None:
+        beside = _beside(receipt)
+        breaches += beside.breaches
     if receipt.verdict is Verdict.IN_FLIGHT:
         return Decision(
             Outcome.REFUSE, breaches, False, "budget_in_flight", _in_flight(receipt), True
@@ -132,7 +143,7 @@ def decide(
         mode is Mode.OBSERVE
         and any(map(_may_be_stopped, receipt.scopes))
         and first_stop(receipt.scopes, effects_of(policy, Mode.ENFORCE)) is not None
-    ) or unpriced is Unpriced.WOULD_REFUSE
+    ) or (unpriced is Unpriced.WOULD_REFUSE or beside.would_refuse)
     clamped = (
         mode is Mode.ENFORCE
         and policy.reserve is ReserveKind.WORST_CASE
@@ -146,6 +157,42 @@ def decide(
         would_refuse,
         clamp=receipt.output if clamped else None,
     )
+
+
+class _Beside(Struct, frozen=True):
+    """What limits beside the task's own say of a call."""
+
+    breaches: tuple[Breach, ...] = ()
+    would_refuse: bool = False
+
+
+_NOTHING_BESIDE = _Beside()
+
+
+def _beside(receipt: Receipt) -> _Beside:
+    """Return the lines of spend limits, and of the task's velocity, that were crossed."""
+    crossed = list(crossings(receipt.limits))
+    breaches = [
+        Breach(
+            one.standing.kind,
+            one.standing.name,
+            one.dimension,
+            one.standing.settled[one.dimension],
+            one.line,
+            one.line,
+        )
+        for one in crossed
+    ]
+    would_refuse = any(one.would_refuse for one in crossed)
+    rate = receipt.rate
+    dimension = rate.crossed if rate is not None else None
+    if rate is not None and dimension is not None:
+        line = rate.plan.lines[dimension]
+        breaches.append(
+            Breach(ScopeKind.RATE, rate.plan.policy, dimension, rate.used[dimension], line, line)
+        )
+        would_refuse = would_refuse or rate.plan.would_refuse
+    return _Beside(tuple(breaches), would_refuse)
 
 
 def _may_be_stopped(scope: Scope) -> bool:
@@ -177,21 +224,6 @@ _STATE_WORDS = {
     "task_killed": "was killed by an operator",
     "task_blocked": "is blocked until its registration is corrected",
 }
-_NOUN = {
-    Dimension.TOKENS: "token",
-    Dimension.LATENCY_MS: "latency",
-    Dimension.NANO_USD: "cost",
-    Dimension.CALLS: "call",
-}
-
-
-def format_amount(amount: int, dimension: Dimension) -> str:
-    """Return an amount for people: `31,600`, `245s`, `$5.03`."""
-    if dimension is Dimension.LATENCY_MS:
-        return f"{amount / 1000:,.0f}s"
-    if dimension is Dimension.NANO_USD:
-        return f"${amount / NANO_USD_PER_USD:,.2f}"
-    return f"{amount:,}"
 
 
 def exceeded_message(scope: Scope, dimension: Dimension, balance: Balance) -> str:
@@ -199,7 +231,7 @@ def exceeded_message(scope: Scope, dimension: Dimension, balance: Balance) -> st
     owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
     used, allowed = balance.settled, balance.allowed
     return (
-        f"{owner} {scope.name} exceeded {_NOUN[dimension]} budget: "
+        f"{owner} {scope.name} exceeded {NOUNS[dimension]} budget: "
         f"{format_amount(used, dimension)} / {format_amount(allowed, dimension)} "
         f"({percent(used, allowed)}%)"
     )
@@ -212,6 +244,10 @@ def refusal_message(receipt: Receipt) -> str:
     request quotas), see `docs/wire.md`.
     """
     scope, dimension = receipt.stop_scope, receipt.stop_dimension
+    if dimension is not None and receipt.stop_limit is not None:
+        return limit_message(receipt.stop_limit, dimension, _missing(receipt, dimension))
+    if dimension is not None and receipt.stop_code == "velocity_exceeded" and receipt.rate:
+        return velocity_message(receipt.scopes[0].name, receipt.rate, dimension)
     task = receipt.scopes[0].name if receipt.scopes else "-"
     if scope is not None and scope.kind is not ScopeKind.PHASE:
         task = scope.name  # an ancestor stops its children
@@ -227,14 +263,21 @@ def refusal_message(receipt: Receipt) -> str:
     where = f"Phase: {phase}, dimension: {dimension.value}."
     if receipt.verdict is Verdict.SHORT:
         left = format_amount(max(0, balance.room), dimension)
-        tokens = format_amount(receipt.held_tokens, Dimension.TOKENS)
-        need = f"{tokens} tokens" if dimension is Dimension.TOKENS else "more"
+        need = _missing(receipt, dimension)
         owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
         return (
-            f"{owner} {scope.name} has {left} left of its {_NOUN[dimension]} budget, this call "
+            f"{owner} {scope.name} has {left} left of its {NOUNS[dimension]} budget, this call "
             f"needs {need}. {where} {way_out}"
         )
     return f"{exceeded_message(scope, dimension, balance)}. {where} {way_out}"
+
+
+def _missing(receipt: Receipt, dimension: Dimension) -> str | None:
+    """Return what a call needs that is not left; None if that is not why it was refused."""
+    if receipt.verdict is not Verdict.SHORT:
+        return None
+    tokens = format_amount(receipt.held_tokens, Dimension.TOKENS)
+    return f"{tokens} tokens" if dimension is Dimension.TOKENS else "more"
 
 
 def remediation_task(task: str, episode: int) -> str:

@@ -22,7 +22,9 @@ from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
+from gateway.core.spend_limits import SpendLimitPolicy
 from gateway.core.untagged import UntaggedCallsPolicy
+from gateway.core.velocity import RatePolicy
 from gateway.core.vocabulary import Vocabulary
 from gateway.core.webhook import WebhookPolicy
 
@@ -163,6 +165,8 @@ class PolicySet:
     output_clamp: tuple[OutputClampPolicy, ...] = ()
     model_downgrade: tuple[ModelDowngradePolicy, ...] = ()
     mid_stream_stop: tuple[MidStreamStopPolicy, ...] = ()
+    spend_limit: tuple[SpendLimitPolicy, ...] = ()
+    rate: tuple[RatePolicy, ...] = ()
 
     def stop_loss_for(
         self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
@@ -183,6 +187,12 @@ class PolicySet:
         return (
             first_match(self.unmetered_route, complexity, importance, call) or _NO_UNMETERED_ROUTE
         )
+
+    def rate_for(
+        self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None
+    ) -> RatePolicy | None:
+        """Return the policy that the task's velocity is held to, None if there is none."""
+        return first_match(self.rate, complexity, importance, call)
 
     @property
     def refuses_without_store(self) -> bool:

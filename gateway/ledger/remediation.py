@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from gateway.core.amount_text import format_amount
 from gateway.core.budget import Dimension, percent
-from gateway.core.decision import format_amount, remediation_task
+from gateway.core.decision import remediation_task
 from gateway.core.notices import Notice
 from gateway.core.phases import WorkPhase
 from gateway.ledger.schema import TASKS

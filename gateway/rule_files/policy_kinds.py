@@ -28,6 +28,7 @@ from gateway.core.policy import (
 from gateway.core.prices import ModelPrice, rate_from_usd_per_token
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.findings import rule
+from gateway.rule_files.limit_policies import RateDocument, SpendLimitDocument
 from gateway.rule_files.policy_document import (
     Document,
     MatchDocument,
@@ -227,6 +228,8 @@ POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "untagged_calls": UntaggedCallsDocument,
     "loop": LoopDocument,
     "grace_call": GraceCallDocument,
+    "spend_limit": SpendLimitDocument,
+    "rate": RateDocument,
     "webhook": WebhookDocument,
     "output_clamp": OutputClampDocument,
     "model_downgrade": ModelDowngradeDocument,
@@ -234,5 +237,5 @@ POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
 }
 """The documents by `kind`, which is also the name of the kind's field in `PolicySet`."""
 
-ALL_APPLY = frozenset({"webhook"})
+ALL_APPLY = frozenset({"spend_limit", "webhook"})
 """The kinds of which every policy that matches is for a task, not only the first."""

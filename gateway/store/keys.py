@@ -21,6 +21,9 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:begun:<key id>           zset    tasks that a capped key has begun -> when, ms
     tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
     tg:{T}:response:<id>            string  the call of an answer in the background, with a TTL
+    tg:{T}:task:<id>:rate:<ms>      hash    its velocity, by length of span (`lua/limits.lua`)
+    tg:{T}:window:<policy>:<kind>:<name>@<window>
+                                    hash    a spend limit's totals in one window; a TTL (likewise)
     tg:{T}:call:<id>                hash    an open call's hold; afterwards a tombstone with a TTL
 
 Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, calls.
@@ -103,6 +106,10 @@ class TenantKeys:
     def session(self, session_id: str) -> str:
         """Return the key of what a client's session is bound to."""
         return f"{self._prefix}session:{session_id}"
+
+    def window(self, policy: str, kind: str, name: str) -> str:
+        """Return the hash of a spend limit; `name` is whose it is, and the window behind an @."""
+        return f"{self._prefix}window:{policy}:{kind}:{name}"
 
     def call(self, call_id: str) -> str:
         """Return the hash of a call."""

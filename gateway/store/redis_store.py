@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.errors import StoreError
 from gateway.core.grace import Grace, GracePlan
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.loops import LoopPlan, LoopStanding
 from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
@@ -19,6 +21,7 @@ from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect
 from gateway.core.sessions import Session
 from gateway.core.usage import UsageSource
+from gateway.core.velocity import RATED, RateStanding
 from gateway.ports import (
     BackgroundCall,
     ReservePlan,
@@ -42,11 +45,13 @@ from gateway.store.own_budget import read_budget
 from gateway.store.scripts import load_script
 from gateway.store.sessions import SessionCopies, read_session
 from gateway.store.task_caps import claim_task
+from gateway.store.windows import WindowClock, rate_words
 
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
-_FACTS, _KIND = 3, 7  # places among reserve's arguments
+_FACTS, _KIND, _WINDOWS = 3, 7, 25  # places among reserve's arguments
+_SETTLES_WINDOWS = 20  # likewise, of settle
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
 _LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
@@ -60,7 +65,7 @@ _BACKGROUND_MS = 24 * 3_600_000
 _BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
-_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 14, 4, 6
+_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 15, 4, 6
 _SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
 
 
@@ -85,6 +90,7 @@ class RedisStore:
         self._sessions = SessionCopies()
         self._keys: dict[str, TenantKeys] = {}
         self._effects: dict[int, tuple[Effects, str]] = {}
+        self._windows = WindowClock()
         self._reserve, self._settle = load_script("reserve"), load_script("settle")
         self._release, self._expire = load_script("release"), load_script("expire")
         self._heartbeat = load_script("heartbeat")
@@ -146,7 +152,7 @@ class RedisStore:
             raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
             self.remember(plan.tenant, plan.task, plan.facts)
-        return _receipt(plan, reply)
+        return self._receipt(plan, reply)
 
     async def gate(self, plan: ReservePlan) -> Receipt:
         """Ask what a call would be told, holding nothing; a refusal counts, and may trip the task.
@@ -155,7 +161,7 @@ class RedisStore:
         """
         args = self._reserve_args(plan)
         args[_FACTS], args[_KIND] = facts_text(plan.facts), "gate"
-        return _receipt(plan, await self._ask(plan, args))
+        return self._receipt(plan, await self._ask(plan, args))
 
     async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
@@ -173,6 +179,8 @@ class RedisStore:
                 task = (plan.task, *plan.facts.parents)[int(reply[1]) - 1]
                 names = self.keys(plan.tenant)
                 await refresh_limits(self.connection, names, task, now_ms=reply[2])
+            elif reply[0] == "window":
+                args[_WINDOWS] = self._windows_anew(plan, reply[1])
             else:
                 return reply
         raise StoreError("lapsed", f"the limits of task {plan.task} keep running out")
@@ -229,7 +237,17 @@ class RedisStore:
             _loop_words(plan.loop) if plan.loop is not None else "",
             _grace_words(plan.grace) if plan.grace is not None else "",
             _soft_line(plan.soft_line) if plan.soft_line is not None else "",
+            self._windows_of(plan),
+            rate_words(plan.rate) if plan.rate else "",
         ]
+
+    def _windows_of(self, plan: ReservePlan) -> bytes:
+        return self._windows.named(self.keys(plan.tenant), plan.spend, self.now_ms)
+
+    def _windows_anew(self, plan: ReservePlan, store_ms: str) -> bytes:
+        """Return the windows at the store's time, which is not what it was taken for."""
+        self._windows.learn(int(store_ms))
+        return self._windows.named(self.keys(plan.tenant), plan.spend, store_ms)
 
     def _effect_letters(self, effects: Effects) -> str:
         known = self._effects.get(id(effects))
@@ -246,6 +264,51 @@ class RedisStore:
         if plan.limits is None:
             return msgspec.json.encode(["facts", facts, "version", "0"])
         return msgspec.json.encode(snapshot_fields(facts, plan.limits))
+
+    def _receipt(self, plan: ReservePlan, reply: list[Any]) -> Receipt:
+        """Return reserve's reply as a receipt; the layout is documented in `lua/reserve.lua`."""
+        phase, place, now_ms = _PHASES.get(reply[2]), int(reply[7]), int(reply[1])
+        runaway_only, exempt = reply[11] == "R", reply[11] == "L"
+        raw_scopes = reply[_HEAD:]
+        names = (plan.task, *plan.facts.parents)
+        scopes = [
+            _task_scope(ScopeKind.PARENT, names[at], raw, runaway_only)
+            if at
+            else _task_scope(ScopeKind.TASK, names[at], raw, runaway_only, exempt=exempt)
+            for at, raw in enumerate(raw_scopes[: len(names)])
+        ]
+        if phase is not None:
+            scopes.append(_phase_scope(phase, raw_scopes[-1]))
+        limits: tuple[LimitStanding, ...] = ()
+        stop_limit, stop_place = None, place
+        if plan.spend:
+            raw_limits = raw_scopes[len(names) : len(names) + len(plan.spend)]
+            limits = tuple(map(self._windows.standing, plan.spend, raw_limits, repeat(now_ms)))
+            stop_place, stop_limit = _stopped_at(place, len(names), limits)
+        task = raw_scopes[0]
+        stopped_task = raw_scopes[place - 1] if 0 < place <= len(names) else task
+        stop_scope = scopes[stop_place - 1] if stop_place else None
+        return Receipt(
+            verdict=_VERDICTS[reply[0]],
+            now_ms=now_ms,
+            scopes=tuple(scopes),
+            phase=phase,
+            execution=int(reply[3]),
+            held_tokens=int(reply[4]),
+            held_nano_usd=int(reply[5]),
+            output=int(reply[6]),
+            spent_nano_usd=int(task[_SPENT_NANO_USD] or 0),
+            stop_scope=stop_limit.scope if stop_limit else stop_scope,
+            stop_dimension=Dimension(reply[8]) if reply[8] else None,
+            stop_code=reply[9],
+            tripped_now=reply[10] == 1,
+            episode=int(stopped_task[3] or 0),
+            limits=limits,
+            stop_limit=stop_limit,
+            loop=_loop_standing(reply[12]) if reply[12] else None,
+            grace=Grace(reply[13]) if reply[13] else None,
+            rate=_rate_standing(plan, reply[14]),
+        )
 
     # Settle, release ----------------------------------------------------------------------------
 
@@ -273,11 +336,16 @@ class RedisStore:
             _encode(settlement.outcome),
             int(settlement.background == "queued"),
             plan.loop.growing_output_tokens if plan.loop and plan.loop.growing_calls else "",
+            self._windows_of(plan),
+            plan.rate.window_ms if plan.rate else "",
         ]
         keys = self._plan_keys(plan)
         reply = await self.connection.run(self._settle, keys, args)
-        if reply[0] == "absent":
-            args[4] = self._snapshot_json(plan)
+        while reply[0] in ("absent", "window"):
+            if reply[0] == "absent":
+                args[4] = self._snapshot_json(plan)
+            else:
+                args[_SETTLES_WINDOWS] = self._windows_anew(plan, reply[1])
             reply = await self.connection.run(self._settle, keys, args)
         if reply[0] == "duplicate":
             return Settled(duplicate=True)
@@ -367,41 +435,21 @@ def _facts(plan: ReservePlan) -> str:
     return UNTAGGED_FACTS if plan.limits is None else facts_text(plan.facts)
 
 
-def _receipt(plan: ReservePlan, reply: list[Any]) -> Receipt:
-    """Return reserve's reply as a receipt; the layout is documented in `lua/reserve.lua`."""
-    phase = _PHASES.get(reply[2])
-    place = int(reply[7])
-    runaway_only, exempt = reply[11] == "R", reply[11] == "L"
-    raw_scopes = reply[_HEAD:]
-    names = (plan.task, *plan.facts.parents)
-    scopes = [
-        _task_scope(ScopeKind.PARENT, names[at], raw, runaway_only)
-        if at
-        else _task_scope(ScopeKind.TASK, names[at], raw, runaway_only, exempt=exempt)
-        for at, raw in enumerate(raw_scopes[: len(names)])
-    ]
-    if phase is not None:
-        scopes.append(_phase_scope(phase, raw_scopes[-1]))
-    task = raw_scopes[0]
-    stopped_task = raw_scopes[place - 1] if 0 < place <= len(names) else task
-    return Receipt(
-        verdict=_VERDICTS[reply[0]],
-        now_ms=int(reply[1]),
-        scopes=tuple(scopes),
-        phase=phase,
-        execution=int(reply[3]),
-        held_tokens=int(reply[4]),
-        held_nano_usd=int(reply[5]),
-        output=int(reply[6]),
-        spent_nano_usd=int(task[_SPENT_NANO_USD] or 0),
-        stop_scope=scopes[place - 1] if place else None,
-        stop_dimension=Dimension(reply[8]) if reply[8] else None,
-        stop_code=reply[9],
-        tripped_now=reply[10] == 1,
-        episode=int(stopped_task[3] or 0),
-        loop=_loop_standing(reply[12]) if reply[12] else None,
-        grace=Grace(reply[13]) if reply[13] else None,
-    )
+def _stopped_at(
+    place: int, tasks: int, limits: tuple[LimitStanding, ...]
+) -> tuple[int, LimitStanding | None]:
+    """Return a place among tasks and phase, or 0 and the limit that it is of."""
+    if place <= tasks:
+        return place, None
+    if place <= tasks + len(limits):
+        return 0, limits[place - tasks - 1]
+    return place - len(limits), None
+
+
+def _rate_standing(plan: ReservePlan, used: Any) -> RateStanding | None:
+    if plan.rate is None or not used:
+        return None
+    return RateStanding(plan.rate, dict(zip(RATED, map(int, used), strict=True)))
 
 
 def _loop_words(plan: LoopPlan) -> str:

@@ -14,6 +14,7 @@ NAMES = (
 )
 
 _PARTS = {
+    "limits": ("reserve", "settle", "release", "expire", "heartbeat", "correct"),
     "loop": ("reserve", "settle", "release", "override"),
     "grace": ("reserve", "release"),
 }

@@ -20,6 +20,7 @@ from gateway.core.policy import (
     UnpricedModelPolicy,
     in_stop_loss_mode,
 )
+from gateway.core.velocity import RatePolicy
 
 ALL_TIERS = list(product(Complexity, ImportanceTier))
 
@@ -165,3 +166,10 @@ def test_one_stop_loss_for_all_of_its_tasks_is_enough() -> None:
     route, all_tasks = UnmeteredRoutePolicy(), StopLossPolicy(mode=Mode.ENFORCE)
     [only] = in_stop_loss_mode(route, [all_tasks, StopLossPolicy(mode=Mode.OFF)])
     assert only == replace(route, mode=Mode.ENFORCE)
+
+
+def test_velocity_has_its_first_match_or_none() -> None:
+    tiny = RatePolicy("t", match=Match(complexity=frozenset({Complexity.TINY})))
+    policies = PolicySet(rate=(tiny,))
+    assert policies.rate_for(Complexity.TINY, ImportanceTier.LOW) is tiny
+    assert policies.rate_for(Complexity.LARGE, ImportanceTier.LOW) is None

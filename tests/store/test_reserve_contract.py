@@ -26,8 +26,12 @@ from gateway.core.admission import (
     may_complete,
 )
 from gateway.core.budget import Dimension
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Effect, ReserveKind
+from gateway.core.spend_limits import LimitScope, SpendLimit
+from gateway.core.velocity import RATED, RatePlan, RateStanding, used_in_window
+from gateway.core.windows import Span, Window
 from gateway.ports import ReservePlan, TaskFacts
 from gateway.store.keys import TenantKeys, facts_text
 from gateway.store.redis_store import RedisStore
@@ -63,6 +67,13 @@ class Case:
     review: str = ""
     latched: bool = False
     completion: Mapping[Dimension, int] = field(default_factory=dict)
+    limits: tuple[LimitStanding, ...] = ()
+    rate: RateStanding | None = None
+
+    @property
+    def too_fast(self) -> Dimension | None:
+        """The dimension in which velocity refuses."""
+        return self.rate.crossed if self.rate and self.rate.plan.refuses else None
 
     @property
     def exempt(self) -> bool:
@@ -129,6 +140,33 @@ def written(draw: st.DrawFn, kind: ScopeKind, name: str, calm: bool) -> Written:
     return Written(scope, draw(st.integers(1, 3)) if open_ms else 0, open_ms)
 
 
+@st.composite
+def limits(draw: st.DrawFn, at: int, calm: bool) -> LimitStanding:
+    """A limit in a window that never ends, under a name of its own."""
+    hard, settled, held = {}, {}, {}
+    for dimension in RATED:
+        line = draw(st.integers(0, 120))
+        spent = (0, line // 2, line - 20) if calm else (0, line - 20, line)
+        settled[dimension] = max(0, draw(st.sampled_from(spent)) + draw(st.integers(-2, 0)))
+        settled[dimension] += 0 if calm else draw(st.integers(0, 3))
+        held[dimension] = draw(st.sampled_from((0, 0, 0, 1, 19, 20, 21)))
+        if draw(st.booleans()):
+            hard[dimension] = line
+    enforced = draw(st.sampled_from((True, True, True, False)))
+    kind = draw(st.sampled_from(LimitScope))
+    made = SpendLimit(f"p{at}", kind, f"of-{at}", Span.LIFETIME, "UTC", enforced, {}, hard)
+    return LimitStanding(made, Window(), settled, held)
+
+
+@st.composite
+def rates(draw: st.DrawFn, calm: bool) -> RateStanding:
+    """A velocity, as it comes to from what is counted in two spans."""
+    used = {dimension: draw(AMOUNTS) for dimension in RATED}
+    more = (0, 1, 5) if calm else (-1, 0, 1)
+    lines = {d: used[d] + draw(st.sampled_from(more)) for d in RATED if draw(st.booleans())}
+    return RateStanding(RatePlan("fast", 60_000, draw(st.booleans()), False, lines), used)
+
+
 def effects() -> st.SearchStrategy[dict[Dimension, Effect]]:
     one = st.sampled_from((Effect.REFUSE, Effect.REFUSE, Effect.REFUSE, Effect.FLAG, None))
     four = st.tuples(one, one, one, one)
@@ -176,6 +214,8 @@ def cases(draw: st.DrawFn, calm: bool) -> Case:
             for dimension, balance in scopes[0].scope.balances.items()
             if dimension in (Dimension.TOKENS, Dimension.NANO_USD) and draw(st.booleans())
         },
+        tuple(draw(limits(at, calm)) for at in range(draw(st.sampled_from((0, 0, 1, 2, 8))))),
+        draw(st.none() | rates(calm)),
     )
 
 
@@ -225,6 +265,17 @@ class Put:
     keys: TenantKeys
     plan: ReservePlan
     scopes: list[Scope]
+    limits: tuple[LimitStanding, ...]
+
+    @property
+    def compared(self) -> list[Scope]:
+        """What admission looks at: the enforced limits stand before the phase."""
+        enforced = [one.scope for one in self.limits if one.limit.enforced]
+        at = sum(scope.kind is not ScopeKind.PHASE for scope in self.scopes)
+        return [*self.scopes[:at], *enforced, *self.scopes[at:]]
+
+    def read_limits(self) -> list[dict[str, str]]:
+        return [self.client.hgetall(_window_key(self.keys, one)) for one in self.limits]
 
     @property
     def hashes(self) -> list[str]:
@@ -253,9 +304,16 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
         kind=case.kind,
         effects=case.effects,
         need=case.need,
+        spend=tuple(replace(one.limit, name=f"{one.name}-{number}") for one in case.limits),
+        rate=case.rate.plan if case.rate else None,
     )
-    put = Put(client, TenantKeys(tenant), plan, scopes)
+    standings = map(replace_limit, case.limits, plan.spend)
+    put = Put(client, TenantKeys(tenant), plan, scopes, tuple(standings))
     with client.pipeline() as pipe:
+        for one in put.limits:
+            pipe.hset(_window_key(put.keys, one), mapping=_window_fields(one))
+        if case.rate:
+            pipe.hset(put.keys.task(plan.task) + ":rate:60000", mapping=_rate_fields(case.rate))
         for item, scope in zip(case.written, scopes, strict=True):
             name = plan.task if scope.kind is ScopeKind.PHASE else scope.name
             pipe.hset(put.keys.task(name), mapping=_fields(item))
@@ -265,6 +323,31 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
             pipe.hset(put.keys.task(plan.task), "phase", case.current_phase.value)
         pipe.execute()
     return put
+
+
+def replace_limit(standing: LimitStanding, limit: SpendLimit) -> LimitStanding:
+    return replace(standing, limit=limit)
+
+
+def _window_key(keys: TenantKeys, standing: LimitStanding) -> str:
+    return keys.window(standing.limit.policy, standing.limit.kind, standing.name)
+
+
+def _window_fields(standing: LimitStanding) -> dict[str, str]:
+    fields = {f"{d.value}.S": str(amount) for d, amount in standing.settled.items()}
+    return fields | {f"{d.value}.H": str(amount) for d, amount in standing.held.items()}
+
+
+def _rate_fields(rate: RateStanding) -> dict[str, str]:
+    """A third of it in the span before this one, as far as that still counts."""
+    span = NOW // 60_000
+    assert used_in_window(0, 60_000, NOW, 60_000) == 60_000 - NOW % 60_000
+    fields = {"at": str(span)}
+    for dimension, used in rate.used.items():
+        before = used // 3 * 60_000 // (60_000 - NOW % 60_000)
+        now = used - used_in_window(0, before, NOW, 60_000)
+        fields |= {dimension.value: str(now), f"was.{dimension.value}": str(before)}
+    return fields
 
 
 def _named(scope: Scope, number: int, runaway_only: bool) -> Scope:
@@ -291,7 +374,8 @@ async def test_the_script_answers_as_the_specification(
     store.now_ms = str(NOW)
     put = _put(redis_client, tenant, case)
     before = put.read()
-    expected = admit(put.scopes, case.effects, case.kind, case.need)
+    limits_before = put.read_limits()
+    expected = admit(put.compared, case.effects, case.kind, case.need, case.too_fast)
 
     receipt = await store.reserve(put.plan)
 
@@ -302,6 +386,16 @@ async def test_the_script_answers_as_the_specification(
     assert receipt.output == expected.output
     assert receipt.tripped_now is _trips(expected)
     assert list(receipt.scopes) == put.scopes
+    assert receipt.limits == put.limits
+    assert receipt.rate == case.rate
+    of_limits = {d.value: 0 for d in RATED}
+    if expected.verdict is Verdict.HELD:
+        nano_usd = case.need.input_nano_usd + expected.output * case.need.unit_nano_usd
+        tokens = _tokens(case.need, expected.output)
+        of_limits = {"tokens": tokens, "nano_usd": nano_usd, "calls": 1}
+    for was, now in zip(limits_before, put.read_limits(), strict=True):
+        more = {f"{name}.H": int(was[f"{name}.H"]) + held for name, held in of_limits.items()}
+        assert now == was | {name: str(amount) for name, amount in more.items()}
     assert receipt.phase is case.effective_phase
     if expected.verdict is Verdict.HELD:
         _check_that_it_is_held(case, put, expected.output, before)

@@ -23,7 +23,7 @@ def test_a_script_is_named_as_the_server_names_it(name: str, redis_client: redis
 def test_every_script_file_is_known() -> None:
     """But for what they share."""
     there = {path.name for path in (files("gateway.store") / "lua").iterdir()}
-    assert there == {f"{name}.lua" for name in (*NAMES, "shared", "loop", "grace")}
+    assert there == {f"{name}.lua" for name in (*NAMES, "shared", "limits", "loop", "grace")}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,8 +10,8 @@
 -- Returns {'open'} | {'absent'}: its task is not there | {'behind'}: the ledger lacks a later act
 --         | {'unchanged'} | {'corrected'}
 --
--- The difference is posted where the charge was: task, ancestors, phase, execution. That may end a
--- trip, and never makes one. What comes later for the call (a settlement that was journalled, an
+-- The difference is posted where the charge was: task, ancestors, phase, execution, and windows of
+-- spend limits for as long as the call is known. That may end a trip, and never makes one. What comes later for the call (a settlement that was journalled, an
 -- answer in the background) changes nothing any more.
 
 local now = clock(KEYS[1], ARGV[2])
@@ -40,6 +40,7 @@ if phase ~= '' then
   post(KEYS[6], phase .. '.', now, false, nothing, more)
   redis.call('HINCRBY', KEYS[6], 'x.' .. phase .. '.' .. execution .. '.tokens', int(more.tokens))
 end
+post_limits(read_call(KEYS[2]), KEYS[6], now, nothing, more)
 for name, flag in pairs({estimated = ARGV[11], would_refuse = ARGV[12]}) do
   if flag == '1' then
     redis.call('HINCRBY', KEYS[6], name .. '.tokens', int(more.tokens))

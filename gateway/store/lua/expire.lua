@@ -17,6 +17,7 @@ if call.state ~= 'held' then
 end
 local amount = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
 local _, _, waits = post_everywhere(6, call.phase, call.exec, now, true, amount, amount)
+post_limits(call, KEYS[6], now, amount, amount)
 redis.call('HINCRBY', KEYS[6], 'expired.calls', 1)
 redis.call('HINCRBY', KEYS[6], 'expired.tokens', int(call.tokens))
 redis.call('ZREM', KEYS[3], ARGV[1])

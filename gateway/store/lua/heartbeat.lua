@@ -80,6 +80,9 @@ for arg = 3, #ARGV, 6 do
       local more = seen[dimension] - call[dimension]
       if more > 0 then
         raise(key + 1, last, call.phase, dimension, more)
+        if call.windows then
+          raise_in_windows(call.windows, dimension, more)
+        end
         redis.call('HINCRBY', KEYS[key], dimension, int(more))
       end
     end

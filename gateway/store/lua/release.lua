@@ -18,9 +18,11 @@ if call.state == 'held' then
   _, _, waits = post_everywhere(6, call.phase, call.exec, now, true, held, nothing)
   forget_call(KEYS[2], KEYS[6])
   give_back_grace(KEYS[2])
+  post_limits(call, KEYS[6], now, held, nothing)
 elseif call.state == 'expired' then
   local back = {tokens = -call.tokens, nano_usd = -call.nano_usd, calls = -1}
   _, _, waits = post_everywhere(6, call.phase, call.exec, now, false, nothing, back)
+  post_limits(call, KEYS[6], now, nothing, back)
 elseif call.state ~= 'unknown' then
   return {'duplicate'}
 end

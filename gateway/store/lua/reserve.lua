@@ -19,6 +19,8 @@
 --      22 binding of the call's session as the plan knows it, - for none; '' if it has no session
 --      23 the words of a plan for loops, lua/loop.lua   24 for grace, lua/grace.lua; '' = none
 --      25 soft line: task or phase, place in DIMENSIONS, percent of its limit; '' = none
+--      26 windows of spend limits, as lua/limits.lua has them; '' = none
+--      27 velocity: policy, span in ms, R or F, lines of tokens, nano_usd, calls or -; '' = none
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
@@ -26,17 +28,19 @@
 --         {'facts', facts}    the snapshot has other facts: plan again
 --         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
 --                             out: its limits must be computed anew
+--         {'window', now_ms}  a window of a spend limit is not that of now: name them anew
 --         {'duplicate'}       this call id was seen before; nothing was changed
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
---          loop {repeats, stopped now (0/1), growing} or '', grace or '',
+--          loop {repeats, stopped now (0/1), growing} or '', grace or '', velocity,
 --          scope, ...}        verdict: held | refused | short | in_flight | count | soft. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
--- the last one, of the phase, is {L C S H of each dimension}. Missing values are nil. The figures
+-- that of a window {S H of tokens, nano_usd, calls}; the last one, of the phase, is {L C S H of each
+-- dimension}. Velocity is {tokens, nano_usd, calls}, or ''. Missing values are nil. The figures
 -- are those before this call; line L: C, but R for the task itself, which is let through to its end; an open latency interval is counted in.
 --
--- Order: killed, blocked, tripped, runaway, task, ancestors, phase, loop, then holds. If one refuses,
+-- Order: killed, blocked, tripped, runaway, task, ancestors, windows, phase, loop, velocity, then holds. If one refuses,
 -- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
 
 local call_id, kind, effects = ARGV[1], ARGV[8], ARGV[9]
@@ -165,9 +169,24 @@ add_task(task)
 for i = 7, last_task do
   add_task(read_task(KEYS[i]))
 end
+local windows = read_windows(ARGV[26], now)
+if not windows then
+  return {'window', int(now)}
+end
 for place, scope in ipairs(scopes) do
   if scope.expires and now >= num(scope.expires) then
     return {'lapsed', place, int(now)}
+  end
+end
+
+for _, window in ipairs(windows) do
+  scopes[#scopes + 1], window.place = window, #scopes + 1
+  for d, dimension in ipairs(DIMENSIONS) do
+    local line = tonumber(window.lines[dimension])
+    if line then
+      local S, H = in_window(window, dimension)
+      watched[#watched + 1] = {scope = window, d = d, C = line, R = line, S = S, H = H}
+    end
   end
 end
 
@@ -211,6 +230,9 @@ local function stop(code, scope, d)
 end
 
 local function exceeded(scope)
+  if scope.is_window then
+    return 'spend_limit_exceeded'
+  end
   return scope.is_phase and 'phase_budget_exceeded' or 'task_budget_exceeded'
 end
 
@@ -228,7 +250,7 @@ local function first_stop()
     end
   end
   for _, is in ipairs(watched) do
-    if is.S > is.R and not is.scope.is_phase then
+    if is.S > is.R and not is.scope.is_phase and not is.scope.is_window then
       return stop('runaway_task', is.scope, is.d)
     end
   end
@@ -301,6 +323,23 @@ local function worst_case()
   return 'short', stop(exceeded(tightest.scope), tightest.scope, tightest.d)
 end
 
+local rate = {}
+for word in string.gmatch(ARGV[27], '[^ ]+') do
+  rate[#rate + 1] = word
+end
+local rate_used = rate[1] and velocity(KEYS[6], now, num(rate[2])) or nil
+
+local function too_fast()
+  for i, d in ipairs({1, 3, 4}) do
+    local line = tonumber(rate[3 + i])
+    if rate_used and rate[3] == 'R' and line and rate_used[i] > line then
+      local fast = stop('velocity_exceeded', task, d)
+      fast.used, fast.line = rate_used[i], line
+      return fast
+    end
+  end
+end
+
 local loop = ARGV[23] ~= '' and read_loop(ARGV[23], KEYS[6], now) or nil
 
 local function in_circles()
@@ -328,7 +367,7 @@ local function with_grace(stopped)
   end
   watched, output, output_min = others, allowed, least
   graced = {name = name, key = scope.key}
-  return first_stop()
+  return first_stop() or too_fast()
 end
 
 -- Whether the soft line is reached (core/shaping.py): then the call is to be planned anew.
@@ -348,7 +387,7 @@ local function over_soft_line()
   return S > 0 and (allowed <= 0 or S / allowed >= num(percent) / 100)
 end
 
-local verdict, stopped = 'held', first_stop() or in_circles()
+local verdict, stopped = 'held', first_stop() or in_circles() or too_fast()
 if stopped and ARGV[24] ~= '' then
   stopped = with_grace(stopped)
 end
@@ -378,7 +417,7 @@ local function reply(held_tokens, held_nano, held_output)
                stopped and stopped.dimension or '', stopped and stopped.code or '',
                tripped_now, exempt and 'L' or line,
                loop and {int(loop.repeats), loop.stopped_now or 0, int(loop.growing)} or '',
-               grace}
+               grace, rate_used or ''}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
   end
@@ -389,7 +428,7 @@ if verdict == 'refused' or verdict == 'short' then
   redis.call('HINCRBY', KEYS[6], 'refused', 1)
   local scope = stopped.scope
   local is_line = stopped.code == 'runaway_task' or stopped.code == 'task_budget_exceeded'
-  if verdict == 'refused' and is_line and not scope.trip and not scope.is_phase then
+  if verdict == 'refused' and is_line and not scope.trip then
     local episode = int(scope.episode + 1)
     redis.call('HSET', scope.key, 'trip', stopped.dimension, 'trip_code', stopped.code,
       'trip_ms', int(now), 'episode', episode)
@@ -421,6 +460,15 @@ end
 -- dimension, S, L with grants, and the line.
 local function stop_words()
   local scope, d = stopped.scope, stopped.d
+  if scope.is_window then
+    local S, line = in_window(scope, stopped.dimension), int(num(scope.lines[stopped.dimension]))
+    return table.concat({stopped.code, 0, 0, scope.kind, scope.name, stopped.dimension, int(S), line,
+      line}, ' ')
+  end
+  if stopped.used then
+    return table.concat({stopped.code, 0, 0, 'rate', rate[1], stopped.dimension, int(stopped.used),
+      int(stopped.line), int(stopped.line)}, ' ')
+  end
   local kind = scope.is_phase and 'phase' or scope.place == 1 and 'task' or 'parent'
   local name = scope.is_phase and phase or string.match(scope.key, '[^:]*$')
   local words = {stopped.code, tripped_now, scope.reply[4] or '0', kind, name}
@@ -497,7 +545,9 @@ if task.state == 'completed' then
   redis.call('HSET', KEYS[6], 'state', 'reopened', 'state_ms', int(now))
 end
 for _, scope in ipairs(scopes) do
-  hold(scope)
+  if not scope.is_window then
+    hold(scope)
+  end
 end
 redis.call('HSET', KEYS[2], 'state', 'held', 'task', KEYS[6], 'phase', phase,
   'exec', int(execution), 'tokens', int(held_tokens), 'nano_usd', int(held_nano),
@@ -508,6 +558,13 @@ if loop then
 end
 if graced then
   give_grace(graced.key, graced.name, KEYS[2], call_id, now, held_tokens)
+end
+if #windows > 0 then
+  keep_limits(KEYS[2], hold_in_windows(windows, now, held_tokens, held_nano, 1))
+end
+if rate[1] then
+  keep_limits(KEYS[2], '', rate[2])
+  count_in_rate(KEYS[6], now, num(rate[2]), 0, 0, 1)
 end
 redis.call('ZADD', KEYS[3], now + num(ARGV[3]), call_id)
 return reply(held_tokens, held_nano, output)

@@ -11,8 +11,11 @@
 --      17 about, 18 outcome: JSON for the ledger
 --      19 1 if the answer is still to come: what is charged now is provisional
 --      20 fewer output tokens than this are little (lua/loop.lua); '' = nobody asks
+--      21 windows of spend limits (lua/limits.lua), 22 the span of the task's velocity in ms, '' = none:
+--         both used if the call is unknown
 --
 -- Returns {'absent'}    the task is unknown and no snapshot was given
+--         {'window', now_ms}  one of the windows is not that of now: name them anew
 --         {'duplicate'} the call was settled or released before
 --         {'settled', tokens before, tokens after, L of the task, G of the task}
 --
@@ -29,6 +32,14 @@ local is_provisional = ARGV[19] == '1'
 if call.state == 'settled' or call.state == 'released' or call.state == 'corrected'
     or (call.state == 'provisional' and is_provisional) then
   return {'duplicate'}
+end
+
+local windows = {}
+if call.state == 'unknown' then
+  windows = read_windows(ARGV[21], now)
+  if not windows then
+    return {'window', int(now)}
+  end
 end
 
 local function read_task()
@@ -52,7 +63,7 @@ if call.state == 'held' then
   held = {tokens = call.tokens, nano_usd = call.nano_usd, calls = 1}
 elseif call.state == 'expired' or call.state == 'provisional' then
   used = {tokens = tokens - call.tokens, nano_usd = nano_usd - call.nano_usd, calls = calls - 1}
-elseif ARGV[6] ~= '' then
+elseif ARGV[6] ~= '' then  -- unknown
   phase, execution = ARGV[6], redis.call('HGET', KEYS[6], ARGV[6] .. '.exec')
   if not execution then
     execution = '1'
@@ -79,6 +90,13 @@ if call.state == 'provisional' then
 end
 
 local before, after, waits = post_everywhere(6, phase, execution, now, call.state == 'held', held, used)
+if #windows > 0 then
+  call.windows = hold_in_windows(windows, now, 0, 0, 0)
+end
+if call.state == 'unknown' and ARGV[22] ~= '' then
+  call.rate_ms = ARGV[22]
+end
+post_limits(call, KEYS[6], now, held, used)
 for i, name in ipairs(RAW) do
   if ARGV[9 + i] ~= '0' then
     redis.call('HINCRBY', KEYS[6], 'raw.' .. name, int(amount(ARGV[9 + i])))
@@ -94,6 +112,7 @@ for name, flag in pairs({estimated = ARGV[15], would_refuse = ARGV[16]}) do
   end
 end
 bury(KEYS[2], KEYS[3], ARGV[1], is_provisional and 'provisional' or 'settled', ARGV[3])
+keep_limits(KEYS[2], call.windows, call.rate_ms)  -- for a correction
 if is_provisional then
   redis.call('HSET', KEYS[2], 'phase', phase, 'exec', execution, 'number', call.number,
     'model', call.model, 'tokens', int(tokens), 'nano_usd', int(nano_usd),

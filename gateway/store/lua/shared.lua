@@ -251,10 +251,11 @@ end
 -- Read what a call holds, or has been charged if it expired.
 local function read_call(key)
   local is = redis.call('HMGET', key, 'state', 'phase', 'exec', 'tokens', 'nano_usd', 'number',
-    'model')
+    'model', 'windows', 'rate_ms')
   return {
     state = is[1] or 'unknown', phase = is[2] or '', exec = is[3] or '0',
     tokens = num(is[4]), nano_usd = num(is[5]), number = is[6] or '0', model = is[7] or '',
+    windows = is[8] or nil, rate_ms = is[9] or nil,
     words = {tokens = is[4] or '0', nano_usd = is[5] or '0'},
   }
 end
