@@ -4,6 +4,7 @@ The agent is a script over the real openai SDK; the provider is a fake one, so n
 machine and nothing costs anything.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -24,7 +25,7 @@ from loadtest.programs import (
     Gateway,
     ProgramError,
     Provider,
-    end_on_sigterm,
+    end_on_signals,
     fake_provider,
     gateway,
 )
@@ -36,7 +37,7 @@ _GRANT_TOKENS = 10_000
 _MOST_ATTEMPTS = 12
 _SETTLE_TRIES, _SETTLE_S = 20, 0.1
 _REASON = "the fix is nearly there"
-_SCRIPT = '{"prompt_tokens": 10, "ttfb_ms": 60, "chunk_delay_ms": 1}'  # a calm, visible pace
+_TTFB_MS = 60  # a calm, visible pace
 
 
 @dataclass(frozen=True)
@@ -249,22 +250,31 @@ class Demo:
         return used
 
 
-async def tell(narrator: Narrator, folder: Path) -> int:
+async def tell(narrator: Narrator, folder: Path, ttfb_ms: int) -> int:
     """Start what the demo needs, tell it, and stop everything."""
-    end_on_sigterm()
+    told_to_end = end_on_signals()
+    script = json.dumps({"prompt_tokens": 10, "ttfb_ms": ttfb_ms, "chunk_delay_ms": 1})
     narrator.title("Tollgate: one agent, one task, one budget")
     async with (
-        fake_provider(folder, "--script", _SCRIPT) as provider,
+        fake_provider(folder, "--script", script) as provider,
         gateway(folder, provider, {"POLICIES__MODE": "enforce"}) as running,
     ):
-        return await Demo(provider, running, narrator).tell()
+        code = await Demo(provider, running, narrator).tell()
+        if told_to_end.is_set():  # a library below may have kept the cancellation to itself
+            raise asyncio.CancelledError
+        return code
 
 
 def main() -> int:
     """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(prog="make demo", description="Watch a task being stopped.")
+    parser.add_argument(
+        "--ttfb-ms", type=int, default=_TTFB_MS, help="how long the provider takes to answer"
+    )
+    ttfb_ms = parser.parse_args().ttfb_ms
     try:
         with tempfile.TemporaryDirectory(prefix="tollgate-demo-") as folder:
-            return uvloop.run(tell(Narrator(), Path(folder)))
+            return uvloop.run(tell(Narrator(), Path(folder), ttfb_ms))
     except (ProgramError, AdminError, OpenAIError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -30,7 +30,7 @@ import uvloop
 
 from loadtest.generator import Generator, Run, constant
 from loadtest.linux import children, machine, pace_ns, peak_rss_bytes
-from loadtest.programs import ROOT, ProgramError, end_on_sigterm
+from loadtest.programs import ROOT, ProgramError, end_on_signals
 from loadtest.station import Cost, Station, station
 from loadtest.traffic import chat_requests
 
@@ -179,7 +179,7 @@ def worst_case_policies(folder: Path) -> Path:
 
 async def measure(folder: Path, scale: float) -> list[str]:
     """Measure all, print it, and return what went wrong."""
-    end_on_sigterm()
+    end_on_signals()
     problems: list[str] = []
     began = time.monotonic()
     async with station(folder, {**_SETTINGS, "POLICIES__MODE": "observe"}, *_SCRIPT) as bench:

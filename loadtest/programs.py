@@ -60,11 +60,21 @@ class Gateway:
         return _address(self.base_url)
 
 
-def end_on_sigterm() -> None:
-    """Cancel the running task on SIGTERM, so that it stops what it has started."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+def end_on_signals() -> asyncio.Event:
+    """Cancel the running task on Ctrl-C or SIGTERM, so that it stops what it has started.
+
+    Returns what is set by then.
+    """
+    task, told, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
+
+    def end() -> None:
+        told.set()
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    return told
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ from loadtest.measurements import (
     streams,
     warm_up,
 )
-from loadtest.programs import ProgramError, end_on_sigterm
+from loadtest.programs import ProgramError, end_on_signals
 from loadtest.station import Station, station
 from loadtest.table import table
 
@@ -102,7 +102,7 @@ class Conditions:
 
 async def measure(scale: Scale, folder: Path, ledger: Ledger, conditions: Conditions) -> Figures:
     """Measure everything; each set-up has programs and a state of its own."""
-    end_on_sigterm()
+    end_on_signals()
     rng = SystemRandom()
     async with station(folder, _SETTINGS, *_SCRIPT) as bench:
         _say(f"pinned   {bench.pin()}")

@@ -152,10 +152,18 @@ async def tollgate(gateway: Gateway, *arguments: str) -> tuple[int, str]:
     return made.returncode or 0, out.decode()
 
 
+async def somebody_writes(gateways: list[Gateway]) -> None:
+    """Wait for a writer, which was killed a moment ago, to be back, the schema upgraded."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not any([await gateway.metric("tollgate_ledger_writing") for gateway in gateways]):
+            await asyncio.sleep(0.1)
+
+
 async def check_against_the_provider(
     gateway: Gateway, url: str, provider: FakeProvider, traffic: Traffic
 ) -> None:
     """Rows are the provider's entries, each once; and the store agrees with them."""
+    await somebody_writes(traffic.gateways)
     code, said = await tollgate(gateway, "verify")
     assert code == 0, said
     served = {

@@ -58,9 +58,9 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def demo(folder: Path) -> AsyncIterator[Process]:
+async def demo(folder: Path, *arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loadtest.demo"),
+        *(sys.executable, "-m", "loadtest.demo", *arguments),
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=PIPE,
@@ -104,7 +104,7 @@ async def test_the_story(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_end_in_the_middle(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C stops what was started and removes what was written; no traceback is shown."""
-    async with demo(tmp_path) as process:
+    async with demo(tmp_path, "--ttfb-ms", "2000") as process:
         told = ""
         while "STRATEGIZE" not in told:
             line = await process.stdout.readline()
