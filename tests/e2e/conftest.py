@@ -6,7 +6,7 @@ started once; each test has a task of its own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,15 @@ async def _one_provider() -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-def provider(_one_provider: FakeProvider) -> FakeProvider:
-    """The provider that all gateways send to, with an empty journal."""
+def provider(_one_provider: FakeProvider) -> Iterator[FakeProvider]:
+    """The provider that all gateways send to, with an empty journal.
+
+    A script ends with its test: the next may use a gateway and never ask for the provider.
+    """
     _one_provider.script(None)
     _one_provider.reset()
-    return _one_provider
+    yield _one_provider
+    _one_provider.script(None)
 
 
 @pytest.fixture
