@@ -16,7 +16,7 @@ from gateway.admin.body import read_json
 from gateway.admin.override_requests import Phase
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.registration_requests import ComplexityTier, Importance, TaskId
-from gateway.admin.views import dimension_name
+from gateway.admin.views import breach_body
 from gateway.core.admission import Balance, Need, Scope, ScopeKind, admit
 from gateway.core.budget import Lines, TaskProfile, task_limits
 from gateway.core.decision import Decision, Receipt, decide, effects_of
@@ -98,17 +98,7 @@ async def post_dry_run(request: web.Request) -> web.Response:
             policy=policy.name,
             mode=mode.value,
             policy_hash=rules.policies.policy_hash,
-            breaches=[
-                BreachBody(
-                    scope=breach.scope.value,
-                    name=breach.name,
-                    dimension=dimension_name(breach.dimension),
-                    used=breach.used,
-                    allowed=breach.allowed,
-                    line=breach.line,
-                )
-                for breach in decision.breaches
-            ],
+            breaches=[breach_body(breach) for breach in decision.breaches],
         )
     )
 

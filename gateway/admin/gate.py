@@ -7,16 +7,15 @@ from msgspec import structs
 
 from gateway.admin.act_requests import GateRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
-from gateway.admin.bodies import BreachBody, GateBody
+from gateway.admin.bodies import GateBody
 from gateway.admin.body import read_json
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.tasks import task_id_of
-from gateway.admin.views import dimension_name
+from gateway.admin.views import breach_body
 from gateway.core.admission import Need
 from gateway.core.amendments import amended
 from gateway.core.call_facts import CallAbout
 from gateway.core.decision import (
-    Breach,
     Decision,
     Outcome,
     Receipt,
@@ -65,7 +64,7 @@ async def post_gate(request: web.Request) -> web.Response:
             would_refuse=decision.would_refuse,
             policy=policy.name,
             mode=mode.value,
-            breaches=[_breach(breach) for breach in decision.breaches],
+            breaches=[breach_body(breach) for breach in decision.breaches],
         )
     )
 
@@ -126,16 +125,5 @@ def _refusal(task_id: str, receipt: Receipt, decision: Decision) -> ApiError:
         task=task_id,
         episode=episode,
         remediation=remediation_task(stopped, episode) if episode else None,
-        breaches=[_breach(breach).model_dump() for breach in decision.breaches],
-    )
-
-
-def _breach(breach: Breach) -> BreachBody:
-    return BreachBody(
-        scope=breach.scope.value,
-        name=breach.name,
-        dimension=dimension_name(breach.dimension),
-        used=breach.used,
-        allowed=breach.allowed,
-        line=breach.line,
+        breaches=[breach_body(breach).model_dump() for breach in decision.breaches],
     )

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from gateway.admin import bodies
 from gateway.core.budget import Dimension, PhaseBudget
+from gateway.core.decision import Breach
 from gateway.core.overrides import Override, OverrideKind
 from gateway.store.task_view import (
     CallsAndTokens,
@@ -200,6 +201,18 @@ def _multiplier_in_force(view: TaskView) -> Decimal | None:
         if override.kind is OverrideKind.MULTIPLIER and override.in_force(view.now_ms)
     ]
     return factors[-1] if factors else None
+
+
+def breach_body(breach: Breach) -> bodies.BreachBody:
+    """Return a line that a decision found crossed."""
+    return bodies.BreachBody(
+        scope=breach.scope.value,
+        name=breach.name,
+        dimension=dimension_name(breach.dimension),
+        used=breach.used,
+        allowed=breach.allowed,
+        line=breach.line,
+    )
 
 
 # Units --------------------------------------------------------------------------------------------
