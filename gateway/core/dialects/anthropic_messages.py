@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.prompted_body import read_prompted_body
 from gateway.core.dialects.stream_end import end_of_messages
 from gateway.core.dialects.wire_format import (
     ModelRequest,
@@ -20,7 +21,6 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_prompted_body,
     readable_members,
 )
 from gateway.core.usage import NO_USAGE, Usage, tier_term

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.prompted_body import read_prompted_body
 from gateway.core.dialects.stream_end import end_of_gemini
 from gateway.core.dialects.wire_format import (
     ModelRequest,
@@ -20,7 +21,6 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_prompted_body,
     readable_members,
     unless_it_falls,
 )

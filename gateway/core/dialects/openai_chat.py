@@ -17,6 +17,7 @@ from gateway.core.dialects.prompt_text import (
     read_object,
     text_of,
 )
+from gateway.core.dialects.prompted_body import read_prompted_body
 from gateway.core.dialects.stream_end import end_of_chat
 from gateway.core.dialects.wire_format import (
     ModelRequest,
@@ -24,7 +25,6 @@ from gateway.core.dialects.wire_format import (
     check_sizes,
     clamped_members,
     converted,
-    read_prompted_body,
     readable_members,
     unless_it_falls,
 )

@@ -12,6 +12,7 @@ import msgspec
 from gateway.core.dialects import openai_chat
 from gateway.core.dialects.openai_chat import nano_usd, usage_wish
 from gateway.core.dialects.prompt_text import read_object, texts_in
+from gateway.core.dialects.prompted_body import read_prompted_body
 from gateway.core.dialects.stream_end import end_of_chat
 from gateway.core.dialects.wire_format import (
     MOST_CHOICES,
@@ -22,7 +23,6 @@ from gateway.core.dialects.wire_format import (
     has_no_usage,
     never_usage_only,
     read_body,
-    read_prompted_body,
 )
 from gateway.core.usage import Usage
 

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.dialects.openai_chat import on_tier
 from gateway.core.dialects.prompt_text import text_of_members
+from gateway.core.dialects.prompted_body import read_prompted_body
 from gateway.core.dialects.stream_end import end_of_response
 from gateway.core.dialects.wire_format import (
     ModelRequest,
@@ -21,7 +22,6 @@ from gateway.core.dialects.wire_format import (
     converted,
     has_no_usage,
     never_usage_only,
-    read_prompted_body,
     readable_members,
 )
 from gateway.core.usage import Usage, tier_term

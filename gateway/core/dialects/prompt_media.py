@@ -10,7 +10,8 @@ tells so without building what it reads. Only what it refuses is read part by pa
 
 import json
 from contextlib import suppress
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -95,6 +96,11 @@ class _TextPart(msgspec.Struct, gc=False):
     file_data: None = None
 
 
+_TEXT_TYPES = frozenset(b'"%b"' % name.encode() for name in get_args(TextType))
+_HELD_TEXT = ("content", "output", "parts")
+_TELLING = frozenset(_TextPart.__struct_fields__) - {"type", *_HELD_TEXT}
+_QUOTE = b'"'[0]
+
 _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(list[_TextPart | str | None] | _TextPart | str | None).decode
 
@@ -112,6 +118,24 @@ def media_in(prompt: bytes | memoryview) -> Media:
         except (ValueError, RecursionError):
             return UNBOUNDED
     return _Reader().read(value)
+
+
+def is_only_text(messages: list[dict[str, msgspec.Raw]]) -> bool:
+    """Return whether messages, given as their members, are only texts; False if unsure."""
+    names = set(chain.from_iterable(messages))
+    if not _TELLING.isdisjoint(names):
+        return False
+    if "type" in names:
+        types = {bytes(message["type"]) for message in messages if "type" in message}
+        if not types <= _TEXT_TYPES:
+            return False
+    return all(
+        memoryview(message[name])[0] == _QUOTE
+        for name in _HELD_TEXT
+        if name in names
+        for message in messages
+        if name in message
+    )
 
 
 class _Reader:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from gateway.core.dialects.prompt_media import TEXT_ONLY, Media, media_in
+from gateway.core.dialects.prompt_media import TEXT_ONLY, Media
 from gateway.core.dialects.stream_end import Cut
 from gateway.core.errors import BadCall
 from gateway.core.json_edit import reject_duplicates, with_members
@@ -142,19 +142,6 @@ def read_body(decode: Callable[[bytes], Read], body: bytes, budgeted: tuple[byte
         raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
     reject_duplicates(body, budgeted)
     return read
-
-
-def read_prompted_body(
-    decode: Callable[[bytes], Read], body: bytes, budgeted: tuple[bytes, ...], prompt: str
-) -> tuple[Read, Media]:
-    """Return `read_body` of all members but `prompt`, which may be long, and the media in that."""
-    members = reject_duplicates(body, budgeted)
-    said = members.pop(prompt, None)
-    try:
-        read = decode(msgspec.json.encode(members))
-    except (ValueError, RecursionError) as error:
-        raise BadCall("invalid_body", f"The request body cannot be read: {error}") from None
-    return read, TEXT_ONLY if said is None else media_in(said)
 
 
 def check_sizes(model: str | None, choices: int | None, limit: int) -> None:

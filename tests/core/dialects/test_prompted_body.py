@@ -1,0 +1,164 @@
+"""A body read in one pass says what a body read in two does, and takes no more than that."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.dialects.prompt_media import TEXT_ONLY, Media
+from gateway.core.dialects.prompted_body import MOST_BYTES, prompt_apart, read_prompted_body
+from gateway.core.errors import BadCall
+
+BUDGETED = (b"model", b"max_tokens")
+TEXT = 'a word, "quoted" and \\ [x] and {y} \n' * 1_100  # 33 KB
+IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
+
+
+class Members(msgspec.Struct):
+    model: Any = None
+    max_tokens: Any = None
+    tools: Any = None
+    metadata: Any = None
+
+
+decode = msgspec.json.Decoder(Members).decode
+
+
+def compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read(body: bytes, prompt: str = "messages") -> tuple[Members, Media]:
+    return read_prompted_body(decode, body, BUDGETED, prompt)
+
+
+def in_two_passes(body: bytes) -> tuple[Members, Media] | str:
+    """Return what a short body like this would give; the refusal's text if there is one."""
+    spaced = body + b" " * MOST_BYTES
+    try:
+        return read(spaced)
+    except BadCall as refusal:
+        return refusal.message
+
+
+def in_one_pass(body: bytes) -> bool:
+    return prompt_apart(body, BUDGETED, "messages") is not None
+
+
+@pytest.mark.parametrize("prompt", ["messages", "input", "contents"])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": TEXT}],
+        [{"role": "user", "content": TEXT}, {"role": "assistant", "content": None}, {}],
+        [{"type": "message", "role": "user", "content": TEXT}],
+        [
+            {"content": [{"type": "text", "text": TEXT}]},
+            {"output": TEXT},
+            {"parts": [{"text": "x"}]},
+        ],
+        [{"content": "\U0001f600 \u00e9 \u2014" + TEXT, "name": "\u00fc"}],
+    ],
+)
+def test_long_texts_are_read_in_one_pass(prompt: str, messages: list[Any]) -> None:
+    """Whatever stands before and behind them."""
+    body = compact({"model": "m", prompt: messages, "tools": [{"name": "a"}], "max_tokens": 5})
+    assert prompt_apart(body, BUDGETED, prompt) is not None
+    assert read(body, prompt) == (Members("m", 5, [{"name": "a"}]), TEXT_ONLY)
+
+
+def test_media_are_found_in_the_part_that_was_put_aside() -> None:
+    """In typed parts and by telling members."""
+    for message in ({"content": [IMAGE]}, {"content": TEXT, "image_url": "x"}, {"type": "image"}):
+        body = compact({"messages": [{"content": TEXT}, message], "model": "m"})
+        assert in_one_pass(body)
+        assert read(body) == in_two_passes(body)
+        assert len(read(body)[1].images) == 1
+
+
+MESSAGES = compact([{"role": "user", "content": TEXT}])
+SHORT = compact([{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":%b,"model":"a","messages":%b}' % (MESSAGES, MESSAGES),
+        b'{"messages":[],"model":"a","model":"b","messages":%b}' % MESSAGES,
+        b'{"messages":%b,"model":"a","model":"b"}' % MESSAGES,
+        b'{"model":"a","messages":%b,"model":"b"}' % MESSAGES,
+        b'{"messages":%b,"model":"a","pad":"%b","messages":%b}'
+        % (SHORT, b"x" * (len(MESSAGES) - len(SHORT) - len(',"model":"a","pad":""')), MESSAGES),
+        b'{"messages":%b,"model":"a","pad":"%b","messages":%b,"model":"b"}'
+        % (SHORT, b"x" * (len(MESSAGES) - len(SHORT) - len(',"model":"a","pad":""')), MESSAGES),
+        b'{"messages":%b,"Model":"b"}' % MESSAGES,
+        b'{"messages":%b,"model":"a"' % MESSAGES,
+        b'{"messages":%b]}' % MESSAGES,
+    ],
+)
+def test_what_is_ambiguous_is_refused_in_one_pass_too(body: bytes) -> None:
+    """Second members behind, before and inside of what is put aside, however long they are."""
+    assert not in_one_pass(body)
+    with pytest.raises(BadCall) as refusal:
+        read(body)
+    assert refusal.value.message == in_two_passes(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": %b,"model":"a"}' % MESSAGES,
+        b'{"messages":[ %b,"model":"a"}' % MESSAGES[1:],
+        b'{"messages":[{"content": "%b"}],"model":"a"}' % (b"x" * 40_000),
+        b'{"messages":[{"content":"x","content":"%b"}],"model":"a"}' % (b"x" * 40_000),
+        b'{"metadata":{"messages":%b},"messages":%b,"model":"a"}' % (MESSAGES, MESSAGES),
+        b'{"a\\"messages":%b,"messages":%b,"model":"a"}' % (MESSAGES, SHORT),
+        b'{"messages":"%b","model":"a"}' % (b"x" * 40_000),
+        b'{"model":"a","user":"%b"}' % (b"x" * 40_000),
+        compact({"messages": [{"content": "short"}] * 3_000, "model": "a"}),
+    ],
+)
+def test_what_is_unusual_is_read_in_two(body: bytes) -> None:
+    """Blanks, other shapes, the name deeper down, a member twice in a message."""
+    assert not in_one_pass(body)
+    assert read(body) == in_two_passes(body)
+    assert read(body)[0].model == "a"
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            MESSAGES,
+            SHORT,
+            b"[]",
+            b"{}",
+            b"0",
+            b'"messages":',
+            b'"model":"a"',
+            b'"model":"b"',
+            b",",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b":",
+            b'"x":',
+            b'"',
+            b" ",
+            b'{"messages":',
+            b'"metadata":',
+        ]
+    ),
+    max_size=14,
+)
+
+
+@given(PIECES, st.sampled_from([b'{"messages":%b,"model":"a"}', b'{"model":"a","messages":%b}']))
+def test_one_pass_takes_nothing_that_two_would_not(pieces: list[bytes], frame: bytes) -> None:
+    """Any pieces put together, valid or not."""
+    for body in (b"".join(pieces), frame % b"".join(pieces), frame % (MESSAGES + b"".join(pieces))):
+        if in_one_pass(body):
+            assert read(body) == in_two_passes(body)
