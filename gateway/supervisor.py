@@ -38,6 +38,7 @@ from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.examine import may_evict, refuse_cluster
+from gateway.store.gateways import LOOK_S, GatewayBook
 from gateway.store.journal import Backlog, JournalWatch
 from gateway.store.keys import TenantKeys
 from gateway.store.reaper import Reaper
@@ -105,6 +106,7 @@ class Supervisor:
         self._translator: TranslatorProcess | None = None
         self._lag = StreamLag()
         self._backlog = Backlog()
+        self._differing: tuple[str, ...] = ()
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
@@ -149,6 +151,9 @@ class Supervisor:
             self._ledger = LedgerProcess(ledger_plan(settings, plane, rules), self._counters)
             self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))
         self._spawn(self._watch_stream(store, plane))
+        names = store.keys(plane.tenant)
+        book = GatewayBook(store.connection, names, self._recorder, _own_name(admin))
+        self._spawn(self._watch_others(book))
         self._spawn(self._watch_journal(JournalWatch(Path(plane.journal_dir))))
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
@@ -288,6 +293,7 @@ class Supervisor:
             and not self._settings.enforcement_disabled
             and rules.policies.refuses_without_store,
             lacks_translator=self._translator is not None and not self._translator.is_ready,
+            gateways_with_other_rules=self._differing,
             journal_entries=self._backlog.entries,
             journal_bytes=self._backlog.size_bytes,
         )
@@ -351,6 +357,16 @@ class Supervisor:
             with suppress(StoreError):  # its own failure is told by others
                 self._lag = await stream.look()
             await asyncio.sleep(_WATCH_S)
+
+    async def _watch_others(self, book: GatewayBook) -> None:
+        try:
+            while True:
+                with suppress(StoreError):
+                    self._differing = await book.look(self._rules_in_force())
+                await asyncio.sleep(LOOK_S)
+        finally:
+            with suppress(StoreError):
+                await book.leave()
 
     async def _watch_journal(self, journals: JournalWatch) -> None:
         while True:
@@ -474,6 +490,11 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()
         self._log.flush()
+
+
+def _own_name(admin: socket.socket) -> str:
+    """Return what this gateway is called among those of its store."""
+    return f"{socket.gethostname()}:{admin.getsockname()[1]}"
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:

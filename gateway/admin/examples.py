@@ -207,6 +207,7 @@ _READY = {
     "store_up": True,
     "workers_without_store": 0,
     "journal_entries": 0,
+    "gateways_with_other_rules": [],
     "config_source": "file",
     "config_hash": "0f3a5c7e9b1d2468",
     "policy_hash": "8642d1b9e7c5a3f0",
@@ -222,6 +223,7 @@ _NOT_READY = {
     "store_up": False,
     "workers_without_store": 1,
     "journal_entries": 12,
+    "gateways_with_other_rules": [],
     "draining": True,
 }
 

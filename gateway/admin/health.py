@@ -29,6 +29,7 @@ class ReadinessBody(BaseModel):
     store_up: bool
     workers_without_store: int
     journal_entries: int
+    gateways_with_other_rules: list[str]
     config_source: Literal["file", "defaults"]
     config_hash: str
     policy_hash: str
@@ -52,13 +53,14 @@ async def get_readiness(request: web.Request) -> web.Response:
     health = request.app[PARTS].health()
     stops, troubles = list(_stops(health)), list(_store_troubles(health))
     refuses = bool(troubles) and health.refuses_without_store
-    troubles += _translator_troubles(health)
+    troubles += [*_translator_troubles(health), *_rule_troubles(health)]
     status = "not_ready" if stops or refuses else "degraded" if troubles else "ready"
     body = ReadinessBody.model_validate(
         {
             "status": status,
             "reasons": stops + troubles,
             **vars(health),
+            "gateways_with_other_rules": list(health.gateways_with_other_rules),
             "store_up": health.store_up,
             "uptime_s": round(health.uptime_s, 3),
         }
@@ -77,6 +79,11 @@ def _stops(health: Health) -> Iterator[str]:
 def _translator_troubles(health: Health) -> Iterator[str]:
     if health.lacks_translator:
         yield "translator: not running; calls to translated upstreams are answered 502"
+
+
+def _rule_troubles(health: Health) -> Iterator[str]:
+    if others := health.gateways_with_other_rules:
+        yield f"rules: {', '.join(others)} of the same store has other policies or budgets"
 
 
 def _store_troubles(health: Health) -> Iterator[str]:

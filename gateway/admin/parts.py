@@ -38,7 +38,7 @@ class Health:
     `store_connected` is the supervisor's own view; `workers_without_store` accept calls but get no
     answers from the store. `refuses_without_store`: policies answer calls 503 then. The journal
     holds settlements that the store has not taken yet. `lacks_translator`: calls to translated
-    upstreams are answered 502 for the time being.
+    upstreams are answered 502 for the time being. `gateways_with_other_rules` share the store.
     """
 
     workers_ready: int
@@ -55,6 +55,7 @@ class Health:
     workers_without_store: int = 0
     refuses_without_store: bool = False
     lacks_translator: bool = False
+    gateways_with_other_rules: tuple[str, ...] = ()
     journal_entries: int = 0
     journal_bytes: int = 0
 

@@ -83,6 +83,10 @@ JOURNAL_ENTRIES = Metric(
     "tollgate_journal_entries", "Settlements and releases on disk that the store has yet to take."
 )
 JOURNAL_BYTES = Metric("tollgate_journal_bytes", "Their size on disk.")
+OTHER_RULES = Metric(
+    "tollgate_gateways_with_other_rules",
+    "Gateways of the same store that run on other policies or budgets.",
+)
 CONFIG_FROM_FILE = Metric(
     "tollgate_config_from_file",
     "1 if the budgets come from the file, 0 if they are the built-in defaults.",
@@ -105,6 +109,7 @@ GAUGES = (
     STORE_UP,
     JOURNAL_ENTRIES,
     JOURNAL_BYTES,
+    OTHER_RULES,
     CONFIG_FROM_FILE,
     LEDGER_WRITING,
     LEDGER_BYTES,

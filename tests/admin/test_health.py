@@ -28,6 +28,7 @@ async def test_ready(plane: StartPlane) -> None:
         "store_up": True,
         "workers_without_store": 0,
         "journal_entries": 0,
+        "gateways_with_other_rules": [],
         "config_source": "file",
         "config_hash": "c0ffee",
         "policy_hash": "decade",
@@ -99,4 +100,14 @@ async def test_without_its_translator_it_is_degraded(plane: StartPlane) -> None:
     assert answer.json["status"] == "degraded"
     assert answer.json["reasons"] == [
         "translator: not running; calls to translated upstreams are answered 502"
+    ]
+
+
+async def test_with_other_rules_than_its_neighbours_it_is_degraded(plane: StartPlane) -> None:
+    """They would decide the same call differently; who it is is said."""
+    answer = await (await plane(gateways_with_other_rules=("b:8081",))).get("/readyz")
+    assert answer.status == 200
+    assert answer.json["gateways_with_other_rules"] == ["b:8081"]
+    assert answer.json["reasons"] == [
+        "rules: b:8081 of the same store has other policies or budgets"
     ]
