@@ -45,6 +45,12 @@ def own_token(request: web.Request) -> str | None:
     return None if access is None or access.name == MAIN_TOKEN else access.name
 
 
+def own_role(request: web.Request) -> Role:
+    """Return the role of the token that the request came with."""
+    access = request.get(_ACCESS)
+    return Role.ADMIN if access is None else access.role
+
+
 def told_by(request: web.Request, act: Act) -> Act:
     """Return the act with the name of the token it was done with, if that has one."""
     name = own_token(request)

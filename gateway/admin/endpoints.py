@@ -272,7 +272,7 @@ ENDPOINTS = (
             408: ("request_timeout",),
             413: ("body_too_large",),
             415: ("unsupported_encoding",),
-            422: ("invalid_override", "not_enough_room"),
+            422: ("invalid_override", "not_enough_room", "override_out_of_bounds"),
             **EVERYWHERE,
         },
         takes_override=True,

@@ -188,6 +188,13 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
         dimension="tokens",
         missing=3_420,
     ),
+    "override_out_of_bounds": _error(
+        "override_out_of_bounds",
+        "factor: 3 is beyond the bound of policy override-bounds: at most 2. Nothing was changed. "
+        "Remedy: ask for less, or have it done with a token that the policy exempts.",
+        field="factor",
+        policy="override-bounds",
+    ),
     "internal_error": _error(
         "internal_error", "The request failed; the gateway's log has the cause."
     ),

@@ -1,13 +1,13 @@
 """`POST /admin/v1/tasks/{id}/overrides`: put other limits in force, by whom and why on record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 from aiohttp import web
 
 from gateway.admin.answers import ApiError, json_answer, store_wait
-from gateway.admin.auth import own_token
+from gateway.admin.auth import own_role, own_token
 from gateway.admin.bodies import OverrideAppliedBody
 from gateway.admin.body import read_json
 from gateway.admin.override_requests import parse_override, to_override
@@ -20,10 +20,14 @@ from gateway.core.budget import (
     BreachStatus,
     Dimension,
     PhaseBudget,
+    TaskLimits,
     ceil_product,
     multiply,
 )
+from gateway.core.match import ActedOn
+from gateway.core.override_bounds import Excess, excess
 from gateway.core.overrides import Override, OverrideKind
+from gateway.core.policy_base import Mode, first_match
 from gateway.store.limits import NotEnoughRoom, apply_override, server_ms
 from gateway.store.task_view import StopState, TaskView
 
@@ -37,8 +41,11 @@ async def post_override(request: web.Request) -> web.Response:
     async with store_wait(request):
         now_ms = await server_ms(parts.connection)
         override = replace(to_override(asked, now_ms), token=own_token(request))
+        bounds = Bounds(request, task_id)
         try:
-            await apply_override(parts.connection, parts.names, task_id, override)
+            await apply_override(
+                parts.connection, parts.names, task_id, override, check=bounds.check
+            )
         except NotEnoughRoom as error:
             raise _not_enough_room(task_id, override, error) from None
     parts.event("override_applied", "info", **_event_fields(task_id, override))
@@ -46,11 +53,56 @@ async def post_override(request: web.Request) -> web.Response:
     return json_answer(
         OverrideAppliedBody(
             override=override_body(override, now_ms),
-            warnings=list(_warnings(override, view)),
+            warnings=[*bounds.warnings, *_warnings(override, view)],
             task=task_body(view) if view else None,
         ),
         _CREATED,
     )
+
+
+class Bounds:
+    """Holds an override to the policies of kind `override_bounds`; notes what only observes."""
+
+    def __init__(self, request: web.Request, task_id: str) -> None:
+        self._role = own_role(request).value
+        self._policies = request.app[PARTS].rules().policies.override_bounds
+        self._task = ActedOn(task_id)
+        self.warnings: list[str] = []
+
+    def check(self, snapshot: TaskLimits, in_force: Sequence[Override], override: Override) -> None:
+        """Raise ApiError (`override_out_of_bounds`) for an override that goes too far."""
+        profile = snapshot.profile
+        policy = first_match(self._policies, profile.complexity, profile.importance, self._task)
+        if policy is None or policy.mode is Mode.OFF or self._role in policy.exempt_roles:
+            return
+        found = excess(policy, snapshot, in_force, override)
+        if found is None:
+            return
+        message = _beyond(found, policy.name)
+        if policy.mode is Mode.OBSERVE:
+            self.warnings = [message]
+            return
+        field = dimension_name(found.dimension) if found.dimension else found.field
+        raise ApiError(
+            422,
+            "override_out_of_bounds",
+            f"{message} Nothing was changed. Remedy: ask for less, or have it done with a token "
+            "that the policy exempts.",
+            field=field,
+            policy=policy.name,
+        )
+
+
+def _beyond(found: Excess, policy: str) -> str:
+    if found.dimension is not None:
+        asked, most = (
+            amount_text(int(amount or 0), found.dimension) for amount in (found.asked, found.most)
+        )
+        of = f", {found.percent}% of the limit at the task's start"
+    else:
+        asked, most, of = "no end" if found.asked is None else str(found.asked), str(found.most), ""
+    field = dimension_name(found.dimension) if found.dimension else found.field
+    return f"{field}: {asked} is beyond the bound of policy {policy}: at most {most}{of}."
 
 
 def _not_enough_room(task_id: str, override: Override, error: NotEnoughRoom) -> ApiError:

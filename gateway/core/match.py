@@ -63,6 +63,21 @@ class Subject(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ActedOn:
+    """A task that somebody acts on, as a `Subject`: without a call no phase, key and model."""
+
+    task: str
+    phase: None = None
+    key: None = None
+    models: tuple[str | None, ...] = ()
+
+    @property
+    def tags(self) -> "ActedOn":
+        """Return what is said of it: itself."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class CallMatch:
     """Which calls are meant; an empty set is all. `phase` is the one that the call itself names.
 

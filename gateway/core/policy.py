@@ -19,6 +19,7 @@ from gateway.core.match import Subject
 from gateway.core.mid_stream_stop import MidStreamStopPolicy
 from gateway.core.model_downgrade import ModelDowngradePolicy
 from gateway.core.output_clamp import OutputClampPolicy
+from gateway.core.override_bounds import OverrideBoundsPolicy
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
@@ -167,6 +168,7 @@ class PolicySet:
     mid_stream_stop: tuple[MidStreamStopPolicy, ...] = ()
     spend_limit: tuple[SpendLimitPolicy, ...] = ()
     rate: tuple[RatePolicy, ...] = ()
+    override_bounds: tuple[OverrideBoundsPolicy, ...] = ()
 
     def stop_loss_for(
         self, complexity: Complexity, importance: ImportanceTier, call: Subject | None = None

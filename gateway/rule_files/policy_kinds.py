@@ -29,6 +29,7 @@ from gateway.core.prices import ModelPrice, rate_from_usd_per_token
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.findings import rule
 from gateway.rule_files.limit_policies import RateDocument, SpendLimitDocument
+from gateway.rule_files.override_bounds_policy import OverrideBoundsDocument
 from gateway.rule_files.policy_document import (
     Document,
     MatchDocument,
@@ -232,6 +233,7 @@ POLICY_KINDS: Mapping[str, type[PolicyDocument]] = {
     "rate": RateDocument,
     "webhook": WebhookDocument,
     "output_clamp": OutputClampDocument,
+    "override_bounds": OverrideBoundsDocument,
     "model_downgrade": ModelDowngradeDocument,
     "mid_stream_stop": MidStreamStopDocument,
 }

@@ -4,7 +4,7 @@ What is in force is computed here from the snapshot and the overrides (`core/ove
 into the task's hash by one script if nobody changed it meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,9 @@ from gateway.store.keys import TenantKeys, limit_fields
 from gateway.store.scripts import load_script
 
 _ATTEMPTS = 20
+
+Check = Callable[[TaskLimits, Sequence[Override], Override], None]
+"""Raises what keeps an override from being made beside those in force, for a task's snapshot."""
 
 
 class UnknownTask(StoreError):
@@ -74,14 +77,16 @@ async def apply_override(
     *,
     fields: Sequence[str] = (),
     now_ms: str = "",
+    check: Check | None = None,
 ) -> LimitsInForce:
     """Put an override in force with the next call on every gateway; return the new limits.
 
-    `fields` are field, value, ... to set with them. Raises UnknownTask, NotEnoughRoom (then nothing
-    was changed). `now_ms` replaces the store's clock in tests.
+    `fields` are field, value, ... to set with them. `check` sees what others did meanwhile. Raises
+    UnknownTask, NotEnoughRoom, what `check` raises (then nothing was changed). `now_ms` replaces
+    the store's clock in tests.
     """
     for _ in range(_ATTEMPTS):
-        in_force = await _put_in_force(connection, names, task, override, now_ms, fields)
+        in_force = await _put_in_force(connection, names, task, override, now_ms, fields, check)
         if in_force is not None:
             return in_force
     raise StoreError("conflict", f"the limits of task {task} keep changing; try again")
@@ -104,10 +109,14 @@ async def _put_in_force(
     new: Override | None,
     now_ms: str,
     fields: Sequence[str] = (),
+    check: Check | None = None,
 ) -> LimitsInForce | None:
     """Return the limits now in force, None if somebody else changed them meanwhile."""
     history = await read_history(connection, names, task)
     now_ms = now_ms or str(await _store_ms(connection, names))
+    if new is not None and check is not None:
+        live = [override for override in history.overrides if override.in_force(int(now_ms))]
+        check(history.snapshot, live, new)
     overrides = [*history.overrides, *([new] if new else [])]
     in_force = limits_in_force(history.snapshot, overrides, int(now_ms))
     args: list[Argument] = [

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import redis
 
 from gateway.core.admission import Verdict
+from gateway.core.override_bounds import OverrideBoundsPolicy
+from gateway.core.policy_base import Mode
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
-from tests.admin.plane import TOKEN, WHO, Plane, StartPlane
+from tests.admin.plane import RULES, TOKEN, WHO, Plane, StartPlane
 from tests.store.agent import LIMITS_WITH_MONEY, Agent
 
 DAY_S = 86_400
@@ -39,6 +43,51 @@ async def test_a_grant_frees_a_tripped_task(plane: StartPlane, agent: Agent) -> 
     assert answer.json["task"]["stop_loss"]["state"] == "ok"
     assert answer.json["warnings"] == []
     assert (await agent.call("VERIFY")).verdict is Verdict.HELD
+
+
+async def test_GW18_an_override_beyond_its_bounds_changes_nothing(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """It names the field, the bound and the policy. An exempt token may, and observe only warns."""
+    await agent.call("PLAN")
+    bounds = OverrideBoundsPolicy(mode=Mode.ENFORCE, grant_percent=50, factor=Decimal(2))
+
+    async def bounded(**changes: Any) -> Plane:
+        policies = replace(RULES.policies, override_bounds=(replace(bounds, **changes),))
+        return await plane(rules=replace(RULES, policies=policies))
+
+    admin = await bounded()
+    assert (await admin.grant(tokens=10_000)).status == 201
+    answer = await admin.grant(tokens=2_000)
+    assert (answer.status, answer.error["code"]) == (422, "override_out_of_bounds")
+    assert (answer.error["field"], answer.error["policy"]) == ("tokens", "override-bounds")
+    assert (
+        "12,000 tokens is beyond the bound of policy override-bounds: at most 11,700 tokens"
+        in (answer.error["message"])
+    )
+    answer = await admin.override({"kind": "multiplier", "factor": 3, **WHO})
+    assert answer.error["message"].startswith("factor: 3 is beyond the bound")
+    assert (await admin.task())["totals"]["tokens"]["granted"] == 10_000
+    admin = await bounded(mode=Mode.OBSERVE)
+    answer = await admin.grant(tokens=2_000)
+    assert answer.status == 201
+    assert "12,000 tokens is beyond the bound" in answer.json["warnings"][0]
+    for changes in ({"exempt_roles": frozenset({"admin"})}, {"mode": Mode.OFF}):
+        answer = await (await bounded(**changes)).grant(tokens=1)
+        assert (answer.status, answer.json["warnings"]) == (201, [])
+
+
+async def test_of_grants_at_the_same_time_those_within_the_bound_are_made(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """Ten of 2,000 tokens at once, where 11,700 may be granted in all."""
+    await agent.call("PLAN")
+    bounds = OverrideBoundsPolicy(mode=Mode.ENFORCE, grant_percent=50)
+    rules = replace(RULES, policies=replace(RULES.policies, override_bounds=(bounds,)))
+    admin = await plane(rules=rules)
+    answers = await asyncio.gather(*(admin.grant(tokens=2_000) for _ in range(10)))
+    assert sorted(answer.status for answer in answers) == [201] * 5 + [422] * 5
+    assert (await admin.task())["totals"]["tokens"]["granted"] == 10_000
 
 
 async def test_the_answer_has_the_override_and_the_new_view(
