@@ -136,6 +136,7 @@ def test_every_yaml_block_says_which_file_it_is() -> None:
         "policies/loop.yaml",
         "policies/grace-call.yaml",
         "policies/output-clamp.yaml",
+        "policies/override-bounds.yaml",
         "policies/model-downgrade.yaml",
         "policies/mid-stream-stop.yaml",
         "policies/spend-limit.yaml",

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.identity import Tags
 from gateway.core.keys import GatewayKey
-from gateway.core.match import CallMatch
+from gateway.core.match import ActedOn, CallMatch
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Match, Mode, PolicySet, StopLossPolicy, in_stop_loss_mode
 
@@ -79,3 +79,12 @@ def test_a_policy_in_the_mode_of_the_stop_loss_is_for_what_both_mean() -> None:
     assert first.match.matches(*TIERS, CALL)
     assert not first.match.matches(*TIERS, BARE)
     assert last.mode is Mode.OFF
+
+
+def test_a_task_that_is_acted_on_is_met_by_its_name_alone() -> None:
+    """It makes no call: whoever asks for a key or a model does not mean it."""
+    task = ActedOn("IMP-1")
+    assert CallMatch(task=frozenset({"IMP-*"})).matches(task)
+    assert not CallMatch(task=frozenset({"OPS-*"})).matches(task)
+    assert not CallMatch(model=frozenset({"*"})).matches(task)
+    assert not CallMatch(key=frozenset({"*"})).matches(task)
