@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
-    from gateway.admin.parts import ReadOutbox, ReadPage
+    from gateway.admin.parts import ReadOutbox, ReadPage, ReadReport
+    from gateway.reports.report import Report
     from gateway.store.correction import Charge
+    from gateway.store.task_view import TaskView
 
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
@@ -131,6 +133,17 @@ def page_reader(ledger_url: str) -> "ReadPage":
         from gateway.ledger.pages import read_page
 
         return read_page(ledger_url, table, tenant, wanted, below, most)
+
+    return read
+
+
+def report_reader(ledger_url: str) -> "ReadReport":
+    """Return what makes reports; SQL is loaded when somebody asks for one."""
+
+    def read(tenant: str, task: str, view: "TaskView | None", now_ms: int) -> "Report | None":
+        from gateway.reports.reading import read_report
+
+        return read_report(ledger_url, tenant, task, view, now_ms)
 
     return read
 

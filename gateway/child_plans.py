@@ -2,7 +2,13 @@
 
 from gateway.control import FarSide, LedgerPlan, TranslatorPlan
 from gateway.core.configuration import DataPlane, Rules
-from gateway.settings import Settings, ledger_url, translator_socket
+from gateway.settings import (
+    Settings,
+    evidence_dir,
+    ledger_url,
+    translator_socket,
+    writes_reports,
+)
 
 
 def ledger_plan(settings: Settings, plane: DataPlane, rules: Rules) -> LedgerPlan:
@@ -20,7 +26,8 @@ def ledger_plan(settings: Settings, plane: DataPlane, rules: Rules) -> LedgerPla
         log_format=settings.log.format,
         log_level=settings.log.level,
         roadmap_file=settings.remediation.roadmap_file,
-        evidence_dir=str(settings.state_dir / "evidence"),
+        evidence_dir=str(evidence_dir(settings)),
+        reports=writes_reports(settings),
         webhooks=rules.policies.webhook,
     )
 

@@ -76,6 +76,7 @@ class LedgerPlan(msgspec.Struct, tag=True):
     log_level: str
     roadmap_file: str = ""
     evidence_dir: str = "state/evidence"
+    reports: bool = False
     webhooks: tuple[WebhookPolicy, ...] = ()
 
 

@@ -22,7 +22,15 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.api import AdminParts, Health
 from gateway.admin.parts import LedgerHealth
-from gateway.app import TaskGroup, build_admin, charge_reader, event_log, outbox_reader, page_reader
+from gateway.app import (
+    TaskGroup,
+    build_admin,
+    charge_reader,
+    event_log,
+    outbox_reader,
+    page_reader,
+    report_reader,
+)
 from gateway.banner import banner
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import Start, TlsFiles
@@ -32,7 +40,7 @@ from gateway.core.prices import ModelsInUse
 from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
-from gateway.settings import Settings, data_plane, ledger_url
+from gateway.settings import Settings, data_plane, ledger_url, writes_reports
 from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -246,6 +254,7 @@ class Supervisor:
     async def _start_admin(
         self, listener: socket.socket, store: RedisStore, plane: DataPlane, token: str
     ) -> None:
+        url = ledger_url(self._settings)
         parts = AdminParts(
             connection=store.connection,
             names=TenantKeys(plane.tenant),
@@ -255,10 +264,11 @@ class Supervisor:
             event=self._recorder.event,
             rules=self._rules_in_force,
             enforcement_disabled=plane.enforcement_disabled,
-            read_charge=charge_reader(ledger_url(self._settings)),
-            read_outbox=outbox_reader(ledger_url(self._settings)),
-            read_page=page_reader(ledger_url(self._settings)),
+            read_charge=charge_reader(url),
+            read_outbox=outbox_reader(url),
+            read_page=page_reader(url),
             reload=self.reload_told,
+            read_report=report_reader(url) if writes_reports(self._settings) else None,
             feed=self._feed,
             accesses=admin_accesses(self._settings),
         )

@@ -21,6 +21,7 @@ from gateway.dispatch.dispatcher import Dispatcher, DispatchRules
 from gateway.ledger.database import open_engine
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.writer import LedgerWriter, WriterRules
+from gateway.reports.reporter import Reporter, ReportRules
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.telemetry import names
@@ -56,13 +57,23 @@ class WriterApp:
             tombstone_ms=plan.tombstone_ms,
         )
         engine = open_engine(plan.ledger_url)
-        self._outbox = Outbox(plan.webhooks, bool(plan.roadmap_file), plan.evidence_dir)
+        self._outbox = Outbox(
+            plan.webhooks, bool(plan.roadmap_file), plan.evidence_dir, has_reports=plan.reports
+        )
         self.writer = LedgerWriter(rules, self._connection, engine, recorder.event, self._outbox)
         self._dispatcher = Dispatcher(
             DispatchRules(Path(plan.roadmap_file) if plan.roadmap_file else None),
             engine,
             self._outbox,
             lambda: self.writer.state.writing,
+            recorder.event,
+            time.time,
+        )
+        self._reporter = Reporter(
+            ReportRules(Path(plan.evidence_dir)),
+            (engine, self._connection),
+            self._outbox,
+            lambda: plan.reports and self.writer.state.writing,
             recorder.event,
             time.time,
         )
@@ -75,13 +86,15 @@ class WriterApp:
         """Write until told to stop."""
         await self._connection.open_or_keep_trying()
         loop = asyncio.get_running_loop()
-        beside = [loop.create_task(self._keep_telling()), loop.create_task(self._dispatcher.run())]
+        parts = (self._keep_telling(), self._dispatcher.run(), self._reporter.run())
+        beside = [loop.create_task(part) for part in parts]
         try:
             await self.writer.run()
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+            await self._reporter.flush()
             self._tell()
             await self._connection.close()
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.child_plans import ledger_plan, translator_plan
 from gateway.control import FarSide
 from gateway.core.configuration import Rules
@@ -56,5 +58,22 @@ def test_the_ledgers_writer(tmp_path: Path) -> None:
     plan = ledger_plan(settings, data_plane(settings, "redis://localhost"), rules)
     assert (plan.webhooks, plan.roadmap_file) == ((hook,), "")
     assert plan.evidence_dir == str(tmp_path / "evidence")
+    assert plan.reports
     assert plan.store_url == "redis://localhost"
     assert plan.ledger_url.endswith("/ledger.db")
+
+
+@pytest.mark.parametrize(
+    ("sections", "written"),
+    [
+        ({}, True),
+        ({"reports": {"enabled": False}}, False),
+        ({"tracking": {"enabled": False}}, False),
+    ],
+)
+def test_RBK2_reports_need_tracking(sections: dict[str, Any], written: bool) -> None:
+    reports = {"dir": "elsewhere", **sections.pop("reports", {})}
+    settings = load_settings(None, {**sections, "reports": reports})
+    rules = Rules(budgets(), PolicySet(), PriceTable({}))
+    plan = ledger_plan(settings, data_plane(settings, "redis://localhost"), rules)
+    assert (plan.reports, plan.evidence_dir) == (written, "elsewhere")

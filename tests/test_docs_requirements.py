@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/requirements.md").read_text())
 BY_ID = re.compile(
-    r"^(?:async )?def (test_(?:SL|OVR|TRK|EC|CFG|PM|ROL|RBK|GW?)\d\w*)\(", re.MULTILINE
+    r"^(?:async )?def (test_(?:SL|OVR|TRK|EC|CFG|PM|ROL|RBK|REP|USE|GW?)\d\w*)\(", re.MULTILINE
 )
 
 

@@ -35,6 +35,8 @@ def plan(valkey: str, tenant: str, tmp_path: Path) -> LedgerPlan:
         log_format="json",
         log_level="info",
         roadmap_file=str(tmp_path / "roadmap.yaml"),
+        evidence_dir=str(tmp_path / "evidence"),
+        reports=True,
     )
 
 
@@ -52,12 +54,13 @@ async def running(plan: LedgerPlan) -> AsyncIterator[tuple[LedgerProcess, Counte
 
 
 async def test_it_reports_and_writes_to_the_end(
-    running: tuple[LedgerProcess, Counters], agent_of: Agent
+    running: tuple[LedgerProcess, Counters], agent_of: Agent, plan: LedgerPlan
 ) -> None:
-    """What came in before it is told to stop is written; the exit code is 0."""
+    """What came in before it is told to stop is written, reports too; the exit code is 0."""
     process, counters = running
     assert process.size_bytes > 0
     await agent_of.call("PLAN")
+    await agent_of.call("REVIEW", tokens=0)
     await process.stop(PATIENCE_S)
     async with asyncio.timeout(PATIENCE_S):
         while process.exit_code is None:
@@ -65,7 +68,8 @@ async def test_it_reports_and_writes_to_the_end(
     assert process.exit_code == 0
     assert not process.writing
     rows = dict(counters.of("tollgate_ledger_rows_total"))
-    assert rows["calls",] == 1
+    assert rows["calls",] == 2
+    assert (Path(plan.evidence_dir) / "T/verify/budget_report.md").exists()
 
 
 async def test_SL6_GW19_it_writes_remediations_and_posts_notices(

@@ -17,7 +17,8 @@ from gateway.admin.roles import Role
 class Endpoint:
     """One route. Without a `body` model the answer is described by its media type alone.
 
-    `errors` are error codes by status; `also` are other answers. `takes` is the model of the body
+    `errors` are error codes by status; `also` are other answers; `also_as` is another media type in
+    which it tells the same as text. `takes` is the model of the body
     that it takes; `takes_override` marks the route that takes one of several. A `public` one needs
     no token, any other a token of `least_role` or above: if `role` does not say, `viewer` to read
     and `operator` to change. `uses_store` False: it answers without the budget store, too.
@@ -36,6 +37,7 @@ class Endpoint:
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     takes: type[BaseModel] | None = None
     takes_override: bool = False
+    also_as: str = ""
     public: bool = False
     role: Role | None = None
     uses_store: bool = True

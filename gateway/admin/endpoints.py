@@ -24,6 +24,7 @@ from gateway.admin.endpoint import EVERYWHERE, Endpoint
 from gateway.admin.history_endpoints import HISTORY_ENDPOINTS
 from gateway.admin.key_endpoints import KEY_ENDPOINTS
 from gateway.admin.registration_requests import RegisterRequest
+from gateway.admin.report_endpoints import REPORT_ENDPOINTS
 from gateway.admin.rule_endpoints import RULE_ENDPOINTS
 from gateway.core.identity import ID_PATTERN
 from gateway.core.phases import WorkPhase
@@ -403,5 +404,6 @@ ENDPOINTS = (
     ),
     *KEY_ENDPOINTS,
     *HISTORY_ENDPOINTS,
+    *REPORT_ENDPOINTS,
     *RULE_ENDPOINTS,
 )

@@ -10,6 +10,7 @@ from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.history_endpoints import HISTORY_EXAMPLES
 from gateway.admin.key_endpoints import KEY_EXAMPLES, KEY_REQUESTS
 from gateway.admin.registration_requests import RegisterRequest
+from gateway.admin.report_endpoints import REPORT_EXAMPLES, REPORTS_OFF
 from gateway.admin.rule_endpoints import RULE_EXAMPLES, RULE_REQUESTS
 from gateway.store.task_view import Standing
 
@@ -78,6 +79,7 @@ def _error(code: str, message: str, **details: object) -> Json:
 
 
 ERROR_EXAMPLES: Mapping[str, Json] = {
+    "reports_off": REPORTS_OFF,
     "invalid_token": _error("invalid_token", "The admin token is missing or wrong. Remedy: ..."),
     "forbidden": _error(
         "forbidden",
@@ -383,6 +385,7 @@ _DELIVERY = {
 _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     **KEY_EXAMPLES,
     **HISTORY_EXAMPLES,
+    **REPORT_EXAMPLES,
     **RULE_EXAMPLES,
     (bodies.TaskPhasesBody, 200): {
         "task": "IMP-COST-01",

@@ -7,11 +7,15 @@ from msgspec import structs
 
 from gateway.admin.act_requests import GateRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import own_token
 from gateway.admin.bodies import GateBody
 from gateway.admin.body import read_json
 from gateway.admin.parts import PARTS, AdminParts
+from gateway.admin.reports import report_path
+from gateway.admin.roles import MAIN_TOKEN
 from gateway.admin.tasks import task_id_of
 from gateway.admin.views import breach_body
+from gateway.core.acts import Act
 from gateway.core.admission import Need
 from gateway.core.amendments import amended
 from gateway.core.call_facts import CallAbout
@@ -23,11 +27,14 @@ from gateway.core.decision import (
     effects_of,
     remediation_task,
 )
+from gateway.core.errors import StoreError
 from gateway.core.gate import gate_starts_at, mode_in_force
 from gateway.core.loops import plan_loop
+from gateway.core.phases import WorkPhase
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy, first_match
 from gateway.ports import ReservePlan, TaskFacts
 from gateway.store.limits import UnknownTask
+from gateway.store.notes import note_act
 from gateway.store.redis_store import RedisStore
 from gateway.store.registration import facts_of
 
@@ -55,6 +62,8 @@ async def post_gate(request: web.Request) -> web.Response:
     _tell(parts, task_id, receipt)
     if decision.refuses:
         raise _refusal(task_id, receipt, decision)
+    if asked.leaving is WorkPhase.VERIFY and parts.read_report is not None:
+        await _ask_for_report(request, task_id)
     return json_answer(
         GateBody(
             task=task_id,
@@ -99,6 +108,17 @@ def _plan(
     )
 
 
+async def _ask_for_report(request: web.Request, task_id: str) -> None:
+    """Put the passed gate on record, from which the report follows; the gate is open anyway."""
+    parts = request.app[PARTS]
+    act = Act("gate.pass", own_token(request) or MAIN_TOKEN, "", {"phase": "VERIFY"})
+    try:
+        async with store_wait(request):
+            await note_act(parts.connection, parts.names, f"task:{task_id}", act)
+    except StoreError as error:
+        parts.event("report_not_asked_for", "error", task=task_id, error=str(error))
+
+
 def _tell(parts: AdminParts, task_id: str, receipt: Receipt) -> None:
     if receipt.tripped_now and receipt.stop_scope is not None:
         name = receipt.stop_scope.name
@@ -125,5 +145,6 @@ def _refusal(task_id: str, receipt: Receipt, decision: Decision) -> ApiError:
         task=task_id,
         episode=episode,
         remediation=remediation_task(stopped, episode) if episode else None,
+        report=report_path(stopped),
         breaches=[breach_body(breach).model_dump() for breach in decision.breaches],
     )

@@ -89,6 +89,9 @@ def _responses(endpoint: Endpoint, schemas: Mapping[type[BaseModel] | None, Sche
     for status, model in bodies.items():
         content = {"schema": schemas[model], "example": body_example(model, status)}
         responses[str(int(status))] = _answer(HTTPStatus(status).phrase, _JSON, content)
+    if endpoint.also_as:
+        told = responses[str(int(endpoint.status))]["content"]
+        told[endpoint.also_as] = {"schema": {"type": "string"}}
     for status, codes in endpoint.errors.items():
         examples = {code: ERROR_EXAMPLES[code] for code in codes}
         content = {"schema": schemas[ErrorBody], "examples": examples}

@@ -9,9 +9,11 @@ from aiohttp import web
 from gateway.admin.roles import AdminAccess
 from gateway.core.configuration import Rules
 from gateway.core.errors import LedgerError
+from gateway.reports.report import Report
 from gateway.store.connection import StoreConnection
 from gateway.store.correction import Charge
 from gateway.store.keys import TenantKeys
+from gateway.store.task_view import TaskView
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.feed import EventFeed
 
@@ -82,6 +84,9 @@ def no_outbox(
 ReadPage = Callable[[str, str, Mapping[str, str], int | None, int], Sequence[Mapping[str, Any]]]
 """Gives a tenant's `breaches` or `audit` entries, latest first, as `ledger/pages.py` says."""
 
+ReadReport = Callable[[str, str, TaskView | None, int], Report | None]
+"""Gives the report of a tenant's task, at a time in ms, as `reports/reading.py` says."""
+
 Reload = Callable[[str], Awaitable[Sequence[str]]]
 """Reads the rules anew, for a cause; returns what is wrong with them, then nothing has changed."""
 
@@ -109,6 +114,7 @@ class AdminParts:
 
     `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
     know; it waits for the database, and raises LedgerError.
+    `read_report` None: reports are switched off.
     `accesses` are tokens beside `token`; `feed` is for those who watch.
     """
 
@@ -124,6 +130,7 @@ class AdminParts:
     read_outbox: ReadOutbox = no_outbox
     read_page: ReadPage = no_page
     reload: Reload = no_reload
+    read_report: ReadReport | None = None
     feed: EventFeed = field(default_factory=EventFeed)
     accesses: tuple[AdminAccess, ...] = ()
 

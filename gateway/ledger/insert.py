@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Table, case, func, select, upd
 from gateway.ledger.database import upsert
 from gateway.ledger.entries import Row, Rows
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.report_queue import queue_reports
 from gateway.ledger.schema import (
     ANCESTRY,
     AUDIT,
@@ -49,6 +50,8 @@ def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
     _insert_once(connection, AUDIT, rows.audit)
     _insert_once(connection, REJECTED, rows.rejected)
     outbox.insert(connection, rows.notices)
+    if outbox.has_reports:
+        outbox.report_news |= queue_reports(connection, rows)
 
 
 def _insert_once(connection: Connection, table: Table, rows: list[Row]) -> None:

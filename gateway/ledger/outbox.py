@@ -16,6 +16,7 @@ from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.webhook import Tiers, WebhookPolicy
 from gateway.ledger.database import ledger_errors, open_engine, upsert
 from gateway.ledger.remediation import remediation_document
+from gateway.ledger.report_queue import delete_written
 from gateway.ledger.schema import DELIVERIES, METADATA, REMEDIATIONS, TASKS
 
 PENDING, FAILED, WRITTEN, LISTED = "pending", "failed", "written", "listed"
@@ -29,13 +30,16 @@ _encode = msgspec.json.Encoder().encode
 class Outbox:
     """What is put down. `webhooks` are those in force; without a file remediations are listed.
 
-    `has_news`: something was put down since it was last set to False, and may be committed by now.
+    `has_news`: something was put down since it was last set to False, and may be committed by now;
+    `report_news` is that of reports, which are asked for only where there are reports.
     """
 
     webhooks: tuple[WebhookPolicy, ...] = ()
     has_roadmap: bool = False
     evidence_dir: str = "state/evidence"
     has_news: bool = False
+    has_reports: bool = False
+    report_news: bool = False
 
     def insert(self, connection: Connection, notices: Sequence[Notice]) -> None:
         """Put down what follows from some notices, within the connection's transaction."""
@@ -186,11 +190,12 @@ def set_outcome(
 
 
 def delete_told(connection: Connection, tenant: str, before_ms: int) -> None:
-    """Delete deliveries that are done with and older than the retention. Commits."""
+    """Delete deliveries and reports done with and older than the retention. Commits."""
     table = DELIVERIES.c
     connection.execute(
         delete(DELIVERIES).where(
             table.tenant == tenant, table.created_ms < before_ms, table.state != PENDING
         )
     )
+    delete_written(connection, tenant, before_ms)
     connection.commit()

@@ -230,6 +230,7 @@ AUDIT = Table(
     _text("reason"),
     _text("details"),  # JSON
     PrimaryKeyConstraint("tenant", "number", name="audit_pk"),
+    Index("audit_by_subject", "tenant", "subject", "number"),
 )
 
 # Which data of the store the ledger goes with: another epoch means that the store lost its data.
@@ -305,4 +306,23 @@ DELIVERIES = Table(
     _text("body"),  # JSON, the bytes that are signed and sent
     PrimaryKeyConstraint("tenant", "webhook", "id", name="deliveries_pk"),
     Index("deliveries_by_state", "state", "due_ms"),
+)
+
+# Reports to be written, one row a task: what asks for one again finds it there. `state`: pending,
+# failed (to be tried again at `due_ms`, of the writer's clock), or written. `version` counts how
+# often it was asked for, so that what was asked for meanwhile is not taken for written.
+REPORTS = Table(
+    "reports",
+    METADATA,
+    _text("tenant"),
+    _text("task"),
+    _text("cause"),
+    _big("asked_ms"),
+    Column("version", Integer, nullable=False),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _big("due_ms"),
+    _maybe_text("error"),
+    PrimaryKeyConstraint("tenant", "task", name="reports_pk"),
+    Index("reports_by_state", "state", "due_ms"),
 )

@@ -7,9 +7,11 @@ from gateway.settings.loading import (
     DEFAULT_CONFIG_FILE,
     data_plane,
     environment_doubts,
+    evidence_dir,
     ledger_url,
     load_settings,
     translator_socket,
+    writes_reports,
 )
 from gateway.settings.sections import GatewayFile, Settings, UpstreamSection
 
@@ -20,7 +22,9 @@ __all__ = [
     "UpstreamSection",
     "data_plane",
     "environment_doubts",
+    "evidence_dir",
     "ledger_url",
     "load_settings",
     "translator_socket",
+    "writes_reports",
 ]

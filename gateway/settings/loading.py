@@ -299,6 +299,17 @@ def ledger_url(settings: Settings) -> str:
     return settings.ledger.url or f"sqlite:///{(settings.state_dir / 'ledger.db').absolute()}"
 
 
+def evidence_dir(settings: Settings) -> Path:
+    """Return the root of tasks' evidence: reports, and what links to them."""
+    named = settings.reports.dir
+    return Path(named) if named else settings.state_dir / "evidence"
+
+
+def writes_reports(settings: Settings) -> bool:
+    """Return whether there are reports; without tracking there is nothing to report (RBK-2)."""
+    return settings.reports.enabled and settings.tracking.enabled
+
+
 def _enforcement_disabled() -> bool:
     word = os.environ.get(DISABLE_ENFORCEMENT_ENV, "")
     return word.strip().lower() in ("1", "true", "yes", "on")

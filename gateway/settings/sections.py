@@ -339,6 +339,13 @@ class RemediationSection(_Section):
     roadmap_file: str = ""
 
 
+class ReportsSection(_Section):
+    """Whether budget reports are written, and where; empty: into `evidence` under `state_dir`."""
+
+    enabled: Switch = True
+    dir: str = ""
+
+
 class LimitsSection(_Section):
     """What one connection may cost, and all of a worker's together."""
 
@@ -433,6 +440,7 @@ class GatewayFile(BaseModel):
     budgets: BudgetsSection = BudgetsSection()
     prices: PricesSection = PricesSection()
     remediation: RemediationSection = RemediationSection()
+    reports: ReportsSection = ReportsSection()
     state_dir: Place = Path("state")
     limits: LimitsSection = LimitsSection()
     keys: KeysSection = KeysSection()

@@ -62,11 +62,15 @@ async def read_task(
     if "snapshot" not in fields:
         raise UnknownTask(task_id)
     now = server_now if now_ms is None else now_ms
+    return view_of(task_id, fields, tuple(map(decode_override, history)), now)
+
+
+def view_of(task_id: str, fields: Fields, overrides: tuple[Override, ...], now_ms: int) -> TaskView:
+    """Return a task as its hash's fields and its overrides, oldest first, tell at `now_ms`."""
     snapshot = msgspec.json.decode(fields["snapshot"], type=TaskLimits)
-    overrides = tuple(decode_override(text) for text in history)
-    if _has_lapsed(fields, now):
-        fields = _with_limits(fields, snapshot, overrides, now)
-    return _view(task_id, fields, snapshot, overrides, now)
+    if _has_lapsed(fields, now_ms):
+        fields = _with_limits(fields, snapshot, overrides, now_ms)
+    return _view(task_id, fields, snapshot, overrides, now_ms)
 
 
 def _has_lapsed(fields: Fields, now_ms: int) -> bool:
