@@ -26,6 +26,7 @@ from gateway.core.estimate import (
 from gateway.core.grace import GracePlan, plan_grace
 from gateway.core.headers import RULES
 from gateway.core.identity import Dialect, Route, Tags, deployments_of
+from gateway.core.json_edit import member_spans
 from gateway.core.keys import GatewayKey
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
@@ -387,12 +388,21 @@ def _takes_model(call: Call, model: str) -> bool:
 
     One time only: a stand-in gets none of its own. The gateway key must allow it, too.
     """
-    if call.asked is None or call.model_asked or call.request.method != b"POST":
+    if call.asked is None or call.model_asked or not _names_model(call):
         return False
     if call.key is not None and not call.key.allows_model(model):
         return False
     route, in_body = call.route, bool(call.asked.model)
     return can_rename(route.dialect, route.target, call.request.body, in_body=in_body)
+
+
+def _names_model(call: Call) -> bool:
+    """Return whether the model is the call's own to name: on a socket its event has to say it."""
+    if call.request.method == b"POST":
+        return True
+    if call.route.dialect is not Dialect.OPENAI_RESPONSES:
+        return False
+    return any(name == "model" for name, _, _ in member_spans(call.request.body))
 
 
 def path_label(target: bytes) -> str:

@@ -129,7 +129,7 @@ class Session:
             self._model = asked.model or self._model
             call = self._call(trace, structs.replace(asked, model=self._model, stream=True))
             plan = await self._reserve(trace, call, planner)
-            decision = trace.decision
+            call, decision = trace.call or call, trace.decision  # perhaps with a cheaper model
             if plan is None or decision is None or self._over:
                 return
             if decision.refuses:
@@ -141,7 +141,9 @@ class Session:
             run.sent = True
             self._runs.expect(run, event)
             self._calls.create_task(self._finish(run, call, plan, planner))
-            edited = edited_body(self._wire, body, asked, ask_usage=False, clamp=decision.clamp)
+            edited = edited_body(
+                self._wire, call.request.body, asked, ask_usage=False, clamp=decision.clamp
+            )
             self._provider.send(edited.decode())
         except CallError as error:
             self._tell(trace, error.code, error.message, event)

@@ -15,6 +15,8 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
+import redis
+import websockets
 from google import genai
 from google.genai import errors, types
 
@@ -25,8 +27,9 @@ from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.policy import Mode, PolicySet
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.usage import UsageSource
-from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.in_process import ENFORCING, OBSERVING, Bench, bench, rules
+from gateway.store.keys import TenantKeys
+from loadtest.fake_provider import FakeProvider, Received, Script
+from tests.e2e.in_process import ENFORCING, OBSERVING, Bench, bench, rules, worker_serving
 from tests.server.client import PATIENCE_S, Reply
 
 DEAR, CHEAP = ModelPrice(1_000_000_000, 8_000_000_000, 0, 0), ModelPrice(100_000_000, 0, 0, 0)
@@ -245,6 +248,41 @@ async def test_GW15_a_cheaper_model_in_paths(open_bench: OpenBench, provider: Fa
         await ask(serving, "/u/openai" + azure.format("big"), b'{"messages":[]}')
         assert provider.requests[-1].target == azure.format("mini")
         assert provider.requests[-1].body == b'{"messages":[]}'
+
+
+async def test_GW15_a_cheaper_model_on_a_socket(
+    valkey: str, provider: FakeProvider, tenant: str, redis_client: redis.Redis
+) -> None:
+    """Only the name changes in the event, from the soft line on, and only if the event has one."""
+    policies = PolicySet((OBSERVING,), "hash", unpriced_model=(), model_downgrade=(DOWNGRADE,))
+    in_force = replace(rules(OBSERVING), policies=policies, prices=PRICES)
+    event = {"type": "response.create", "input": "model", "model": "big", "stream_id": "a"}
+
+    def text(said: dict[str, Any]) -> str:
+        return json.dumps(said, separators=(",", ":"))  # as the provider notes it
+
+    async def answered(socket: websockets.ClientConnection, said: dict[str, Any]) -> bytes:
+        await socket.send(text(said))
+        async with asyncio.timeout(PATIENCE_S):
+            while json.loads(await socket.recv())["type"] != "response.completed":
+                pass
+        return heard.pop()
+
+    def script(request: Received) -> Script:
+        heard.append(request.body)
+        return Script(prompt_tokens=10, completion_tokens=5)
+
+    heard: list[bytes] = []
+    provider.script(script)
+    async with worker_serving(valkey, provider.base_url, tenant, in_force) as worker:
+        url = f"ws://127.0.0.1:{worker.port}/t/T/PLAN{RESPONSES}"
+        async with websockets.connect(url, proxy=None) as socket:
+            assert await answered(socket, event) == text(event).encode()
+            redis_client.hset(TenantKeys(tenant).task("T"), "tokens.S", LIMIT // 2 + 1)
+            cheaper = text(event).encode().replace(b'"big"', b'"mini"')
+            assert await answered(socket, event) == cheaper
+            unnamed = {name: said for name, said in event.items() if name != "model"}
+            assert await answered(socket, unnamed) == text(unnamed).encode()
 
 
 async def test_a_downgrade_that_observes_changes_nothing(
