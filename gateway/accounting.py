@@ -5,12 +5,13 @@ Sources: USE-1..3, EC7 of the plan; what providers bill after a disconnect, `doc
 
 from msgspec import Struct, structs
 
+from gateway.call import Call
 from gateway.core.decision import Receipt
 from gateway.core.estimate import COUNTABLE_BYTES
 from gateway.core.model_text import text_rule
 from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
-from gateway.planner import Call, Plan
+from gateway.planner import Plan
 from gateway.ports import Tokenizer
 from gateway.relay import Carried
 

@@ -2,10 +2,11 @@
 
 from msgspec import structs
 
+from gateway.call import Call
 from gateway.core.decision import Decision, Receipt, effects_of
 from gateway.core.policy import Mode
 from gateway.core.shaping import affordable_output
-from gateway.planner import Call, Plan
+from gateway.planner import Plan
 
 
 def clamped(decision: Decision, call: Call, plan: Plan, receipt: Receipt) -> Decision:

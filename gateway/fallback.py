@@ -7,10 +7,10 @@ import asyncio
 
 from msgspec import Struct, structs
 
+from gateway.call import Call
 from gateway.core.errors import UpstreamError
 from gateway.core.headers import Headers
 from gateway.core.routing import CONNECT, Routing, passes_over
-from gateway.planner import Call
 from gateway.relay import Relay
 
 _REST_BYTES = 65_536

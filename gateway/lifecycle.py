@@ -4,6 +4,7 @@
 steps, with reasons, are in `docs/life-of-a-call.md`. Steps 1, 3, 4, 5 and 8 are in `metering`.
 """
 
+from gateway.call import Call, read_call
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import CallError, UpstreamError
@@ -14,7 +15,7 @@ from gateway.core.own_budget import asks_own_budget
 from gateway.fallback import Attempt, Gate, attempts
 from gateway.metering import Metering
 from gateway.own_budget import own_budget
-from gateway.planner import Call, Plan, Planner, read_call
+from gateway.planner import Plan, Planner
 from gateway.ports import Doors, Downstream, Request, ResponseSink
 from gateway.relay import Drains, Relay
 from gateway.trace import Trace, head_lines, record_of

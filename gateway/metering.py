@@ -11,11 +11,12 @@ from typing import TypeVar
 from msgspec import structs
 
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
+from gateway.call import Call, with_cheaper_model
 from gateway.clamp import clamped
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
 from gateway.core.amendments import amended
-from gateway.core.budget import EQUAL_WEIGHTS, crossed_levels
+from gateway.core.budget import crossed_levels
 from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import (
@@ -44,8 +45,9 @@ from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
+from gateway.first_facts import first_facts
 from gateway.open_calls import renew_leases
-from gateway.planner import Call, Plan, Planner, with_cheaper_model
+from gateway.planner import Plan, Planner
 from gateway.ports import (
     Background,
     BackgroundCall,
@@ -64,7 +66,6 @@ from gateway.trace import Trace, outcome_of
 Stored = TypeVar("Stored")
 
 _MOST_PLANS = 5  # first guess, other facts, cheaper, counted, and one for luck with a race
-_MOST_PARENTS = 4
 _RETRY_S = (0.05, 0.2, 0.5, 1.0)
 _WARNED_REMEMBERED = 10_000
 
@@ -162,21 +163,20 @@ class Metering:
         No receipt means that the store failed and the policy lets calls pass.
         """
         call = await self.authorise(trace, call, planner)
-        store, tenant = self._doors.store, self._plane.tenant
-        facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
+        facts = await self._facts(call, planner)
         if call.is_untagged and call.tags.session is not None:
             call = await self._tagged_by_now(trace, call, planner, facts)
-            facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
+            facts = await self._facts(call, planner)
         estimate = planner.estimate(call, asked)
         for _ in range(_MOST_PLANS):
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
             try:
-                receipt = await store.reserve(plan.reserve)
+                receipt = await self._doors.store.reserve(plan.reserve)
             except StaleFacts:
-                facts = store.facts_of(tenant, call.task) or facts
+                facts = self._doors.store.facts_of(self._plane.tenant, call.task) or facts
             except (StaleKey, StaleSession):
                 call = await self._as_of_today(trace, call, planner)
-                facts = store.facts_of(tenant, call.task) or await self._first_facts(call, planner)
+                facts = await self._facts(call, planner)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)
                 return plan, None
@@ -189,6 +189,12 @@ class Metering:
                     trace, call, asked, plan, planner, receipt.verdict
                 )
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def _facts(self, call: Call, planner: Planner) -> TaskFacts:
+        """Return what the call's task is, as far as this worker has seen."""
+        tenant = self._plane.tenant
+        known = self._doors.store.facts_of(tenant, call.task)
+        return known or await first_facts(self._doors, tenant, call, planner)
 
     async def _known_better(
         self,
@@ -243,45 +249,6 @@ class Metering:
             raise error
         call = trace.call = structs.replace(call, tags=tags, key=key)
         return call
-
-    async def _first_facts(self, call: Call, planner: Planner) -> TaskFacts:
-        """Return what a task is taken for that this worker has not seen: what its tags say.
-
-        A roadmap goes before them. Raises CallError for a new task that the roadmap blocks.
-        """
-        new = planner.new_task(call.task, call.tags)
-        if new.problem:
-            return await self._facts_despite(new.problem, call)
-        parents: tuple[str, ...] = ()
-        if new.parent and new.parent != call.task and not call.is_untagged:
-            parents = await self._chain_of(new.parent)
-        return TaskFacts(
-            new.profile.complexity,
-            new.profile.importance,
-            parents,
-            EQUAL_WEIGHTS if call.is_untagged else planner.rules.budgets.token_weights,
-        )
-
-    async def _facts_despite(self, problem: str, call: Call) -> TaskFacts:
-        """Return the facts of a task that is there already; the roadmap comes too late for it."""
-        try:
-            facts = await self._doors.store.read_facts(self._plane.tenant, call.task)
-        except StoreError:
-            facts = None
-        if facts is None:
-            raise CallError("task_blocked", f"Blocked by the roadmap: {problem}")
-        return facts
-
-    async def _chain_of(self, parent: str) -> tuple[str, ...]:
-        """Return a parent and its ancestors; none if the parent is not known yet."""
-        try:
-            facts = await self._doors.store.read_facts(self._plane.tenant, parent)
-        except StoreError:
-            facts = None
-        if facts is None:
-            self._doors.recorder.event("unknown_parent", "warning", parent=parent)
-            return ()
-        return (parent, *facts.parents)[:_MOST_PARENTS]
 
     def _allow_without_store(self, trace: Trace, plan: Plan, error: StoreError) -> None:
         """Let the call pass unchecked, or not, as the policy says for a store that fails.

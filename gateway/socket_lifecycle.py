@@ -8,6 +8,7 @@ call is reserved and settled is in `metering`, as for HTTP. With reasons: `docs/
 
 from msgspec import structs
 
+from gateway.call import Call
 from gateway.core.configuration import DataPlane
 from gateway.core.decision import Decision, Outcome
 from gateway.core.errors import BadCall, CallError
@@ -16,7 +17,6 @@ from gateway.core.identity import Dialect, ErrorShape, Route
 from gateway.core.keys import without_keys
 from gateway.frames import INTERNAL
 from gateway.metering import Metering
-from gateway.planner import Call
 from gateway.ports import (
     Answer,
     ClientEnd,

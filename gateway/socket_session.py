@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from msgspec import structs
 
+from gateway.call import Call
 from gateway.core.configuration import DataPlane
 from gateway.core.decision import Outcome
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
@@ -26,7 +27,7 @@ from gateway.core.socket_events import (
 )
 from gateway.frames import GOING_AWAY, INTERNAL, LOST, POLICY, sendable
 from gateway.metering import Metering
-from gateway.planner import Call, Plan, Planner
+from gateway.planner import Plan, Planner
 from gateway.ports import (
     ClientEnd,
     Doors,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.accounting import Charge
+from gateway.call import Call, path_label
 from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
 from gateway.core.call_facts import MOST_TEXT, CallOutcome, CrossedLine, Standing
@@ -11,7 +12,7 @@ from gateway.core.headers import budget_header_lines
 from gateway.core.identity import UNKNOWN, Route, Tags
 from gateway.core.keys import GatewayKey
 from gateway.core.usage import NO_USAGE, UsageSource
-from gateway.planner import Call, Plan, path_label
+from gateway.planner import Plan
 from gateway.ports import CallRecord, Request
 from gateway.relay import Carried
 

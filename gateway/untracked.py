@@ -2,9 +2,9 @@
 
 from msgspec import structs
 
+from gateway.call import Call, read_call
 from gateway.core.errors import BadCall
 from gateway.core.routing import Routing
-from gateway.planner import Call, read_call
 from gateway.trace import Trace
 
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from gateway.accounting import MISSING_USAGE_WARNING, Charge, account, cost_of, count_input
+from gateway.call import Call, read_call
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.dialects.table import WIRE_FORMATS
 from gateway.core.disconnect import Disconnect
@@ -18,7 +19,7 @@ from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.piece_rates import PieceRates
 from gateway.core.prices import ModelPrice
 from gateway.core.usage import NO_USAGE, Usage, UsageSource
-from gateway.planner import Call, Plan, Planner, read_call
+from gateway.planner import Plan, Planner
 from gateway.ports import Request, TaskFacts
 from gateway.relay import Relay
 from tests.e2e.in_process import rules

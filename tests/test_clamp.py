@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from gateway.call import Call
 from gateway.clamp import clamped
 from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
@@ -12,7 +13,6 @@ from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.grace import Grace
 from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.policy import Mode, PolicySet
-from gateway.planner import Call
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
 from tests.test_planner import call_of, plan_of
 

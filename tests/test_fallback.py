@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from msgspec import structs
 
+from gateway.call import read_call
 from gateway.core.configuration import Rules, UpstreamSettings
 from gateway.core.errors import UpstreamError
 from gateway.core.identity import identify
@@ -20,7 +21,6 @@ from gateway.core.policy import ReserveKind
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.routing import Routing
 from gateway.fallback import Gate, attempts
-from gateway.planner import read_call
 from gateway.ports import Request
 from gateway.rule_files.budgets import DEFAULT_PHASE_BUDGETS
 from gateway.store.keys import TenantKeys

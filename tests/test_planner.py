@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from gateway import planner as planner_module
+from gateway.call import UNTAGGED_TASK, Call, read_call, with_cheaper_model
 from gateway.core.budget import Amounts, Dimension, TokenWeights
 from gateway.core.configuration import DataPlane, Rules, UpstreamSettings
 from gateway.core.errors import BadCall
@@ -27,7 +28,7 @@ from gateway.core.shaping import AS_ASKED
 from gateway.core.spend_limits import LimitScope, SpendLimitPolicy
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.core.velocity import RatePolicy
-from gateway.planner import UNTAGGED_TASK, Call, Plan, Planner, read_call, with_cheaper_model
+from gateway.planner import Plan, Planner
 from gateway.ports import Request, TaskFacts
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
 

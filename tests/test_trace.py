@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway.call import read_call
 from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
 from gateway.core.configuration import DataPlane
@@ -11,7 +12,7 @@ from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.estimate import InputEstimate, LearnedOutput
 from gateway.core.identity import identify
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
-from gateway.planner import Planner, read_call
+from gateway.planner import Planner
 from gateway.ports import Request, TaskFacts
 from gateway.trace import Trace, head_lines, record_of
 from tests.e2e.in_process import rules
