@@ -1,7 +1,7 @@
 """The way of a call, top to bottom: the page to read first.
 
 `carry` tells it in nine named steps; what they need follows in the order in which it runs. The same
-steps, with reasons, are in `docs/life-of-a-call.md`. Steps 1, 3, 4, 5 and 8 are in `metering`.
+steps, with reasons, are in `docs/life-of-a-call.md`. Step 1 is in `callers`, 2 in `call`, 3, 4, 5 and 8 are in `metering`.
 """
 
 from gateway.call import Call, read_call
@@ -44,7 +44,7 @@ class Lifecycle:
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
         trace.is_tracked = self._plane.tracking
         try:
-            tags, route = await metering.identify(trace, planner)
+            tags, route = await metering.callers.identify(trace, planner)
             if trace.is_tracked and asks_own_budget(request.method, route):
                 await self._tell_budget(trace, planner, downstream)
                 return
@@ -54,7 +54,7 @@ class Lifecycle:
                 return
             call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
             if call.asked is None:
-                await metering.authorise(trace, call, planner)
+                await metering.callers.authorise(trace, call, planner)
                 await self._pass(trace, call, planner, downstream)
             else:
                 await self._meter(trace, call, call.asked, planner, downstream)
@@ -180,7 +180,7 @@ class Lifecycle:
         self, trace: Trace, call: Call, planner: Planner, downstream: Downstream
     ) -> None:
         """Relay a call where nothing is tracked: where its key lets it go, and as it came."""
-        call = trace.call = unread(await self.metering.authorise(trace, call, planner))
+        call = trace.call = unread(await self.metering.callers.authorise(trace, call, planner))
         await self._pass(trace, call, planner, downstream)
 
     async def _send(

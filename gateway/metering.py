@@ -1,4 +1,4 @@
-"""What every metered call goes through, whatever carries it: identify, reserve, decide, settle.
+"""What every metered call goes through, whatever carries it: plan, reserve, decide, settle.
 
 `lifecycle` (HTTP) and `socket_lifecycle` (WebSocket) tell when; here is how. One a worker.
 """
@@ -12,6 +12,7 @@ from msgspec import structs
 
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
 from gateway.call import Call, with_cheaper_model
+from gateway.callers import Callers
 from gateway.clamp import clamped
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
@@ -27,20 +28,9 @@ from gateway.core.decision import (
     remediation_task,
 )
 from gateway.core.dialects.wire_format import ModelRequest
-from gateway.core.errors import BadCall, CallError, StoreError
+from gateway.core.errors import CallError, StoreError
 from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput, counted_input
-from gateway.core.headers import Headers
-from gateway.core.identity import Route, Tags, identify
-from gateway.core.keys import (
-    NO_KEY,
-    GatewayKey,
-    find_credential,
-    forbidden,
-    tags_under,
-    with_binding,
-)
 from gateway.core.loops import loop_events
-from gateway.core.own_budget import asks_own_budget
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
@@ -60,7 +50,6 @@ from gateway.ports import (
     TooManyTasks,
 )
 from gateway.relay import Carried
-from gateway.session_lookup import look_up_session, read_anew
 from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
@@ -76,6 +65,7 @@ class Metering:
     def __init__(self, plane: DataPlane, rules: Rules, doors: Doors) -> None:
         self._plane = plane
         self._doors = doors
+        self.callers = Callers(plane, doors)
         self.routing = Routing(plane.upstreams)
         self._learned = LearnedOutput()
         self._learned_input = LearnedInput()
@@ -91,68 +81,6 @@ class Metering:
             self._plane, rules, self._learned, self._learned_input, self.models_in_use
         )
 
-    # 1 identify ---------------------------------------------------------------------------------
-
-    async def identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
-        """Find out who pays, for which task and phase the call is made, and where it goes.
-
-        What a key forbids is looked at again in the key as it is now: the worker's copy may be old.
-        """
-        try:
-            return await self._identify(trace, planner)
-        except BadCall as error:
-            if trace.key is None or not error.code.startswith("forbidden_"):
-                raise
-            self._doors.keys.forget(trace.key.id)
-            return await self._identify(trace, planner)
-
-    async def _identify(self, trace: Trace, planner: Planner) -> tuple[Tags, Route]:
-        request, key = trace.request, await self._authenticate(trace)
-        tags, route = identify(request.target, request.headers)
-        trace.tags, trace.route = tags, route
-        if tags.task is None and self._plane.session_headers and self._plane.tracking:
-            tags = await self._with_session(request.headers, tags, key)
-        tags = trace.tags = with_binding(tags) if key is None else tags_under(key, tags)
-        if tags.invalid and self._plane.tracking:
-            first = tags.invalid[0]
-            self._doors.recorder.event(
-                "invalid_tag", "warning", call_id=trace.call_id, problem=first.message
-            )
-            if planner.enforces_tags:
-                raise BadCall("invalid_tag", first.message)
-        if asks_own_budget(request.method, route):
-            return tags, route
-        if not self._doors.upstreams.has(route.upstream):
-            raise BadCall("unknown_upstream", f"There is no upstream named {route.upstream!r}.")
-        if not route.target.startswith((b"/v1/", b"/v1beta/")) and not route.is_named:
-            raise BadCall(
-                "unknown_route", "Routes are /v1/..., /v1beta/..., or /u/<upstream>/... for others."
-            )
-        return tags, route
-
-    async def _with_session(self, headers: Headers, tags: Tags, key: GatewayKey | None) -> Tags:
-        """Return the tags of a call that names no task with the session it belongs to, if any."""
-        store, plane = self._doors.store, self._plane
-        session = await look_up_session(
-            store, plane.tenant, plane.session_headers, headers, tags, key
-        )
-        return tags if session is None else structs.replace(tags, session=session)
-
-    async def _authenticate(self, trace: Trace) -> GatewayKey | None:
-        """Return the key that pays. Raises BadCall for one that is missing or proves nothing."""
-        credential = find_credential(trace.request.headers)
-        if credential is None:
-            if self._plane.keys_required:
-                raise BadCall("invalid_key", NO_KEY)
-            return None
-        try:
-            trace.key = await self._doors.keys.key_of(credential)
-        except StoreError as error:
-            raise CallError(
-                "budget_store_unavailable", "The gateway keys cannot be read; ask again shortly."
-            ) from error
-        return trace.key
-
     # 3 plan, 4 reserve --------------------------------------------------------------------------
 
     async def reserve(
@@ -162,10 +90,10 @@ class Metering:
 
         No receipt means that the store failed and the policy lets calls pass.
         """
-        call = await self.authorise(trace, call, planner)
+        call = await self.callers.authorise(trace, call, planner)
         facts = await self._facts(call, planner)
         if call.is_untagged and call.tags.session is not None:
-            call = await self._tagged_by_now(trace, call, planner, facts)
+            call = await self.callers.tagged_by_now(trace, call, planner, facts)
             facts = await self._facts(call, planner)
         estimate = planner.estimate(call, asked)
         for _ in range(_MOST_PLANS):
@@ -175,7 +103,7 @@ class Metering:
             except StaleFacts:
                 facts = self._doors.store.facts_of(self._plane.tenant, call.task) or facts
             except (StaleKey, StaleSession):
-                call = await self._as_of_today(trace, call, planner)
+                call = await self.callers.as_of_today(trace, call, planner)
                 facts = await self._facts(call, planner)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)
@@ -213,42 +141,6 @@ class Metering:
                 return cheaper, cheaper.asked, planner.estimate(cheaper, cheaper.asked)
         counted = await count_input(call, self._doors.tokenizer)
         return call, asked, counted_input(plan.estimate, asked.model, asked.media, counted)
-
-    async def authorise(self, trace: Trace, call: Call, planner: Planner) -> Call:
-        """Return the call if its key lets it go where it goes. Raises BadCall if it does not.
-
-        Before a call is forbidden, its key is read anew: the worker's copy may be old.
-        """
-        if call.key is None or forbidden(call.key, call.route.upstream, *call.models) is None:
-            return call
-        return await self._as_of_today(trace, call, planner)
-
-    async def _tagged_by_now(
-        self, trace: Trace, call: Call, planner: Planner, facts: TaskFacts
-    ) -> Call:
-        """Return the call; before one is refused for want of a task, its session is read anew."""
-        try:
-            planner.mark_untagged(call, facts)
-        except BadCall:
-            if call.tags.session is not None:
-                await read_anew(self._doors.store, self._plane.tenant, call.tags.session.id)
-            return await self._as_of_today(trace, call, planner)
-        return call
-
-    async def _as_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
-        """Return the call under its key and its session's binding as they are by now.
-
-        Raises BadCall if it may not be made.
-        """
-        if call.key is not None:
-            self._doors.keys.forget(call.key.id)
-        tags, _ = await self.identify(trace, planner)
-        trace.route, key = call.route, trace.key
-        error = forbidden(key, call.route.upstream, *call.models) if key is not None else None
-        if error is not None:
-            raise error
-        call = trace.call = structs.replace(call, tags=tags, key=key)
-        return call
 
     def _allow_without_store(self, trace: Trace, plan: Plan, error: StoreError) -> None:
         """Let the call pass unchecked, or not, as the policy says for a store that fails.

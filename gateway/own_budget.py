@@ -37,7 +37,7 @@ async def _tags_of_today(
     """Return the tags under the session's binding as it is now: no reserve tells of an old copy."""
     session = trace.tags.session
     if session is not None and await store.read_session(tenant, session.id) != session:
-        await metering.identify(trace, planner)
+        await metering.callers.identify(trace, planner)
     return trace.tags
 
 

@@ -46,10 +46,10 @@ class SocketLifecycle:
         trace = Trace(self._doors.new_call_id(), request, planner.rules.policies.policy_hash)
         trace.is_tracked = self._plane.tracking
         try:
-            tags, route = await self._metering.identify(trace, planner)
+            tags, route = await self._metering.callers.identify(trace, planner)
             trace.route = route = _socket_route(route)
             call = Call(trace.call_id, request, tags, route, key=trace.key)
-            await self._metering.authorise(trace, call, planner)
+            await self._metering.callers.authorise(trace, call, planner)
             opened = await self._open(trace, route)
             if isinstance(opened, Answer):
                 self._answer(trace, opened, client)
