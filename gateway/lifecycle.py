@@ -1,7 +1,8 @@
 """The way of a call, top to bottom: the page to read first.
 
 `carry` tells it in nine named steps; what they need follows in the order in which it runs. The same
-steps, with reasons, are in `docs/life-of-a-call.md`. Step 1 is in `callers`, 2 in `call`, 3, 4, 5 and 8 are in `metering`.
+steps, with reasons, are in `docs/life-of-a-call.md`. Step 1 is in `callers`, 2 in `call`, and 3, 4,
+5 and 8 are in `metering`.
 """
 
 from gateway.call import Call, read_call

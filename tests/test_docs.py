@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lifecycle, metering, planner
+from gateway import callers, lifecycle, metering, planner
 from gateway.server.refusals import CODES
 from gateway.telemetry.names import CALL_MS, COUNTERS, GAUGES
 
@@ -56,6 +56,7 @@ def test_the_life_of_a_call_names_real_steps():
         name = place.rpartition(".")[2]
         known = (
             hasattr(lifecycle.Lifecycle, name)
+            or hasattr(callers.Callers, name)
             or hasattr(metering.Metering, name)
             or hasattr(lifecycle, name)
             or hasattr(planner, name)
