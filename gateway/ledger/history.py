@@ -147,7 +147,8 @@ def _places(
         .subquery()
     )
     found = connection.execute(
-        select(CALLS.c.task, CALLS.c.at_ms, CALLS.c.phase).join(
+        select(CALLS.c.task, CALLS.c.at_ms, CALLS.c.phase)
+        .join(
             last,
             and_(
                 CALLS.c.tenant == tenant,
@@ -155,6 +156,7 @@ def _places(
                 order == last.c.number,
             ),
         )
+        .where(CALLS.c.tenant == tenant, CALLS.c.task.in_(tasks))  # so that the index is used
     )
     return {task: (at_ms, phase) for task, at_ms, phase in found}
 

@@ -131,6 +131,7 @@ TASKS = Table(
     _maybe_text("config_hash"),
     _maybe_text("snapshot"),  # JSON; null for the bucket of untagged calls
     PrimaryKeyConstraint("tenant", "task", name="tasks_pk"),
+    Index("tasks_by_tiers", "tenant", "complexity", "importance", "created_ms"),
 )
 
 ANCESTRY = Table(
@@ -195,6 +196,7 @@ BREACHES = Table(
         *("tenant", "task", "scope", "name", "dimension", "effect", "line", "episode"),
         name="breaches_pk",
     ),
+    Index("breaches_by_name", "tenant", "name"),
 )
 
 OVERRIDES = Table(

@@ -134,6 +134,15 @@ def _add_descendants(
     sums: defaultdict[str, defaultdict[str, int]],
 ) -> None:
     """Add what children and their children were charged: it counts for their ancestors too."""
+    tasks = list(
+        connection.scalars(
+            select(ANCESTRY.c.ancestor)
+            .where(ANCESTRY.c.tenant == tenant, ANCESTRY.c.ancestor.in_(tasks))
+            .distinct()
+        )
+    )
+    if not tasks:
+        return
     below = and_(
         ANCESTRY.c.tenant == tenant,
         ANCESTRY.c.ancestor.in_(tasks),

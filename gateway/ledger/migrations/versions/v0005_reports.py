@@ -1,4 +1,4 @@
-"""Reports: what is to be written, once for each task; and audit entries by what they are about."""
+"""Reports: what is to be written, once for each task; audit entries by what they are about, tasks by tiers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the queue and the index."""
+    """Add the queue and the indexes."""
     op.create_table(
         "reports",
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -24,9 +24,13 @@ def upgrade() -> None:
     )
     op.create_index("reports_by_state", "reports", ["state", "due_ms"])
     op.create_index("audit_by_subject", "audit", ["tenant", "subject", "number"])
+    op.create_index("breaches_by_name", "breaches", ["tenant", "name"])
+    op.create_index("tasks_by_tiers", "tasks", ["tenant", "complexity", "importance", "created_ms"])
 
 
 def downgrade() -> None:
-    """Drop both; reports that were not written yet are written at the next cause."""
+    """Drop them; reports that were not written yet are written at the next cause."""
+    op.drop_index("tasks_by_tiers", "tasks")
+    op.drop_index("breaches_by_name", "breaches")
     op.drop_index("audit_by_subject", "audit")
     op.drop_table("reports")
