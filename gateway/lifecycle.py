@@ -245,6 +245,7 @@ class Lifecycle:
             return
         shape = trace.route.error_shape if trace.route else ErrorShape.OPENAI_ANTHROPIC
         status = trace.key.refusal_status if trace.key else None
-        answer = self._doors.wording.answer(code, message, shape, trace.call_id, status)
+        task = trace.tags.task or ""
+        answer = self._doors.wording.answer(code, message, shape, trace.call_id, status, task)
         trace.status = answer.status
         downstream.send(answer, head_lines(trace))

@@ -144,10 +144,12 @@ class Wording(Protocol):
         shape: ErrorShape,
         call_id: str,
         refusal_status: int | None = None,
+        task: str = "",
     ) -> Answer:
         """Return the answer for a code of the outward contract, in the caller's error shape.
 
-        `refusal_status` replaces the gateway's own for refusals.
+        `refusal_status` replaces the gateway's own for refusals; those for a budget say where the
+        report of `task` is.
         """
 
 

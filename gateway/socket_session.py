@@ -261,7 +261,9 @@ class Session:
 
     def _tell(self, trace: Trace, code: str, message: str, event: ClientEvent | None) -> None:
         """Send an error event: the client reads it before any close."""
-        answer = self._doors.wording.answer(code, message, self._route.error_shape, trace.call_id)
+        answer = self._doors.wording.answer(
+            code, message, self._route.error_shape, trace.call_id, task=trace.tags.task or ""
+        )
         trace.code, trace.status = code, answer.status
         self._client.send(error_event(answer.body, answer.status, event))
 

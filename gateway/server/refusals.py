@@ -73,6 +73,17 @@ REFUSALS = frozenset(
         "tags_required",
     }
 )
+OF_A_TASK = frozenset(
+    {
+        "task_budget_exceeded",
+        "phase_budget_exceeded",
+        "runaway_task",
+        "velocity_exceeded",
+        "loop_detected",
+        "task_killed",
+        "task_blocked",
+    }
+)
 CODES = REFUSALS | frozenset(_KINDS)
 
 
@@ -89,6 +100,7 @@ class Refusals:
         shape: ErrorShape,
         call_id: str,
         refusal_status: int | None = None,
+        task: str = "",
     ) -> Answer:
         """See ports.Wording."""
         kind = _KINDS.get(code, _REFUSAL)
@@ -101,11 +113,14 @@ class Refusals:
             ]
         elif status < _SERVER_ERROR:
             headers.append((b"x-should-retry", b"false"))
-        return Answer(status, headers, _body(code, message, shape, call_id, status))
+        return Answer(status, headers, _body(code, message, shape, call_id, status, task))
 
 
-def _body(code: str, message: str, shape: ErrorShape, call_id: str, status: int) -> bytes:
+def _body(
+    code: str, message: str, shape: ErrorShape, call_id: str, status: int, task: str
+) -> bytes:
     kind = _KINDS.get(code, _REFUSAL)
+    report = {"report": f"/admin/v1/tasks/{task}/report"} if task and code in OF_A_TASK else {}
     if shape is ErrorShape.GEMINI:
         return msgspec.json.encode(
             {
@@ -113,7 +128,7 @@ def _body(code: str, message: str, shape: ErrorShape, call_id: str, status: int)
                     "code": status,
                     "message": message,
                     "status": kind.google,
-                    "details": [{"reason": code, "call_id": call_id}],
+                    "details": [{"reason": code, "call_id": call_id, **report}],
                 }
             }
         )
@@ -125,7 +140,7 @@ def _body(code: str, message: str, shape: ErrorShape, call_id: str, status: int)
                 "code": code,
                 "param": None,
                 "message": message,
-                "details": {"error_code": code},
+                "details": {"error_code": code, **report},
             },
             "request_id": call_id,
         }

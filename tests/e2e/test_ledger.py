@@ -349,7 +349,13 @@ async def test_the_commands(
     code, said = await tollgate(gateway, "export", "--format", "csv", str(file))
     assert (code, said) == (0, f"ok: 30 rows of calls in {file}\n")
     assert len(file.read_text().splitlines()) == 31
+    running = await gateway.admin("GET", "/admin/v1/tasks/L-1/report")
+    assert "Report generated mid-task (current phase: " in running.text
+    done = {"approver": "ann", "reason": "all is merged"}
+    await gateway.admin("POST", "/admin/v1/tasks/L-2/complete", done)
     await gateway.stop()
+    evidence = tmp_path / "state" / "evidence" / "L-2"
+    assert "**Task State**: completed" in (evidence / "verify/budget_report.md").read_text()
     code, said = await tollgate(gateway, "verify")
     assert code == 1
     assert "Remedy: start the gateway" in said

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.core.identity import ErrorShape
-from gateway.server.refusals import CODES, REFUSALS, Refusals
+from gateway.server.refusals import CODES, OF_A_TASK, REFUSALS, Refusals
 
 BOTH = ErrorShape.OPENAI_ANTHROPIC
 
@@ -37,6 +37,19 @@ def test_a_refusal_costs_one_request(code: str) -> None:
         },
         "request_id": "c1",
     }
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+@pytest.mark.parametrize("shape", list(ErrorShape))
+def test_SL3b_a_task_that_is_stopped_is_told_where_its_report_is(
+    code: str, shape: ErrorShape
+) -> None:
+    """Only where it is the task's own budget or state that stops it."""
+    answer = Refusals().answer(code, "Because.", shape, "c1", task="T-1")
+    told = json.loads(answer.body)["error"]["details"]
+    (details,) = told if shape is ErrorShape.GEMINI else [told]
+    expected = "/admin/v1/tasks/T-1/report" if code in OF_A_TASK else None
+    assert details.get("report") == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reports: what is to be written, once for each task; audit entries by what they are about, tasks by tiers."""
+"""Reports: the queue of those to be written, and indexes for what they are made of."""
 
 import sqlalchemy as sa
 from alembic import op
