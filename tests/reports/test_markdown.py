@@ -9,8 +9,15 @@ import pytest
 
 from gateway.reports.building import build_report
 from gateway.reports.document import as_json, redacted
-from gateway.reports.markdown import as_markdown, budget_summary
-from gateway.reports.report import Amount, Amounts, Report
+from gateway.reports.markdown import ESTIMATED, as_markdown, budget_summary
+from gateway.reports.report import (
+    Amount,
+    Amounts,
+    BreachReport,
+    OverrideReport,
+    Report,
+    StopLossReport,
+)
 from gateway.store.keys import TenantKeys
 from gateway.store.tasks import read_task
 from tests.ledger.desk import Desk
@@ -37,8 +44,11 @@ async def test_EC14_REP3_a_report_of_a_running_task(agent: Agent, desk: Desk) ->
     same(text, "running.md")
 
 
-async def test_REP2_PM7_SL3b_the_report_of_a_whole_life(agent: Agent, desk: Desk) -> None:
-    """Summary, phases, factors, breach, blocked attempts, override, anomalies, comparison."""
+async def test_REP2_USE3_PM7_SL3b_the_report_of_a_whole_life(agent: Agent, desk: Desk) -> None:
+    """Summary, phases, factors, breach, blocked attempts, override, anomalies, comparison.
+
+    Estimates are told by phase; a person's text is no markup.
+    """
     await whole_life(agent)
     await desk.written()
     report = await report_of(agent, desk)
@@ -50,6 +60,8 @@ async def test_REP2_PM7_SL3b_the_report_of_a_whole_life(agent: Agent, desk: Desk
     assert "\n- **Blocked Attempts**: 2 (task_budget_exceeded 2)\n" in text
     assert "\n- **Config Hash**: 0f3a5c7e9b1d2468\n" in text
     assert " trip: task T exceeded its token budget: 31,400 / 23,400 (134%), line 28,080" in text
+    assert f"\n- {ESTIMATED}: IMPLEMENT, calls: 1\n" in text
+    assert r"the \*second\* attempt \| needs more \<b\>tokens\</b\>" in text
     assert len(report.executive_summary) == 3
     assert report.similar_tasks is not None
     assert report.similar_tasks.median_tokens == 13_500
@@ -74,16 +86,6 @@ async def test_REP5_the_json_twin_tells_the_same(agent: Agent, desk: Desk) -> No
     assert twin["recommendations"]
 
 
-async def test_USE3_estimates_are_told_by_phase(agent: Agent, desk: Desk) -> None:
-    await whole_life(agent)
-    await desk.written()
-    warning = (
-        "Budget tracker using estimated tokens (model response lacked usage data): "
-        "IMPLEMENT, calls: 1"
-    )
-    assert warning in as_markdown(await report_of(agent, desk))
-
-
 async def test_PM8_a_redacted_report_names_nobody(agent: Agent, desk: Desk) -> None:
     await whole_life(agent)
     await desk.written()
@@ -95,14 +97,6 @@ async def test_PM8_a_redacted_report_names_nobody(agent: Agent, desk: Desk) -> N
         assert "32" in text
     assert "(withheld)" in as_markdown(redacted(whole))
     assert "ada" in as_markdown(whole)
-
-
-async def test_a_persons_text_is_no_markup(agent: Agent, desk: Desk) -> None:
-    """It stays on its line, and out of tables and tags."""
-    await whole_life(agent)
-    await desk.written()
-    text = as_markdown(await report_of(agent, desk))
-    assert r"the \*second\* attempt \| needs more \<b\>tokens\</b\>" in text
 
 
 def test_EC15_without_anything_there_is_a_report_all_the_same() -> None:
@@ -129,3 +123,45 @@ def test_the_words_of_a_status(status: str) -> None:
         build_report("T", None, None, NOW_MS), totals=totals, budget_status=status
     )
     assert f"- **Budget Status**: {status.upper()}\n" in as_markdown(report)
+
+
+OVERRIDE = OverrideReport("grant", None, None, None, None, None, "a", None, False, "ada", "why")
+LINE = BreachReport("phase", None, "latency_ms", "flag", "", 90, 80, 85, 113, 0, None, None, "a")
+STOPPED = StopLossReport("killed", "task_killed", None, "2026-11-02T09:41:12.250Z", 0, None)
+MONEY = Amount(1_500_000, 3_000_000, 0, 3_000_000, 50, "within")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"overrides": (OVERRIDE,)}, "- a: grant (over), by ada: why"),
+        (
+            {"overrides": (replace(OVERRIDE, kind="phase_limit", phase="PLAN", tokens=1_000),)},
+            "- a: phase_limit PLAN 1,000 tokens (over), by ada: why",
+        ),
+        (
+            {"overrides": (replace(OVERRIDE, kind="multiplier", factor="1.5", in_force=True),)},
+            "- a: multiplier x 1.5 (in force), by ada: why",
+        ),
+        (
+            {"overrides": (replace(OVERRIDE, latency_ms=1_000, nano_usd=10**9, expires="b"),)},
+            "- a: grant 1,000 ms $1.00 until b (over), by ada: why",
+        ),
+        (
+            {"breaches": (LINE,)},
+            "- a flag: phase exceeded its latency budget: 0s / 0s (113%), line 0s",
+        ),
+        ({"unpriced_calls": 2}, "- Calls without a known price: 2; their cost is missing."),
+        (
+            {"totals": Amounts(MONEY, MONEY, MONEY, MONEY), "stop_loss": STOPPED},
+            "- **Stop-Loss**: killed: task_killed since 2026-11-02T09:41:12.250Z",
+        ),
+        (
+            {"totals": Amounts(MONEY, MONEY, MONEY, MONEY)},
+            "- **Total Cost**: $0.0015 / $0.0030 (50%)",
+        ),
+    ],
+)
+def test_a_line_of_each_kind(changes: dict[str, object], line: str) -> None:
+    report = replace(build_report("T", None, None, NOW_MS), **changes)  # type: ignore[arg-type]
+    assert f"\n{line}\n" in as_markdown(report)
