@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from aiohttp import web
-from pydantic import RootModel
+from pydantic import ConfigDict, RootModel
 
 from gateway.admin.answers import ApiError, json_answer, store_wait
 from gateway.admin.auth import own_token
@@ -29,6 +29,8 @@ MARKDOWN = "text/markdown"
 
 class ReportBody(RootModel[Report]):
     """The report, as `verify/budget_enforcement.json` has it. Amounts are integers."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 async def get_report(request: web.Request) -> web.Response:
