@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
-    from gateway.admin.parts import ReadOutbox, ReadPage, ReadReport
+    from gateway.admin.parts import KeptReader, ReadOutbox, ReadPage, ReadReport
     from gateway.reports.report import Report
     from gateway.store.correction import Charge
     from gateway.store.task_view import TaskView
@@ -146,6 +146,17 @@ def report_reader(ledger_url: str) -> "ReadReport":
         return read_report(ledger_url, tenant, task, view, now_ms)
 
     return read
+
+
+def kept_page_reader(ledger_url: str) -> "Callable[[], KeptReader]":
+    """Return what makes readers that keep the ledger open; SQL is loaded when one is made."""
+
+    def make() -> "KeptReader":
+        from gateway.ledger.pages import KeptPages
+
+        return KeptPages(ledger_url)
+
+    return make
 
 
 class Worker:

@@ -12,9 +12,10 @@ from gateway.planner import Plan
 def clamped(decision: Decision, call: Call, plan: Plan, receipt: Receipt) -> Decision:
     """Return the decision with the output's ceiling lowered to what the call's lines pay for.
 
-    The lines are those that the stop-loss would refuse at, even while it only observes. A request
-    that cannot state a ceiling is left as it is, and so is one that is clamped already, or goes on
-    by grace: its allowance is its ceiling.
+    The lines are those that the stop-loss would refuse at, even while it only observes, and the
+    hard ones of spend limits in enforce mode: the tightest counts. A request that cannot state a
+    ceiling is left as it is, and so is one that is clamped already, or goes on by grace: its
+    allowance is its ceiling.
     """
     least = plan.shape.least_output
     if least is None or decision.refuses or decision.clamp is not None or receipt.grace is not None:
@@ -22,7 +23,9 @@ def clamped(decision: Decision, call: Call, plan: Plan, receipt: Receipt) -> Dec
     if call.wire is None or call.asked is None:
         return decision
     lines = effects_of(plan.policy, Mode.OFF if plan.mode is Mode.OFF else Mode.ENFORCE)
-    output = affordable_output(receipt.scopes, lines, plan.reserve.need, plan.ceiling, least)
+    limits = (standing.scope for standing in receipt.limits if standing.limit.enforced)
+    scopes = (*receipt.scopes, *limits)
+    output = affordable_output(scopes, lines, plan.reserve.need, plan.ceiling, least)
     if output is None or not call.wire.clamped(call.request.body, call.asked, output):
         return decision
     return structs.replace(decision, clamp=output)

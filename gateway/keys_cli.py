@@ -4,10 +4,11 @@ Exit codes: 0 done, 1 impossible.
 """
 
 import asyncio
+import getpass
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import click
 import msgspec
 
 from gateway.command_store import open_store
+from gateway.core.acts import Act
 from gateway.core.configuration import DataPlane
 from gateway.core.errors import StoreError
 from gateway.core.identity import ID_PATTERN
@@ -46,7 +48,19 @@ _CONFIG = click.option(
     help="The gateway's configuration [default: config/gateway.yaml, if it exists].",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+_REASON = click.option("--reason", default="", help="Why, for the audit.")
 Answer = TypeVar("Answer")
+
+
+def _login() -> str:
+    """Return who works here, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "tollgate keys"
+
+
+_BY = click.option("--by", default=_login, help="Who says so, for the audit [default: your login].")
 
 
 @click.group()
@@ -104,6 +118,8 @@ class _TagType(click.ParamType[tuple[str, object]]):
 @click.option("--tasks-per-hour", type=click.IntRange(1), help="New tasks within an hour, at most.")
 @click.option("--open-tasks", type=click.IntRange(1), help="Open tasks at a time, at most.")
 @click.option("--days", type=click.IntRange(1, 3650), help="Valid that long [default: for good].")
+@_BY
+@_REASON
 @click.argument("name")
 def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> None:
     """Make a key called NAME. Its text is shown now and never again."""
@@ -127,7 +143,8 @@ def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> N
         tasks_per_hour=said["tasks_per_hour"],
         open_tasks=said["open_tasks"],
     )
-    _with_store(config_file, lambda store: store.add(key))
+    act = _act("create", key, said["by"], said["reason"])
+    _with_store(config_file, lambda store: store.add(key, act))
     _show_once(key, secret, as_json=as_json)
 
 
@@ -150,8 +167,12 @@ def list_keys(config_file: Path | None, as_json: bool) -> None:
 @_CONFIG
 @_JSON
 @click.option("--grace-hours", default=24, show_default=True, type=click.IntRange(0, 720))
+@_BY
+@_REASON
 @click.argument("key_id")
-def rotate(config_file: Path | None, as_json: bool, grace_hours: int, key_id: str) -> None:
+def rotate(
+    config_file: Path | None, as_json: bool, grace_hours: int, key_id: str, **said: str
+) -> None:
     """Give key KEY_ID a new secret, shown now; the old one is good for the hours of grace."""
     secret, until_ms = new_secret(), _now_ms() + grace_hours * _HOUR_MS
 
@@ -163,26 +184,43 @@ def rotate(config_file: Path | None, as_json: bool, grace_hours: int, key_id: st
             previous_until_ms=until_ms,
         )
 
-    _show_once(_changed(config_file, key_id, change), secret, as_json=as_json)
+    _show_once(_changed(config_file, key_id, change, "rotate", said), secret, as_json=as_json)
 
 
 @keys.command()
 @_CONFIG
+@_BY
+@_REASON
 @click.argument("key_id")
-def revoke(config_file: Path | None, key_id: str) -> None:
+def revoke(config_file: Path | None, key_id: str, **said: str) -> None:
     """Stop key KEY_ID for good: its next call is answered 401 on every gateway."""
     now_ms = _now_ms()
-    _changed(config_file, key_id, lambda key: changed(key, revoked_ms=now_ms))
+    _changed(config_file, key_id, lambda key: changed(key, revoked_ms=now_ms), "revoke", said)
     click.echo(f"ok: {key_id} is revoked")
 
 
 # Parts --------------------------------------------------------------------------------------------
 
 
+def _act(verb: str, key: GatewayKey, by: str, reason: str) -> Act:
+    """Return what is put on record, as the admin API does."""
+    return Act(f"key.{verb}", by, reason, {"name": key.name})
+
+
 def _changed(
-    config_file: Path | None, key_id: str, change: Callable[[GatewayKey], GatewayKey]
+    config_file: Path | None,
+    key_id: str,
+    change: Callable[[GatewayKey], GatewayKey],
+    verb: str,
+    said: Mapping[str, str],
 ) -> GatewayKey:
-    key = _with_store(config_file, lambda store: store.change(key_id, change))
+    async def work(store: KeyStore) -> GatewayKey | None:
+        known = await store.read(key_id)
+        if known is None:
+            return None
+        return await store.change(key_id, change, _act(verb, known, said["by"], said["reason"]))
+
+    key = _with_store(config_file, work)
     if key is None:
         click.echo(f"error: there is no key {key_id}. Remedy: see `tollgate keys list`.", err=True)
         sys.exit(_EXIT_IMPOSSIBLE)

@@ -105,7 +105,7 @@ def _told(difference: Difference) -> str:
 @ledger.command()
 @_CONFIG
 def rebuild(config_file: Path | None) -> None:
-    """Give the store back what it lost and the ledger knows: totals, snapshots, overrides, trips.
+    """Give the store back what it lost and the ledger knows: totals, limits, keys, bindings.
 
     Calls may go on meanwhile, and it may be repeated; no total is ever lowered.
     """
@@ -116,7 +116,8 @@ def rebuild(config_file: Path | None) -> None:
         keep_epoch(parts.ledger, _TENANT, current)
         return (
             f"ok: {rebuilt.restored} of {rebuilt.tasks} tasks were given something back, "
-            f"{rebuilt.tombstones} ended calls are known again"
+            f"{rebuilt.tombstones} ended calls are known again; so were {rebuilt.windows} windows "
+            f"of spend limits, {rebuilt.keys} gateway keys, {rebuilt.sessions} session bindings"
         )
 
     click.echo(_with_both(config_file, work))

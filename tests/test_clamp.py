@@ -11,8 +11,11 @@ from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
 from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.grace import Grace
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.policy import Mode, PolicySet
+from gateway.core.spend_limits import LimitScope, SpendLimit
+from gateway.core.windows import Span, Window
 from tests.e2e.in_process import ENFORCING, OBSERVING, rules
 from tests.test_planner import call_of, plan_of
 
@@ -35,6 +38,37 @@ def clamp_of(
 def test_what_is_left_to_the_line_is_the_ceiling() -> None:
     """Beside the input that is held: 100 tokens here."""
     assert clamp_of() == 4_900
+
+
+def standing(line: int, *, enforced: bool = True) -> LimitStanding:
+    """A key's limit of which 500 tokens are used and 200 are held."""
+    limit = SpendLimit(
+        "daily", LimitScope.KEY, "k", Span.DAY, "UTC", enforced, {}, {Dimension.TOKENS: line}
+    )
+    return LimitStanding(limit, Window(), {Dimension.TOKENS: 500}, {Dimension.TOKENS: 200})
+
+
+@pytest.mark.parametrize(
+    ("limits", "output"),
+    [
+        ((standing(3_000),), 2_200),
+        ((standing(9_000), standing(2_000)), 1_200),
+        ((standing(99_000),), 4_900),
+        ((standing(2_000, enforced=False),), 4_900),
+    ],
+)
+def test_the_tightest_of_all_that_refuse_counts(
+    limits: tuple[LimitStanding, ...], output: int
+) -> None:
+    """The task leaves 4,900; a spend limit that only observes clamps nothing."""
+    assert clamp_of(receipt=structs.replace(RECEIPT, limits=limits)) == output
+
+
+def test_a_spend_limit_clamps_where_the_stop_loss_is_off() -> None:
+    off = replace(CLAMPING.policies, stop_loss=(replace(OBSERVING, mode=Mode.OFF),))
+    plan = plan_of(replace(CLAMPING, policies=off))
+    receipt = structs.replace(RECEIPT, limits=(standing(3_000),))
+    assert clamped(ALLOWED, call_of((b"X-Task-Id", b"T")), plan, receipt).clamp == 2_200
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from gateway.core.keys import GatewayKey, find_credential
 from gateway.core.phases import WorkPhase
 from gateway.keys_cli import keys
-from gateway.store.keys import KEYS_KEY
+from gateway.store.keys import KEYS_KEY, TenantKeys
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +92,37 @@ def test_a_revoked_key_is_listed_as_such() -> None:
     key_id = str(made("gone")["id"])
     assert run("revoke", key_id).output == f"ok: {key_id} is revoked\n"
     assert f"{key_id}  revoked gone" in run("list").output
+
+
+def test_every_act_is_on_record(redis_client: redis.Redis) -> None:
+    """Who and why, as with the API; the login, if nobody says who."""
+    key_id = str(made("--by", "ann", "--reason", "a new runner", "ci")["id"])
+    assert run("rotate", "--by", "bob", "--reason", "leaked", key_id).exit_code == 0
+    assert run("revoke", key_id).exit_code == 0
+    told = [
+        (json.loads(fields["d"]), json.loads(fields["k"]))
+        for _, fields in redis_client.xrange(TenantKeys("default").ledger)
+        if fields["e"].split(" ")[2] == f"key:{key_id}"
+    ]
+    assert [(act["action"], act["actor"], act["reason"]) for act, _ in told[:2]] == [
+        ("key.create", "ann", "a new runner"),
+        ("key.rotate", "bob", "leaked"),
+    ]
+    assert told[2][0]["action"] == "key.revoke"
+    assert told[2][0]["actor"]
+    assert [act["details"] for act, _ in told] == [{"name": "ci"}] * 3
+    assert "secret" not in str([act for act, _ in told])
+    assert [key.get("version", 1) for _, key in told] == [1, 2, 3]
+
+
+def test_a_login_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container the user may have no name."""
+
+    def unknown() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert made("x")["name"] == "x"
 
 
 @pytest.mark.parametrize(

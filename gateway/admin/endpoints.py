@@ -23,6 +23,7 @@ from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.endpoint import EVERYWHERE, Endpoint
 from gateway.admin.history_endpoints import HISTORY_ENDPOINTS
 from gateway.admin.key_endpoints import KEY_ENDPOINTS
+from gateway.admin.query import LIMIT_PARAMETER
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.admin.report_endpoints import REPORT_ENDPOINTS
 from gateway.admin.rule_endpoints import RULE_ENDPOINTS
@@ -62,18 +63,17 @@ _CALL_PARAMETER = {
     "schema": {"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"},
     "example": "c5f0c0e2a8f534d09-1",
 }
-_LIST_PARAMETERS = (
+_ACTOR_PARAMETERS = tuple(
     {
-        "name": "limit",
+        "name": name,
         "in": "query",
-        "description": "How many tasks a page has at most.",
-        "schema": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": tasks.MOST_TASKS,
-            "default": tasks.DEFAULT_LIMIT,
-        },
-    },
+        "description": "Who says so, or why: for the audit.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    }
+    for name in sessions.ACTOR_PARAMETERS
+)
+_LIST_PARAMETERS = (
+    LIMIT_PARAMETER,
     {
         "name": "cursor",
         "in": "query",
@@ -121,17 +121,7 @@ def _outbox_parameters(states: Sequence[str]) -> tuple[Mapping[str, object], ...
             "description": "Only those in this state.",
             "schema": {"type": "string", "enum": list(states)},
         },
-        {
-            "name": "limit",
-            "in": "query",
-            "description": "How many are listed at most.",
-            "schema": {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": outbox.MOST,
-                "default": outbox.DEFAULT_LIMIT,
-            },
-        },
+        LIMIT_PARAMETER,
     )
 
 
@@ -377,8 +367,8 @@ ENDPOINTS = (
         "unbindSession",
         "End a session's binding",
         sessions.SessionChangedBody,
-        parameters=(_SESSION_PARAMETER,),
-        errors={400: ("invalid_session_id",), **EVERYWHERE},
+        parameters=(_SESSION_PARAMETER, *_ACTOR_PARAMETERS),
+        errors={400: ("invalid_session_id", "invalid_query"), **EVERYWHERE},
     ),
     Endpoint(
         "GET",

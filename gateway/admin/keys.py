@@ -27,7 +27,6 @@ from gateway.core.keys import (
 )
 from gateway.store.key_making import key_text, new_id, new_secret
 from gateway.store.key_store import KeyStore
-from gateway.store.notes import note_act
 
 _HOUR_MS = 3_600_000
 _SHOWN_CHARACTERS = 40
@@ -175,8 +174,8 @@ async def post_key(request: web.Request) -> web.Response:
         open_tasks=asked.open_tasks,
     )
     async with store_wait(request):
-        await KeyStore(parts.connection).add(key)
-        await _note(request, key, "create", asked.by, asked.reason)
+        await KeyStore(parts.connection).add(key, _act(request, key, "create", asked))
+    _say(request, key, "create", asked.by)
     return json_answer(KeyMadeBody(**_fields(key), key=key_text(key, secret)), _CREATED)
 
 
@@ -195,8 +194,9 @@ async def post_rotation(request: web.Request) -> web.Response:
 
     async with store_wait(request):
         store, known = KeyStore(request.app[PARTS].connection), await _known(request)
-        key = await store.change(known.id, change) or known
-        await _note(request, key, "rotate", asked.by, asked.reason)
+        act = _act(request, known, "rotate", asked)
+        key = await store.change(known.id, change, act) or known
+    _say(request, key, "rotate", asked.by)
     return json_answer(KeyMadeBody(**_fields(key), key=key_text(key, secret)))
 
 
@@ -207,8 +207,10 @@ async def post_revocation(request: web.Request) -> web.Response:
     async with store_wait(request):
         store, key = KeyStore(request.app[PARTS].connection), await _known(request)
         if key.revoked_ms is None:
-            key = await store.change(key.id, lambda key: changed(key, revoked_ms=now_ms)) or key
-            await _note(request, key, "revoke", asked.by, asked.reason)
+            act = _act(request, key, "revoke", asked)
+            revoked = await store.change(key.id, lambda key: changed(key, revoked_ms=now_ms), act)
+            key = revoked or key
+            _say(request, key, "revoke", asked.by)
     return json_answer(KeyBody(**_fields(key)))
 
 
@@ -226,13 +228,18 @@ async def _known(request: web.Request) -> GatewayKey:
     )
 
 
-async def _note(
-    request: web.Request, key: GatewayKey, verb: str, by: str, reason: str | None
-) -> None:
-    parts = request.app[PARTS]
-    parts.event(f"key_{verb}", "warning", key=key.id, key_name=key.name, by=by)
-    act = told_by(request, Act(f"key.{verb}", by, reason or "", {"name": key.name}))
-    await note_act(parts.connection, parts.names, f"key:{key.id}", act)
+def _act(
+    request: web.Request,
+    key: GatewayKey,
+    verb: str,
+    asked: KeyRequest | RotateRequest | RevokeRequest,
+) -> Act:
+    return told_by(request, Act(f"key.{verb}", asked.by, asked.reason or "", {"name": key.name}))
+
+
+def _say(request: web.Request, key: GatewayKey, verb: str, by: str) -> None:
+    event = request.app[PARTS].event
+    event(f"key_{verb}", "warning", key=key.id, key_name=key.name, by=by)
 
 
 def _fields(key: GatewayKey) -> dict[str, Any]:

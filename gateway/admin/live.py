@@ -37,14 +37,17 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     )
+    tail = LedgerTail(parts)
     with parts.feed.watched() as watcher:
         await answer.prepare(request)
         if request.method != "HEAD":
             try:
-                async for text in _texts(parts, watcher):
+                async for text in _texts(tail, watcher):
                     await answer.write(text)
             except ConnectionError:
                 return answer
+            finally:
+                tail.close()
     return answer
 
 
@@ -53,9 +56,8 @@ async def close_feed(app: web.Application) -> None:
     app[PARTS].feed.close()
 
 
-async def _texts(parts: AdminParts, watcher: Watcher) -> AsyncIterator[bytes]:
+async def _texts(tail: "LedgerTail", watcher: Watcher) -> AsyncIterator[bytes]:
     """Yield what is sent: events, and a comment now and then, which shows that both ends live."""
-    tail = LedgerTail(parts)
     await tail.read()
     yield b": the feed begins\n\n"
     polls = 0
@@ -81,22 +83,29 @@ def _text(event: Mapping[str, object]) -> bytes:
 
 
 class LedgerTail:
-    """What has come to the ledger since it was last read; nothing while it is away."""
+    """What has come to the ledger since it was last read; nothing while it is away.
+
+    The ledger stays open until `close`.
+    """
 
     def __init__(self, parts: AdminParts) -> None:
-        self._parts = parts
+        self._tenant = parts.names.tenant
+        self._pages = parts.page_follower()
+        self._closing: asyncio.Future[None] | None = None
         self._seen: dict[str, int] = {}
 
     async def read(self) -> list[Mapping[str, object]]:
         """Return new breaches and audit entries; the first time there are none."""
         return [event for table in _BODIES for event in await self._news(table)]
 
+    def close(self) -> None:
+        """Let go of the ledger; a read that is under way ends first, and is not waited for."""
+        self._closing = asyncio.get_running_loop().run_in_executor(None, self._pages.close)
+
     async def _news(self, table: str) -> list[Mapping[str, object]]:
-        parts, seen = self._parts, self._seen.get(table)
+        seen = self._seen.get(table)
         try:
-            rows = await asyncio.to_thread(
-                parts.read_page, table, parts.names.tenant, {}, None, _ROWS
-            )
+            rows = await asyncio.to_thread(self._pages.read, table, self._tenant, {}, None, _ROWS)
         except LedgerError:
             return []
         self._seen[table] = max((row["number"] for row in rows), default=seen or 0)

@@ -1,7 +1,6 @@
 """`GET /admin/v1/remediation` and `GET /admin/v1/deliveries`: what was told to the outside."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,17 +11,15 @@ from pydantic import Field
 from gateway.admin.answers import ApiError, json_answer
 from gateway.admin.bodies import Body, Moment
 from gateway.admin.parts import PARTS
+from gateway.admin.query import Query, invalid_query
 from gateway.admin.views import iso
 from gateway.core.errors import LedgerError
 from gateway.core.identity import ID_PATTERN
 
 REMEDIATION_STATES = ("pending", "failed", "written", "listed")
 DELIVERY_STATES = ("pending", "delivered", "dead")
-DEFAULT_LIMIT = 50
-MOST = 200
 
 _PARAMETERS = ("task", "state", "limit")
-_SHOWN_CHARACTERS = 130
 
 
 class RemediationBody(Body):
@@ -108,35 +105,14 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
 async def _rows(
     request: web.Request, table: str, states: Sequence[str]
 ) -> Sequence[Mapping[str, Any]]:
-    parts, asked = request.app[PARTS], _query(request)
-    task, state, limit = asked["task"], asked["state"].lower(), asked["limit"]
+    parts, query = request.app[PARTS], Query(request, _PARAMETERS)
+    task, state, limit = query.text("task"), query.one_of("state", states), query.limit()
     if task and not ID_PATTERN.fullmatch(task.removeprefix("-")):
-        raise _invalid("task", "give a task's id")
-    if state and state not in states:
-        raise _invalid("state", f"choose one of {', '.join(states)}")
-    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= MOST:
-        raise _invalid("limit", f"give a number from 1 to {MOST}")
+        raise invalid_query("task", "give a task's id")
     try:
         return await asyncio.to_thread(
-            parts.read_outbox, table, parts.names.tenant, task, state, int(limit)
+            parts.read_outbox, table, parts.names.tenant, task, state, limit
         )
     except LedgerError as error:
         message = f"The ledger cannot be read: {error}"
         raise ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "2"}) from None
-
-
-def _query(request: web.Request) -> dict[str, str]:
-    """Return the parameters' texts. Raises ApiError for unknown and repeated ones."""
-    asked = {"task": "", "state": "", "limit": str(DEFAULT_LIMIT)}
-    for name, text in request.query.items():
-        if name not in _PARAMETERS:
-            raise _invalid(name[:_SHOWN_CHARACTERS], f"choose from {', '.join(_PARAMETERS)}")
-        if len(request.query.getall(name)) > 1:
-            raise _invalid(name, "give it once")
-        asked[name] = text
-    return asked
-
-
-def _invalid(name: str, remedy: str) -> ApiError:
-    message = f"The query parameter {name!r} is not valid. Remedy: {remedy}."
-    return ApiError(400, "invalid_query", message, field=name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -87,6 +87,31 @@ ReadPage = Callable[[str, str, Mapping[str, str], int | None, int], Sequence[Map
 ReadReport = Callable[[str, str, TaskView | None, int], Report | None]
 """Gives the report of a tenant's task, at a time in ms, as `reports/reading.py` says."""
 
+
+class KeptReader(Protocol):
+    """Reads pages over a connection that it keeps; `read` is a ReadPage."""
+
+    def read(
+        self, table: str, tenant: str, wanted: Mapping[str, str], below: int | None, most: int, /
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return rows. Raises LedgerError."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class OpenedEachTime:
+    """Be a KeptReader that keeps nothing open."""
+
+    def __init__(self, read: ReadPage) -> None:
+        self.read = read
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 Reload = Callable[[str], Awaitable[Sequence[str]]]
 """Reads the rules anew, for a cause; returns what is wrong with them, then nothing has changed."""
 
@@ -115,7 +140,8 @@ class AdminParts:
     `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
     know; it waits for the database, and raises LedgerError.
     `read_report` None: reports are switched off.
-    `accesses` are tokens beside `token`; `feed` is for those who watch.
+    `accesses` are tokens beside `token`; `feed` is for those who watch, and `keep_pages` makes what
+    they read the ledger with again and again.
     """
 
     connection: StoreConnection
@@ -131,8 +157,13 @@ class AdminParts:
     read_page: ReadPage = no_page
     reload: Reload = no_reload
     read_report: ReadReport | None = None
+    keep_pages: Callable[[], KeptReader] | None = None
     feed: EventFeed = field(default_factory=EventFeed)
     accesses: tuple[AdminAccess, ...] = ()
+
+    def page_follower(self) -> KeptReader:
+        """Return what reads pages again and again; close it in the end."""
+        return self.keep_pages() if self.keep_pages else OpenedEachTime(self.read_page)
 
 
 PARTS = web.AppKey("parts", AdminParts)

@@ -3,16 +3,19 @@
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.admin.act_requests import parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.auth import told_by
 from gateway.admin.bodies import Body, Moment
 from gateway.admin.body import read_json
-from gateway.admin.override_requests import Approver, Phase
+from gateway.admin.override_requests import Approver, Phase, Reason
 from gateway.admin.parts import PARTS
+from gateway.admin.query import Query, invalid_query
 from gateway.admin.registration_requests import TaskId
 from gateway.admin.views import iso
+from gateway.core.acts import Act
 from gateway.core.sessions import SESSION_PATTERN, Binding
 from gateway.store.limits import server_ms
 from gateway.store.sessions import bind_session, read_session, unbind_session
@@ -20,6 +23,7 @@ from gateway.store.sessions import bind_session, read_session, unbind_session
 _DAY_S = 86_400
 _MOST_S = 30 * _DAY_S
 _SHOWN_CHARACTERS = 130
+ACTOR_PARAMETERS = ("by", "reason")
 
 
 class BindRequest(BaseModel):
@@ -31,6 +35,16 @@ class BindRequest(BaseModel):
     phase: Phase | None = None
     expires_in_s: Annotated[int, Field(ge=1, le=_MOST_S)] = _DAY_S
     by: Approver = "admin"
+    reason: Reason | None = None
+
+
+class UnbindRequest(BaseModel):
+    """Who says so and why, from the query."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    by: Approver = "admin"
+    reason: Reason | None = None
 
 
 class SessionBody(Body):
@@ -61,7 +75,9 @@ async def put_session(request: web.Request) -> web.Response:
         binding = Binding(
             asked.task, asked.phase, asked.by, now_ms, now_ms + asked.expires_in_s * 1000
         )
-        await bind_session(parts.connection, parts.names, session_id, binding)
+        details = {"task": asked.task, "phase": asked.phase.value if asked.phase else ""}
+        act = told_by(request, Act("session.bind", asked.by, asked.reason or "", details))
+        await bind_session(parts.connection, parts.names, session_id, binding, act)
     parts.event("session_bound", "info", session=session_id, task=asked.task, by=asked.by)
     return json_answer(_body(session_id, binding))
 
@@ -83,12 +99,24 @@ async def get_session(request: web.Request) -> web.Response:
 
 async def delete_session(request: web.Request) -> web.Response:
     """End a binding, if there is one."""
-    session_id, parts = _session_id(request), request.app[PARTS]
+    session_id, parts, asked = _session_id(request), request.app[PARTS], _unbinding(request)
+    act = told_by(request, Act("session.unbind", asked.by, asked.reason or ""))
     async with store_wait(request):
-        changed = await unbind_session(parts.connection, parts.names, session_id)
+        changed = await unbind_session(parts.connection, parts.names, session_id, act)
     if changed:
-        parts.event("session_unbound", "info", session=session_id)
+        parts.event("session_unbound", "info", session=session_id, by=asked.by)
     return json_answer(SessionChangedBody(session=session_id, changed=changed))
+
+
+def _unbinding(request: web.Request) -> UnbindRequest:
+    query = Query(request, ACTOR_PARAMETERS)
+    try:
+        return UnbindRequest.model_validate(
+            {name: text for name in ACTOR_PARAMETERS if (text := query.text(name))}
+        )
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise invalid_query(name, "give one line of plain text, not too long") from None
 
 
 def _body(session_id: str, binding: Binding) -> SessionBody:

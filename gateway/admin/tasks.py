@@ -8,6 +8,7 @@ from aiohttp import web
 from gateway.admin.answers import ApiError, json_answer, store_wait
 from gateway.admin.bodies import TaskBody, TaskOverridesBody, TaskPageBody, TaskPhasesBody
 from gateway.admin.parts import PARTS
+from gateway.admin.query import Query, invalid_query
 from gateway.admin.views import summary_body, task_body
 from gateway.core.budget import BreachStatus
 from gateway.core.errors import StoreError
@@ -23,8 +24,6 @@ from gateway.core.phases import (
 from gateway.store.task_view import Place, StopState, TaskSummary, TaskView
 from gateway.store.tasks import list_tasks, read_task
 
-DEFAULT_LIMIT = 50
-MOST_TASKS = 200
 STATUSES = (
     *(status.value for status in BreachStatus),
     *(state.value for state in StopState if state is not StopState.OK),
@@ -36,7 +35,8 @@ _SHOWN_CHARACTERS = 130
 
 async def get_tasks(request: web.Request) -> web.Response:
     """Return tasks, newest first; `next_cursor` goes on where the page ends."""
-    limit, after, wanted = _limit(request), _after(request), _wanted(request)
+    query = Query(request, _PARAMETERS)
+    limit, after, wanted = query.limit(), _after(query), _wanted(query)
     parts = request.app[PARTS]
     async with store_wait(request):
         page = await list_tasks(parts.connection, parts.names, limit, after, wanted)
@@ -99,47 +99,22 @@ def task_id_of(request: web.Request) -> str:
 # Query --------------------------------------------------------------------------------------------
 
 
-def _parameter(request: web.Request, name: str) -> str:
-    """Return a parameter's text, '' if it is not given. Unknown and repeated ones are errors."""
-    for given in request.query:
-        if given not in _PARAMETERS:
-            raise _invalid(given[:_SHOWN_CHARACTERS], f"choose from {', '.join(_PARAMETERS)}")
-    texts = request.query.getall(name, [""])
-    if len(texts) > 1:
-        raise _invalid(name, "give it once")
-    return texts[0]
-
-
-def _invalid(name: str, remedy: str) -> ApiError:
-    message = f"The query parameter {name!r} is not valid. Remedy: {remedy}."
-    return ApiError(400, "invalid_query", message, field=name)
-
-
-def _limit(request: web.Request) -> int:
-    text = _parameter(request, "limit") or str(DEFAULT_LIMIT)
-    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_TASKS:
-        raise _invalid("limit", f"give a number from 1 to {MOST_TASKS}")
-    return int(text)
-
-
-def _after(request: web.Request) -> Place | None:
-    text = _parameter(request, "cursor")
+def _after(query: Query) -> Place | None:
+    text = query.text("cursor")
     if not text:
         return None
     match = _CURSOR.fullmatch(text)
     if match is None:
-        raise _invalid("cursor", "give the next_cursor of an answer, or leave it out")
+        raise invalid_query("cursor", "give the next_cursor of an answer, or leave it out")
     return Place(int(match[1]), match[2])
 
 
-def _wanted(request: web.Request) -> Callable[[TaskSummary], bool]:
+def _wanted(query: Query) -> Callable[[TaskSummary], bool]:
     """Return whether a task passes the filters."""
-    status = _parameter(request, "status").lower()
-    if status and status not in STATUSES:
-        raise _invalid("status", f"choose one of {', '.join(STATUSES)}")
-    phase = _term(request, "phase", WorkPhase)
-    complexity = _term(request, "complexity", Complexity)
-    importance = _term(request, "importance", ImportanceTier)
+    status = query.one_of("status", STATUSES)
+    phase = _term(query, "phase", WorkPhase)
+    complexity = _term(query, "complexity", Complexity)
+    importance = _term(query, "importance", ImportanceTier)
 
     def wanted(task: TaskSummary) -> bool:
         return (
@@ -152,10 +127,10 @@ def _wanted(request: web.Request) -> Callable[[TaskSummary], bool]:
     return wanted
 
 
-def _term(request: web.Request, name: str, vocabulary: type[Term]) -> Term | None:
+def _term(query: Query, name: str, vocabulary: type[Term]) -> Term | None:
     """Return a parameter of a closed vocabulary, in any letter case; None if it is not given."""
-    text = _parameter(request, name)
+    text = query.text(name)
     term = parse_term(vocabulary, text)
     if text and term is None:
-        raise _invalid(name, f"choose one of {allowed_terms(vocabulary)}")
+        raise invalid_query(name, f"choose one of {allowed_terms(vocabulary)}")
     return term

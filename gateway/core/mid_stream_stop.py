@@ -1,16 +1,18 @@
 """Policies of kind `mid_stream_stop`: streams end when their task goes over its line.
 
-Whether it is over is told by the heartbeat of its open calls (`shaping.stop_code`). Without such a
-policy no stream is ever cut (EC6).
+Over is what a line of a task or a spend limit refuses. Whether it is over is told by the heartbeat
+of its open calls (`shaping.stop_code`). Without such a policy no stream is ever cut (EC6).
 """
 
 from dataclasses import dataclass
 
 from gateway.core.policy_base import Policy
 
+_SPEND = "spend_limit_exceeded"
 _STOPPED = {
     "task_killed": "was killed by an operator",
     "task_blocked": "is blocked until its registration is corrected",
+    _SPEND: "is held to a spend limit that was exceeded while this answer was on its way",
 }
 
 
@@ -23,9 +25,12 @@ class MidStreamStopPolicy(Policy):
 
 def stop_message(task: str, code: str, *, has_parents: bool) -> str:
     """Return what an agent reads at the end of a stream that was stopped."""
-    owner = f"Task {task}, or a task above it," if has_parents else f"Task {task}"
+    owner = f"Task {task}"
+    if has_parents and code != _SPEND:
+        owner += ", or a task above it,"
     why = _STOPPED.get(code, "exceeded its budget while this answer was on its way")
+    way_out = f"for an override (POST /admin/v1/tasks/{task}/overrides)"
     return (
         f"{owner} {why}: the rest of the answer was cut off. Retrying will not help. Finish the "
-        f"task, or ask an operator for an override (POST /admin/v1/tasks/{task}/overrides)."
+        f"task, or ask an operator {'to raise the limit' if code == _SPEND else way_out}."
     )

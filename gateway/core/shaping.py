@@ -112,8 +112,9 @@ def over_soft_line(scopes: Sequence[Scope], line: SoftLine) -> bool:
 def stop_code(scopes: Sequence[Scope], effects: Effects, tokens: int, nano_usd: int) -> str:
     """Return why an open call's tasks would refuse it by now, '' if they would not.
 
-    `tokens` and `nano_usd` were seen of the call itself and count as settled. Phases, latency and
-    the number of calls stop no stream. Specifies that part of `store/lua/heartbeat.lua`.
+    `scopes` may have the spend limits in enforce mode that the call counts in. `tokens` and
+    `nano_usd` were seen of the call itself and count as settled. Phases, latency and the number of
+    calls stop no stream. Specifies that part of `store/lua/heartbeat.lua`.
     """
     seen = {Dimension.TOKENS: tokens, Dimension.NANO_USD: nano_usd}
     tasks = [_with(scope, seen) for scope in scopes if scope.kind is not ScopeKind.PHASE]
@@ -126,5 +127,6 @@ def _with(scope: Scope, seen: dict[Dimension, int]) -> Scope:
     balances = {
         d: structs.replace(balance, settled=balance.settled + seen.get(d, 0))
         for d, balance in scope.balances.items()
+        if d in seen or scope.kind in (ScopeKind.TASK, ScopeKind.PARENT)
     }
     return structs.replace(scope, balances=balances)

@@ -100,17 +100,18 @@ def _set(amounts: Amounts) -> dict[Dimension, int]:
 def _name_of(per: LimitScope, call: Subject, tenant: str) -> str:
     """Return whose total a call counts in; '' if there is none, as for a key without a team.
 
-    Clients choose models, so these are made safe for keys and for words of the ledger.
+    Clients choose models, and people teams, so these are made safe for keys and for words of the
+    ledger.
     """
     if per is LimitScope.TENANT:
         return tenant
     if per is LimitScope.MODEL:
         return model_name(next((name for name in call.models if name), ""))
     if per is LimitScope.TEAM:
-        return call.key.team if call.key else ""
+        return model_name(call.key.team) if call.key else ""
     return call.key.id if call.key else NO_KEY
 
 
 def model_name(model: str) -> str:
-    """Return a model's name as one word without a colon."""
+    """Return a model's name, or a team's, as one word without a colon."""
     return quote(model[:_MOST_NAME], safe="/")

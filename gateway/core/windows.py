@@ -11,6 +11,7 @@ from msgspec import Struct
 from gateway.core.vocabulary import Vocabulary
 
 _HOUR_S = 3_600
+_WEST = timedelta(hours=12)  # no clock is further behind UTC
 
 
 class Span(Vocabulary):
@@ -67,3 +68,22 @@ def window_at(span: Span, zone: tzinfo, now_ms: int) -> Window:
 def _window(start_s: int, end_s: int, label: str, zone: tzinfo) -> Window:
     ends = datetime.fromtimestamp(end_s, zone).isoformat()
     return Window(start_s * 1000, end_s * 1000, label, ends)
+
+
+def latest_end_ms(label: str) -> int:
+    """Return when a window with this label is over in every time zone; 0: it never ends."""
+    if not label:
+        return 0
+    if label.endswith("Z"):
+        end = datetime.strptime(label, "%Y-%m-%dT%H%MZ").replace(tzinfo=UTC) + timedelta(hours=1)
+        return int(end.timestamp()) * 1000
+    if "W" in label:
+        year, week = map(int, label.split("-W"))
+        last = datetime.fromisocalendar(year, week, 7)
+    elif label.count("-") > 1:
+        last = datetime.fromisoformat(label)
+    else:
+        last = datetime.fromisoformat(f"{label}-01") + timedelta(days=31)
+        last = last.replace(day=1) - timedelta(days=1)
+    end = last.replace(tzinfo=UTC) + timedelta(days=1) + _WEST
+    return int(end.timestamp()) * 1000

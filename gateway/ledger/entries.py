@@ -22,6 +22,7 @@ from gateway.ledger.notices import (
     notice_of_trip,
     pressure_notices,
 )
+from gateway.ledger.record_rows import record_row
 from gateway.store.keys import UNTAGGED_FACTS, facts_from_text
 
 Row = dict[str, Any]
@@ -50,6 +51,7 @@ class Rows:
     breaches: list[Row] = field(default_factory=list)
     overrides: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
+    records: list[Row] = field(default_factory=list)
     rejected: list[Row] = field(default_factory=list)
     # Not rows yet: what of them is told outside is the outbox' to say.
     notices: list[Notice] = field(default_factory=list)
@@ -94,10 +96,24 @@ class EntryReader:
             self._execution(rows, at_ms, task, words)
         elif kind == "override":
             self._override(rows, at_ms, task, int(words[0]), fields["d"])
-        elif kind == "act":
-            self._act(rows, at_ms, task, words, fields["d"])
+        else:
+            self._read_act(rows, kind, at_ms, task, words, fields)
+
+    def _read_act(
+        self,
+        rows: Rows,
+        kind: str,
+        at_ms: int,
+        subject: str,
+        words: Sequence[str],
+        fields: Mapping[str, str],
+    ) -> None:
+        if kind == "act":
+            self._act(rows, at_ms, subject, words, fields["d"])
         elif kind == "corrected":
-            self._correction(rows, at_ms, task, words, fields)
+            self._correction(rows, at_ms, subject, words, fields)
+        elif kind == "record":
+            self._record(rows, at_ms, subject, int(words[0]), fields)
         else:
             raise ValueError(f"unknown kind {kind!r}")
 
@@ -116,7 +132,7 @@ class EntryReader:
         about = _read_about(_storable(fields["a"]))
         outcome = _read_outcome(_storable(fields.get("o", "[]")))
         row = self._call_row(state, at_ms, task, words, about)
-        row |= outcome_columns(outcome)
+        row |= outcome_columns(outcome) | _more_columns(fields)
         if state == "settled" and not outcome.priced:
             row["nano_usd"] = None
         if state == "expired":
@@ -199,6 +215,7 @@ class EntryReader:
             "code": code,
             "status": _IN_FLIGHT_STATUS if in_flight else self._refusal_status,
             **balances(fields["b"].split(" ")),
+            **_more_columns(fields),
         }
         rows.calls.append(row)
         if not stop or in_flight:
@@ -258,7 +275,7 @@ class EntryReader:
         ]
 
     def _execution(self, rows: Rows, at_ms: int, task: str, words: Sequence[str]) -> None:
-        phase, number, tokens, latency_ms, nano_usd = words
+        phase, number, tokens, latency_ms, nano_usd, *generation = words
         if phase not in _PHASES:
             raise ValueError(f"unknown phase {phase!r}")
         rows.phase_executions.append(
@@ -267,6 +284,7 @@ class EntryReader:
                 "task": task,
                 "phase": phase,
                 "execution": int(number),
+                "generation": int(generation[0]) if generation else None,
                 "started_ms": at_ms,
                 "tokens_limit": number_of(tokens),
                 "latency_limit_ms": number_of(latency_ms),
@@ -330,6 +348,15 @@ class EntryReader:
         rows.audit.append(self._audited(act, int(number), at_ms, task, {"call": call_id}))
         rows.notices += pressure_notices(self._tenant, task, at_ms, fields.get("p", ""))
 
+    def _record(
+        self, rows: Rows, at_ms: int, subject: str, number: int, fields: Mapping[str, str]
+    ) -> None:
+        """Read what there is of a key or a session from now on, and who did it, if anybody did."""
+        rows.records.append(record_row(self._tenant, subject, _storable(fields["k"]), number))
+        if fields["d"]:
+            act = _read_act(_storable(fields["d"]))
+            rows.audit.append(self._audited(act, number, at_ms, subject, {}))
+
     def _audited(
         self, act: Act, number: int, at_ms: int, task: str, more: Mapping[str, str]
     ) -> Row:
@@ -345,13 +372,22 @@ class EntryReader:
         }
 
 
+def _more_columns(fields: Mapping[str, str]) -> Row:
+    """Return what only some calls' entries tell: windows of spend limits, a later generation."""
+    keys = fields.get("w", "").split()
+    return {
+        "generation": int(fields.get("g", "1")),
+        "windows": " ".join(key.partition(":window:")[2] for key in keys) or None,
+    }
+
+
 def _task_of(key: str) -> str:
     """Return a task's id from its key behind the tenant's prefix; a bucket's begins with `-`.
 
     What is no task (`store/notes.py`) keeps its kind, which no task's id can look like.
     """
     kind, _, name = key.partition(":")
-    if name and kind in ("key", "files"):
+    if name and kind in ("key", "files", "session"):
         return key
     if not name or kind not in ("task", "untagged"):
         raise ValueError(f"not a task's key: {key!r}")

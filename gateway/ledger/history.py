@@ -75,6 +75,7 @@ def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dic
     episodes, trips = _trips(connection, tenant, tasks, resumed)
     places = _places(connection, tenant, tasks)
     executions, states = _executions(connection, tenant, tasks), _states(connection, tenant, tasks)
+    reopened = _reopened(connection, tenant, tasks)
     found = connection.execute(
         select(TASKS.c.task, TASKS.c.created_ms, TASKS.c.facts, TASKS.c.snapshot).where(
             TASKS.c.tenant == tenant, TASKS.c.task.in_(tasks)
@@ -88,7 +89,7 @@ def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dic
             snapshot,
             tuple(overrides.get(task, ())),
             _missing(places.get(task), executions.get(task, [])) | states.get(task, {}),
-            _least(episodes.get(task, 0), executions.get(task, [])),
+            _least(episodes.get(task, 0), executions.get(task, []), reopened.get(task, 0)),
             trips.get(task, ()),
         )
         for task, created_ms, facts, snapshot in found
@@ -188,8 +189,21 @@ def _missing(
     return missing
 
 
-def _least(episode: int, executions: list[tuple[str, int, int]]) -> dict[str, int]:
+def _reopened(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, int]:
+    """Return how often each task was reopened, if it was."""
+    table = AUDIT.c
+    found = connection.execute(
+        select(table.subject, func.count())
+        .where(table.tenant == tenant, table.subject.in_(tasks), table.action == "task.reopen")
+        .group_by(table.subject)
+    )
+    return {task: count for task, count in found}
+
+
+def _least(episode: int, executions: list[tuple[str, int, int]], reopened: int) -> dict[str, int]:
     least = {"episode": episode} if episode else {}
+    if reopened:
+        least["generation"] = reopened + 1
     for phase, number, _ in executions:
         least[f"{phase}.exec"] = max(number, least.get(f"{phase}.exec", 0))
     return least
@@ -206,7 +220,7 @@ def recent_tombstones(
     for call in connection.execute(
         select(
             *(ended.call_id, ended.state, ended.phase, ended.execution),
-            *(ended.tokens, ended.nano_usd, ended.corrected_ms),
+            *(ended.tokens, ended.nano_usd, ended.corrected_ms, ended.windows),
         ).where(
             ended.tenant == tenant,
             ended.at_ms > latest - tombstone_ms,
@@ -220,4 +234,5 @@ def recent_tombstones(
             call.execution or 0,
             call.tokens,
             call.nano_usd or 0,
+            call.windows or "",
         )

@@ -22,14 +22,15 @@ from gateway.ledger.schema import (
     INHERITED_LATENCY,
     OVERRIDES,
     PHASE_EXECUTIONS,
+    RECORDS,
     REJECTED,
     TASKS,
 )
 
 _KEY = ("tenant", "call_id")
 _ADDED_UP = ("task_latency_ms", "phase_latency_ms")
-_KEPT = ("reserve_number", "expired_tokens", "model", "phase", "execution")
-_OF_THE_FIRST = ("held_tokens", "held_nano_usd", "started_ms")
+_KEPT = ("reserve_number", "expired_tokens", "model", "phase", "execution", "windows")
+_OF_THE_FIRST = ("held_tokens", "held_nano_usd", "started_ms", "generation")
 _OTHERWISE = (*_KEY, *_ADDED_UP, *_KEPT, *_OF_THE_FIRST)
 _REPLACED = [column.name for column in CALLS.c if column.name not in _OTHERWISE]
 
@@ -48,6 +49,7 @@ def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
     _insert_once(connection, BREACHES, rows.breaches)
     _insert_once(connection, OVERRIDES, rows.overrides)
     _insert_once(connection, AUDIT, rows.audit)
+    insert_records(connection, rows.records)
     _insert_once(connection, REJECTED, rows.rejected)
     outbox.insert(connection, rows.notices)
     if outbox.has_reports:
@@ -73,6 +75,20 @@ def _insert_calls(connection: Connection, rows: list[Row]) -> None:
     )
     statement = insert.on_conflict_do_update(
         index_elements=list(_KEY), set_=values, where=new.number > old.number
+    )
+    connection.execute(statement, rows)
+
+
+def insert_records(connection: Connection, rows: list[Row]) -> None:
+    """Keep the latest version of keys and bindings."""
+    if not rows:
+        return
+    insert = upsert(connection, RECORDS)
+    new = insert.excluded
+    statement = insert.on_conflict_do_update(
+        index_elements=["tenant", "subject"],
+        set_={name: new[name] for name in ("version", "document", "expires_ms")},
+        where=new.version > RECORDS.c.version,
     )
     connection.execute(statement, rows)
 

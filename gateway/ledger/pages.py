@@ -1,6 +1,8 @@
 """Pages of the ledger's breaches and audit entries, latest first."""
 
+import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -20,6 +22,43 @@ def read_page(
     """
     with ledger_errors(), open_ledger(url) as connection:
         return find_page(connection, table, tenant, wanted, below, most)
+
+
+class KeptPages:
+    """Reads pages, as `read_page` does, over one connection for whoever reads again and again.
+
+    It is opened when first needed, and anew after an error.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+        self._open = ExitStack()
+        self._one_at_a_time = threading.Lock()
+
+    def read(
+        self, table: str, tenant: str, wanted: Mapping[str, str], below: int | None, most: int
+    ) -> list[Record]:
+        """Return rows as `find_page` does. Raises LedgerError."""
+        with self._one_at_a_time, ledger_errors():
+            try:
+                if self._connection is None:
+                    self._connection = self._open.enter_context(open_ledger(self._url))
+                rows = find_page(self._connection, table, tenant, wanted, below, most)
+                self._connection.rollback()  # the next look must not see an old snapshot
+            except BaseException:
+                self._let_go()
+                raise
+            return rows
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        with self._one_at_a_time:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._connection = None
+        self._open.close()
 
 
 def find_page(

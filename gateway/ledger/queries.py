@@ -1,7 +1,8 @@
 """Questions to the ledger, one function each. They only read, and may be asked while it is written.
 
-Those about executions are in `executions`. All take a connection and a tenant. Raised are the
-database's own errors; callers at the edge turn them into LedgerError (`database.ledger_errors`).
+Those about executions are in `executions`, pages of breaches and audit entries in `pages`. All take
+a connection and a tenant. Raised are the database's own errors; callers at the edge turn them into
+LedgerError (`database.ledger_errors`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 from gateway.core.budget import BreachStatus, Dimension, breach_status
 from gateway.core.overrides import limits_in_force
 from gateway.ledger.executions import limits_of, worst_of
-from gateway.ledger.schema import AUDIT, BREACHES, CALLS, OVERRIDES, TASKS
+from gateway.ledger.schema import BREACHES, CALLS, OVERRIDES, TASKS
 from gateway.ledger.sums import task_sums
 from gateway.store.limits import decode_override
 
@@ -183,7 +184,7 @@ def overrides_of(connection: Connection, tenant: str, task: str) -> list[Record]
     return [dict(row) for row in found.mappings()]
 
 
-# Breaches, audit ----------------------------------------------------------------------------------
+# Breaches -----------------------------------------------------------------------------------------
 
 
 def find_breaches(
@@ -197,17 +198,4 @@ def find_breaches(
     if effect is not None:
         chosen.append(table.effect == effect)
     found = connection.execute(select(BREACHES).where(*chosen).order_by(table.number))
-    return [dict(row) for row in found.mappings()]
-
-
-def audit_entries(
-    connection: Connection, tenant: str, *, limit: int, below_number: int | None = None
-) -> list[Record]:
-    """Return who changed what and why, latest first."""
-    chosen = [AUDIT.c.tenant == tenant]
-    if below_number is not None:
-        chosen.append(AUDIT.c.number < below_number)
-    found = connection.execute(
-        select(AUDIT).where(*chosen).order_by(AUDIT.c.number.desc()).limit(limit)
-    )
     return [dict(row) for row in found.mappings()]

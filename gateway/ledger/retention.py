@@ -9,14 +9,18 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, select
 from gateway.ledger.database import upsert
 from gateway.ledger.schema import ANCESTRY, CALLS, CARRIED, INHERITED_LATENCY
 from gateway.ledger.sums import inherited_sums, own_sums
+from gateway.ledger.windows import PREFIX, is_needed, sums_of_calls
 
 _BATCH = 5_000
 
 
-def delete_older(connection: Connection, tenant: str, before_ms: int) -> int:
+def delete_older(
+    connection: Connection, tenant: str, before_ms: int, now_ms: int | None = None
+) -> int:
     """Delete some calls that ended before `before_ms`; return how many. Commits.
 
-    Sums and deletion are one transaction: totals are right at every moment.
+    Sums and deletion are one transaction: totals are right at every moment. Windows of spend limits
+    that nobody needs any more at `now_ms` (`before_ms`, if not given) are not carried.
     """
     old = [CALLS.c.tenant == tenant, CALLS.c.at_ms < before_ms]
     numbers = connection.scalars(
@@ -26,7 +30,11 @@ def delete_older(connection: Connection, tenant: str, before_ms: int) -> int:
         connection.rollback()
         return 0
     chosen = and_(*old, CALLS.c.number <= numbers[-1])
-    _carry(connection, tenant, _sums(connection, tenant, chosen))
+    sums = _sums(connection, tenant, chosen)
+    for window, fields in sums_of_calls(connection, chosen).items():
+        if is_needed(window, now_ms or before_ms):
+            sums |= {(PREFIX + window, field): amount for field, amount in fields.items()}
+    _carry(connection, tenant, sums)
     latency = INHERITED_LATENCY.c
     connection.execute(
         delete(INHERITED_LATENCY).where(

@@ -53,6 +53,7 @@ CALLS = Table(
     _maybe_text("key"),
     _maybe_text("phase"),
     Column("execution", Integer),
+    Column("generation", Integer),  # of the task's life: 2 once it was reopened (G-18)
     _big("started_ms"),
     _big("at_ms"),
     # Tiers of the task's snapshot; `tags` (JSON) is what the call itself named.
@@ -98,6 +99,9 @@ CALLS = Table(
     _maybe_big("latency_ms"),
     _maybe_big("first_byte_ms"),
     Column("client_left", Boolean),
+    # The windows of spend limits in which it was let through, joined by spaces, each named
+    # policy:kind:name@window as in the store (store/keys.py); null: it is held to none.
+    _maybe_text("windows"),
     _maybe_big("corrected_ms"),  # when somebody mended the charge; `audit` has who, and what it was
     # What the call's end added to the task's active time, and to its phase execution's.
     _big("task_latency_ms"),
@@ -165,6 +169,7 @@ PHASE_EXECUTIONS = Table(
     _text("task"),
     _text("phase"),
     Column("execution", Integer, nullable=False),
+    Column("generation", Integer),
     _big("started_ms"),
     _maybe_big("tokens_limit"),
     _maybe_big("latency_limit_ms"),
@@ -235,6 +240,20 @@ AUDIT = Table(
     Index("audit_by_subject", "tenant", "subject", "number"),
 )
 
+# What is otherwise in the store alone: gateway keys (`key:<id>`, with digests of secrets, never a
+# secret) and session bindings (`session:<id>`) as JSON, the latest version of each. A binding that
+# was ended has no document.
+RECORDS = Table(
+    "records",
+    METADATA,
+    _text("tenant"),
+    _text("subject"),
+    _big("version"),
+    _maybe_text("document"),
+    _maybe_big("expires_ms"),
+    PrimaryKeyConstraint("tenant", "subject", name="records_pk"),
+)
+
 # Which data of the store the ledger goes with: another epoch means that the store lost its data.
 EPOCHS = Table(
     "epochs",
@@ -249,7 +268,7 @@ IDENTITY = Table(
 )
 
 # Sums of calls that retention has deleted, by field of the task's hash in the store, so that totals
-# still agree.
+# still agree. The window of a spend limit stands here as `window:` and its name in place of a task.
 CARRIED = Table(
     "carried",
     METADATA,

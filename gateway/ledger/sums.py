@@ -49,7 +49,7 @@ def _sum(
 
 
 # Of each group of calls. The first four are those of every scope.
-_TOTALS: Mapping[str, ColumnElement[int]] = {
+TOTALS: Mapping[str, ColumnElement[int]] = {
     "tokens.S": _sum(CALLS.c.tokens),
     "nano_usd.S": _sum(CALLS.c.nano_usd),
     "calls.S": _count(_CHARGED),
@@ -93,7 +93,7 @@ def own_sums(
 ) -> defaultdict[str, defaultdict[str, int]]:
     """Return the sums over some calls by their own task: the task's fields, phases, executions."""
     sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    names = (*_TOTALS, *_OF_TASK)
+    names = (*TOTALS, *_OF_TASK)
     for row in connection.execute(_own(chosen)):
         task, phase, execution, phase_latency, *amounts = row
         of = sums[task]
@@ -112,7 +112,7 @@ def own_sums(
 
 def _own(chosen: ColumnElement[bool]) -> Select[Any]:
     group = (CALLS.c.task, CALLS.c.phase, CALLS.c.execution)
-    amounts = (*_TOTALS.values(), *_OF_TASK.values())
+    amounts = (*TOTALS.values(), *_OF_TASK.values())
     return select(*group, _PHASE_LATENCY, *amounts).where(chosen).group_by(*group)
 
 
@@ -166,7 +166,7 @@ def inherited_sums(
 ) -> Iterator[tuple[str, str, int]]:
     """Yield (ancestor, field, amount) over calls that `below` joins with their task's ancestry."""
     names = ("tokens.S", "nano_usd.S", "calls.S")
-    totals = [_TOTALS[name] for name in names]
+    totals = [TOTALS[name] for name in names]
     statement = select(ANCESTRY.c.ancestor, *totals).where(below).group_by(ANCESTRY.c.ancestor)
     for ancestor, *amounts in cast(Iterable[tuple[Any, ...]], connection.execute(statement)):
         yield from zip(repeat(ancestor), names, map(int, amounts))

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, select
 
 from gateway.core.errors import StoreError
 from gateway.ledger.history import TaskPast, read_pasts, recent_tombstones
+from gateway.ledger.records import give_back_records
 from gateway.ledger.schema import CALLS, TASKS
 from gateway.ledger.sums import is_summed, task_sums
+from gateway.ledger.windows import give_back_windows
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.limits import decode_override
@@ -62,11 +64,17 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """How many tasks were looked at, how many lacked something, and the tombstones left."""
+    """How many tasks were looked at, how many lacked something, and the tombstones left.
+
+    And how many windows of spend limits, gateway keys and session bindings lacked something.
+    """
 
     tasks: int
     restored: int
     tombstones: int
+    windows: int = 0
+    keys: int = 0
+    sessions: int = 0
 
 
 class Comparison:
@@ -128,6 +136,7 @@ class Comparison:
     async def rebuild(self, tombstone_ms: int) -> Rebuilt:
         """Add to the store what the ledger has and it lacks. Raises StoreError and LedgerError."""
         await self._begin_rebuild()
+        keys, sessions = await give_back_records(self._store, self._tenant, self._ledger)
         tombstones = await self._remember(tombstone_ms)
         tasks, restored = await self._all_tasks(), 0
         for batch in _batches(tasks):
@@ -139,8 +148,9 @@ class Comparison:
                     task, audit.tasks[task], sums.get(task, {}), pasts.get(task)
                 )
             await self._store.execute("PEXPIRE", self._names.ledger_rebuild, _REBUILD_MS)
+        windows = await give_back_windows(self._store, self._tenant, self._ledger, self._catch_up)
         await self._store.execute("DEL", self._names.ledger_rebuild)
-        return Rebuilt(len(tasks), restored, tombstones)
+        return Rebuilt(len(tasks), restored, tombstones, windows, keys, sessions)
 
     async def _begin_rebuild(self) -> None:
         """Keep others from adding the same once more. Raises StoreError (`rebuilding`)."""

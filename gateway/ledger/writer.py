@@ -7,9 +7,11 @@ nothing to write.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -28,10 +30,12 @@ from gateway.ledger.database import (
 from gateway.ledger.entries import Entry, EntryReader, Rows
 from gateway.ledger.insert import insert_rows
 from gateway.ledger.outbox import Outbox, delete_told
+from gateway.ledger.records import forget_sessions, keep_records, mirror_keys
 from gateway.ledger.retention import delete_older
 from gateway.ledger.schema import METADATA
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison
+from gateway.ledger.windows import forget_windows
 from gateway.store.connection import StoreConnection
 from gateway.store.examine import epoch
 from gateway.store.keys import TenantKeys
@@ -326,7 +330,15 @@ class LedgerWriter:
         with ledger_errors():
             comparison = Comparison(self._store, tenant.name, self._connection, catch_up)
             rebuilt = await comparison.rebuild(self._rules.tombstone_ms)
-        self._event("ledger_rebuilt", "warning", tenant=tenant.name, tasks=rebuilt.restored)
+        self._event(
+            "ledger_rebuilt",
+            "warning",
+            tenant=tenant.name,
+            tasks=rebuilt.restored,
+            windows=rebuilt.windows,
+            keys=rebuilt.keys,
+            sessions=rebuilt.sessions,
+        )
 
     async def _tell_of_loss(self, tenant: str, current: str) -> None:
         now_ms = await server_ms(self._store)
@@ -369,14 +381,27 @@ class LedgerWriter:
         """Delete what is older than the retention, and carry its sums forward."""
         now_ms = await server_ms(self._store)
         before_ms = now_ms - self._rules.retention_days * _DAY_MS
-        while deleted := await asyncio.to_thread(self._delete_older, tenant.name, before_ms):
+        delete = partial(self._delete_older, tenant.name, before_ms, now_ms)
+        while deleted := await asyncio.to_thread(delete):
             self._event("ledger_cleaned", "info", tenant=tenant.name, calls=deleted)
-        await asyncio.to_thread(self._delete_told, tenant.name, before_ms)
+        await asyncio.to_thread(self._forget, tenant.name, before_ms, now_ms)
+        await self._mirror(tenant)
 
-    def _delete_told(self, tenant: str, before_ms: int) -> None:
+    async def _mirror(self, tenant: _Tenant) -> None:
+        """Keep the keys that the stream did not tell of."""
+        rows = await mirror_keys(self._store, tenant.name)
+        await asyncio.to_thread(self._keep_records, rows)
+
+    def _keep_records(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with ledger_errors():
+            keep_records(self._connection, rows)
+
+    def _forget(self, tenant: str, before_ms: int, now_ms: int) -> None:
+        with ledger_errors():
+            forget_sessions(self._connection, tenant, now_ms)
+            forget_windows(self._connection, tenant, now_ms)
             delete_told(self._connection, tenant, before_ms)
 
-    def _delete_older(self, tenant: str, before_ms: int) -> int:
+    def _delete_older(self, tenant: str, before_ms: int, now_ms: int) -> int:
         with ledger_errors():
-            return delete_older(self._connection, tenant, before_ms)
+            return delete_older(self._connection, tenant, before_ms, now_ms)

@@ -2,7 +2,8 @@
 
 A worker's copy of a key may be old. Its version goes with every reserve, which the store compares
 with the key's own in the tenant's slot (`lua/reserve.lua`): so a revoked key is stopped at its next
-call on every gateway, at no further round trip.
+call on every gateway, at no further round trip. Every change is told to the ledger, which gives
+keys back to a store that lost its data.
 """
 
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.core.acts import Act
 from gateway.core.errors import BadCall, StoreError
 from gateway.core.keys import Credential, GatewayKey
 from gateway.store.connection import Argument, StoreConnection
@@ -18,8 +20,16 @@ from gateway.store.scripts import load_script
 
 _REMEMBERED = 10_000
 _FRESH_MS = 5_000
+_LONG_AGO_MS = -_FRESH_MS
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(GatewayKey).decode
+
+
+class KeysLost(StoreError):
+    """The store does not have a key that this process knew: it has lost its data."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__("keys_lost", f"the store has lost the gateway key {key_id}")
 
 
 class KeyExists(StoreError):
@@ -46,17 +56,22 @@ class KeyStore:
         texts: list[str] = await self._connection.execute("HVALS", KEYS_KEY)
         return sorted(map(_decode, texts), key=lambda key: (key.created_ms, key.id))
 
-    async def add(self, key: GatewayKey) -> None:
-        """Write a new key. Raises KeyExists, StoreError."""
+    async def add(self, key: GatewayKey, act: Act | None = None) -> None:
+        """Write a new key; `act` is for the audit. Raises KeyExists, StoreError."""
         if not await self._write("", key):
             raise KeyExists
+        await self._tell(key, act)
 
     async def change(
-        self, key_id: str, change: Callable[[GatewayKey], GatewayKey]
+        self,
+        key_id: str,
+        change: Callable[[GatewayKey], GatewayKey],
+        act: Act | None = None,
     ) -> GatewayKey | None:
         """Write what `change` makes of a key and return it; None if there is no such key.
 
-        It holds with the next call everywhere once this has returned. Raises StoreError.
+        It holds with the next call everywhere once this has returned; `act` is for the audit.
+        Raises StoreError.
         """
         while True:
             text = await self._connection.execute("HGET", KEYS_KEY, key_id)
@@ -64,17 +79,45 @@ class KeyStore:
                 return None
             key = change(_decode(text))
             if await self._write(text, key):
+                await self._tell(key, act)
                 return key
+
+    async def give_back(self, key: GatewayKey) -> bool:
+        """Write a key as the ledger knows it, unless the store's is as new. Raises StoreError.
+
+        Return whether the store lacked anything of it.
+        """
+        while True:
+            text = await self._connection.execute("HGET", KEYS_KEY, key.id)
+            if text is not None and _decode(text).version >= key.version:
+                version = _decode(text).version
+                return (
+                    int(await self._connection.execute("HSETNX", *_version_of(key, version))) == 1
+                )
+            if await self._write(text or "", key):
+                return True
+
+    async def _tell(self, key: GatewayKey, act: Act | None) -> None:
+        names = TenantKeys(key.tenant)
+        told: list[Argument] = ["", f"key:{key.id}", _encode(key), _encode(act) if act else ""]
+        await self._connection.run(load_script("record"), [names.clock, names.ledger], told)
 
     async def _write(self, before: str, key: GatewayKey) -> bool:
         args: list[Argument] = [key.id, before, _encode(key)]
         if not await self._connection.run(self._replace, [KEYS_KEY], args):
             return False
         # Another slot on a cluster, so it cannot be the same script; a version never runs back.
-        await self._connection.execute(
-            "HSET", TenantKeys(key.tenant).key_versions, key.id, key.version
-        )
+        await self._connection.execute("HSET", *_version_of(key, key.version))
         return True
+
+
+def key_text(key: GatewayKey) -> str:
+    """Return a key as the store has it."""
+    return _encode(key).decode()
+
+
+def _version_of(key: GatewayKey, version: int) -> tuple[Argument, ...]:
+    return TenantKeys(key.tenant).key_versions, key.id, version
 
 
 class KeyRing:
@@ -86,14 +129,20 @@ class KeyRing:
         self._known: OrderedDict[str, tuple[int, GatewayKey]] = OrderedDict()
 
     async def key_of(self, credential: Credential) -> GatewayKey:
-        """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError."""
+        """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError.
+
+        Keys are never deleted: where the store lacks one that was known here, it has lost its data,
+        and the ledger will give the key back (KeysLost).
+        """
         now_ms = self._wall_ms()
         read_ms, key = self._known.get(credential.key_id, (0, None))
         is_proof = key is not None and now_ms - read_ms <= _FRESH_MS and key.is_good(now_ms)
         if key is None or not is_proof or not key.has_secret(credential.secret, now_ms):
-            key = await self._store.read(credential.key_id)
+            known, key = key, await self._store.read(credential.key_id)
             if key is not None:
                 self._remember(now_ms, key)
+            elif known is not None:
+                raise KeysLost(known.id)
         if key is None or not key.has_secret(credential.secret, now_ms):
             raise BadCall("invalid_key", "The gateway key is not known here.")
         if not key.is_good(now_ms):
@@ -102,7 +151,8 @@ class KeyRing:
 
     def forget(self, key_id: str) -> None:
         """Read a key anew when it is asked for next: its copy was found to be old."""
-        self._known.pop(key_id, None)
+        if key_id in self._known:
+            self._known[key_id] = _LONG_AGO_MS, self._known[key_id][1]
 
     def _remember(self, now_ms: int, key: GatewayKey) -> None:
         self._known[key.id] = now_ms, key

@@ -111,7 +111,11 @@ class TenantKeys:
 
     def window(self, policy: str, kind: str, name: str) -> str:
         """Return the hash of a spend limit; `name` is whose it is, and the window behind an @."""
-        return f"{self._prefix}window:{policy}:{kind}:{name}"
+        return self.window_named(f"{policy}:{kind}:{name}")
+
+    def window_named(self, window: str) -> str:
+        """Return the same by the window's whole name, as the ledger has it."""
+        return f"{self._prefix}window:{window}"
 
     def call(self, call_id: str) -> str:
         """Return the hash of a call."""

@@ -394,6 +394,7 @@ class RedisStore:
                     *(plan.call_id, len(own), tokens, nano_usd),
                     plan.enforce_from.order if plan.enforce_from else 0,
                     self._effect_letters(plan.effects),
+                    self._windows_of(plan),
                 ]
             reply = await self.connection.run(self._heartbeat, keys, args)
             over |= zip(reply[::2], reply[1::2], strict=True)

@@ -15,9 +15,9 @@ Fields = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Tasks' hashes at one moment: all that has a sequence number up to `number` is in them.
+    """Hashes of tasks, or of windows, at one moment: all up to the act `number` is in them.
 
-    `last_entry` is the id of the stream's latest entry then; a task that is not there has no field.
+    `last_entry` is the id of the stream's latest entry then; one that is not there has no field.
     """
 
     number: int
@@ -54,20 +54,44 @@ class Tombstone:
     execution: int
     tokens: int
     nano_usd: int
+    windows: str = ""
 
 
 async def read_audit(connection: StoreConnection, names: TenantKeys, tasks: Sequence[str]) -> Audit:
     """Return tasks as they stand at one moment. Raises StoreError."""
-    keys = [names.clock, names.ledger, *map(names.task, tasks)]
+    return await _read(connection, names, {task: names.task(task) for task in tasks})
+
+
+async def read_windows(
+    connection: StoreConnection, names: TenantKeys, windows: Sequence[str]
+) -> Audit:
+    """Return windows of spend limits as they stand at one moment, by name. Raises StoreError."""
+    return await _read(connection, names, {name: names.window_named(name) for name in windows})
+
+
+async def _read(connection: StoreConnection, names: TenantKeys, of: Mapping[str, str]) -> Audit:
+    keys = [names.clock, names.ledger, *of.values()]
     number, last_entry, *hashes = await connection.run(load_script("audit"), keys, [])
     return Audit(
         int(number),
         last_entry,
         {
-            task: dict(zip(raw[::2], raw[1::2], strict=True))
-            for task, raw in zip(tasks, hashes, strict=True)
+            name: dict(zip(raw[::2], raw[1::2], strict=True))
+            for name, raw in zip(of, hashes, strict=True)
         },
     )
+
+
+async def restore_window(
+    connection: StoreConnection,
+    names: TenantKeys,
+    window: str,
+    added: Mapping[str, int],
+    keep_ms: int | None,
+) -> None:
+    """Add to a window's totals; one that is not there is kept so long. Raises StoreError."""
+    args: list[Argument] = ["" if keep_ms is None else keep_ms, *_flat(added)]
+    await connection.run(load_script("restore_window"), [names.window_named(window)], args)
 
 
 async def restore_task(
@@ -106,6 +130,7 @@ async def remember_calls(
     args: list[Argument] = [tombstone_ms]
     for stone in tombstones:
         args += [stone.state, stone.phase, stone.execution, stone.tokens, stone.nano_usd]
+        args.append(" ".join(map(names.window_named, stone.windows.split())))
     keys = [names.call(stone.call_id) for stone in tombstones]
     return int(await connection.run(load_script("remember"), keys, args))
 

@@ -1,28 +1,64 @@
 """Session bindings in the store: written by the admin plane, read by workers (`core/sessions.py`).
 
-A binding is one string in the tenant's slot, which the store lets go when it expires.
+A binding is one string in the tenant's slot, which the store lets go when it expires. The ledger is
+told of each, and gives them back to a store that lost its data.
 """
 
 from collections import OrderedDict
 
+import msgspec
+
+from gateway.core.acts import Act
 from gateway.core.sessions import Binding, Session, binding_text, session_of
-from gateway.store.connection import StoreConnection
+from gateway.store.connection import Argument, StoreConnection
 from gateway.store.keys import TenantKeys
+from gateway.store.scripts import load_script
 
 _REMEMBERED = 10_000
 
 
 async def bind_session(
-    connection: StoreConnection, names: TenantKeys, session_id: str, binding: Binding
+    connection: StoreConnection,
+    names: TenantKeys,
+    session_id: str,
+    binding: Binding,
+    act: Act | None = None,
 ) -> None:
-    """Bind a session, in place of what it was bound to. Raises StoreError."""
+    """Bind a session anew; `act` is for the audit. Raises StoreError."""
+    text = binding_text(binding)
+    await _bind(connection, names, session_id, text, binding.expires_ms, act)
+
+
+async def unbind_session(
+    connection: StoreConnection, names: TenantKeys, session_id: str, act: Act | None = None
+) -> bool:
+    """End a binding; return whether there was one: only then `act` is on record."""
+    return await _bind(connection, names, session_id, "", 0, act)
+
+
+async def _bind(
+    connection: StoreConnection,
+    names: TenantKeys,
+    session_id: str,
+    text: str,
+    expires_ms: int,
+    act: Act | None,
+) -> bool:
+    keys = [names.clock, names.ledger, names.session(session_id)]
+    told = msgspec.json.encode(act) if act is not None else ""
+    args: list[Argument] = ["", f"session:{session_id}", text, expires_ms, told]
+    return int(await connection.run(load_script("bind"), keys, args)) == 1
+
+
+async def restore_session(
+    connection: StoreConnection, names: TenantKeys, session_id: str, binding: Binding
+) -> bool:
+    """Bind a session as the ledger knows it, unless it is bound; return whether it was not.
+
+    A binding that has expired is not kept. Raises StoreError.
+    """
     key, text = names.session(session_id), binding_text(binding)
-    await connection.execute("SET", key, text, "PXAT", binding.expires_ms)
-
-
-async def unbind_session(connection: StoreConnection, names: TenantKeys, session_id: str) -> bool:
-    """End a binding; return whether there was one. Raises StoreError."""
-    return int(await connection.execute("DEL", names.session(session_id))) == 1
+    return bool(await connection.execute("SET", key, text, "NX", "PXAT", binding.expires_ms))
 
 
 async def read_session(connection: StoreConnection, names: TenantKeys, session_id: str) -> Session:

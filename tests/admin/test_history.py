@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
+from sqlalchemy.pool import Pool
 
-from gateway.app import page_reader
+from gateway.app import kept_page_reader, page_reader
+from gateway.core.errors import LedgerError
 from gateway.ledger.database import migrate, open_engine
 from gateway.ledger.entries import EntryReader
 from gateway.ledger.schema import AUDIT, BREACHES
@@ -118,3 +120,36 @@ async def test_an_act_on_a_key_comes_to_the_audit(
         f"key:{made.json['id']}", "key.create", "ada",
     )  # fmt: skip
     assert json.loads(row["details"])["name"] == "ci"
+
+
+def test_whoever_watches_keeps_the_ledger_open(url: str, tenant: str, tmp_path: Path) -> None:
+    """One connection for all looks, which see what is new; after an error, another."""
+    pages = kept_page_reader(url)()
+    opened: list[int] = []
+
+    def note(*_: object) -> None:
+        opened.append(1)
+
+    event.listen(Pool, "connect", note)
+    first = pages.read("audit", tenant, {}, None, 10)
+    with open_engine(url).connect() as connection:
+        row = {"number": 9, "actor": "ada", "action": "task.kill", "subject": "T", "reason": "",
+               "details": "{}", "tenant": tenant, "at_ms": AT_MS}  # fmt: skip
+        connection.execute(insert(AUDIT), [row])
+        connection.commit()
+    opened.clear()
+    assert len(pages.read("audit", tenant, {}, None, 10)) == len(first) + 1
+    assert opened == []
+    pages.close()
+    assert len(pages.read("audit", tenant, {}, None, 10)) == len(first) + 1
+    assert len(opened) == 1
+    event.remove(Pool, "connect", note)
+    pages.close()
+    pages.close()
+    gone = kept_page_reader(f"sqlite:///{tmp_path / 'later.db'}")()
+    with pytest.raises(LedgerError):
+        gone.read("audit", tenant, {}, None, 10)
+    with open_engine(f"sqlite:///{tmp_path / 'later.db'}").connect() as connection:
+        migrate(connection)
+    assert gone.read("audit", tenant, {}, None, 10) == []
+    gone.close()

@@ -1,5 +1,7 @@
 """`/admin/v1/sessions/{session}`."""
 
+import json
+
 import pytest
 import redis
 
@@ -29,6 +31,28 @@ async def test_a_binding_is_made_read_replaced_and_ended(plane: StartPlane) -> N
     assert [event["event"] for event in admin.events] == [
         *("session_bound", "session_bound", "session_unbound")
     ]
+
+
+async def test_every_act_is_on_record(plane: StartPlane, redis_client: redis.Redis) -> None:
+    """Who and why; an end that ended nothing is none."""
+    admin = await plane()
+    body = {"task": "T", "phase": "plan", "by": "orchestrator", "reason": "begins"}
+    await admin.ask("PUT", PATH, json=body)
+    await admin.ask("PUT", PATH, json={"task": "U"})
+    for _ in range(2):
+        assert (await admin.ask("DELETE", f"{PATH}?by=ada&reason=it%20is%20over")).status == 200
+    told = [fields for _, fields in redis_client.xrange(admin.parts.names.ledger)]
+    assert {fields["e"].split(" ")[2] for fields in told} == {"session:s-1"}
+    acts = [json.loads(fields["d"]) for fields in told]
+    assert [(act["action"], act["actor"], act["reason"]) for act in acts] == [
+        ("session.bind", "orchestrator", "begins"),
+        ("session.bind", "admin", ""),
+        ("session.unbind", "ada", "it is over"),
+    ]
+    assert acts[0]["details"] == {"task": "T", "phase": "PLAN"}
+    for query in ("by=%20", "reason=%07", "who=ada", "by=a&by=b"):
+        answer = await admin.ask("DELETE", f"{PATH}?{query}")
+        assert (answer.status, answer.error["code"]) == (400, "invalid_query")
 
 
 @pytest.mark.parametrize(

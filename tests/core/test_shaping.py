@@ -135,6 +135,16 @@ def test_why_a_stream_would_end(scope: Scope, seen: tuple[int, int], code: str) 
     assert stop_code([scope], REFUSING, *seen) == code
 
 
+def test_a_spend_limit_stops_a_stream_too() -> None:
+    """After the task's own lines, and not by the number of calls."""
+    key = task(kind=ScopeKind.KEY, tokens=balance(60, 100), calls=balance(999, 100))
+    calm = task(tokens=balance(0, 1_000))
+    assert stop_code([calm, key], FLAGGING, 40, 0) == ""
+    assert stop_code([calm, key], FLAGGING, 41, 0) == "spend_limit_exceeded"
+    over = task(tokens=balance(90, 100))
+    assert stop_code([over, key], REFUSING, 41, 0) == "task_budget_exceeded"
+
+
 def test_nothing_stops_where_lines_only_flag() -> None:
     """A kill does."""
     scope = task(tokens=balance(999, 100))
@@ -150,6 +160,9 @@ def test_what_an_agent_reads() -> None:
     assert "POST /admin/v1/tasks/T/overrides" in said
     said = stop_message("T", "task_killed", has_parents=True)
     assert said.startswith("Task T, or a task above it, was killed by an operator: ")
+    said = stop_message("T", "spend_limit_exceeded", has_parents=True)
+    assert said.startswith("Task T is held to a spend limit that was exceeded while ")
+    assert said.endswith("ask an operator to raise the limit.")
 
 
 # Policies to a shape ------------------------------------------------------------------------------

@@ -68,6 +68,15 @@ def test_a_total_is_of_a_key_a_team_the_tenant_or_a_model(
     assert [limit.name for limit in limits(policy, call=KEYLESS)] == ([keyless] if keyless else [])
 
 
+def test_a_team_is_one_word_too() -> None:
+    """Keys of windows stand in lists, one space apart (store/lua/limits.lua)."""
+    policy = SpendLimitPolicy(mode=Mode.ENFORCE, per=LimitScope.TEAM, hard=Amounts(tokens=5))
+    key = GatewayKey("ab12cd34", "", "ci", team="web: search")
+    assert [limit.name for limit in limits(policy, call=replace(CALL, key=key))] == [
+        "web%3A%20search"
+    ]
+
+
 def test_a_call_without_a_model_is_in_no_model_s_total() -> None:
     policy = SpendLimitPolicy(mode=Mode.ENFORCE, per=LimitScope.MODEL, hard=Amounts(tokens=5))
     assert limits(policy, call=replace(CALL, models=())) == ()

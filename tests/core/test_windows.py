@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.core.windows import Span, Window, window_at
+from gateway.core.windows import Span, Window, latest_end_ms, window_at
 
 
 def ms(text: str) -> int:
@@ -94,3 +94,19 @@ def test_windows_follow_each_other_without_a_gap(span: Span, zone: str) -> None:
         assert window_at(span, tz, window.end_ms - 1) == window
         window = following
     assert timedelta(milliseconds=window.start_ms - now) > timedelta(days=10)
+
+
+@pytest.mark.parametrize("span", [span for span in Span if span is not Span.LIFETIME])
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT+12", "Etc/GMT-14", "Europe/Berlin"])
+@pytest.mark.parametrize("day", ["2026-02-28", "2026-10-25", "2026-12-31", "2027-01-01"])
+def test_by_its_label_a_window_is_over_nowhere_too_early(span: Span, zone: str, day: str) -> None:
+    """And at most 26 hours late, which is how far apart clocks are."""
+    now_ms = int(datetime.fromisoformat(f"{day}T23:30:00+00:00").timestamp()) * 1000
+    window = window_at(span, ZoneInfo(zone), now_ms)
+    late_ms = latest_end_ms(window.label) - window.end_ms
+    assert 0 <= late_ms <= 26 * 3_600_000
+    assert late_ms == 0 or span is not Span.HOUR
+
+
+def test_a_window_for_good_has_no_label() -> None:
+    assert latest_end_ms(Window().label) == 0

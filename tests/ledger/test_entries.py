@@ -93,3 +93,25 @@ def test_refusals_by_their_code() -> None:
         (call,) = rows.calls
         assert (call["status"], call["number"], len(rows.breaches)) == (status, 9, breaches)
         assert (call["line_tokens"], call["line_latency_ms"], call["line_nano_usd"]) == (3, 5, None)
+
+
+def test_a_key_that_cannot_be_read_is_set_aside() -> None:
+    """And a binding is told with its end, or as ended."""
+    told = {"e": "record 5 session:s-1 7", "d": ""}
+    rows = READER.rows_of(
+        [
+            ("1-0", {"e": "record 5 key:ab 6", "k": "no key", "d": ""}),
+            ("2-0", {**told, "k": '{"task":"T","expires_ms":9}'}),
+            ("3-0", {**told, "k": ""}),
+        ]
+    )
+    assert [row["entry_id"] for row in rows.rejected] == ["1-0"]
+    assert [(row["version"], row["expires_ms"]) for row in rows.records] == [(7, 9), (7, None)]
+    assert [row["document"] is None for row in rows.records] == [False, True]
+    assert rows.audit == []
+
+
+def test_an_execution_of_an_older_gateway_has_no_generation() -> None:
+    words = "execution 5 task:T PLAN 2 1000 - -"
+    rows = READER.rows_of([("1-0", {"e": words, "d": ""}), ("2-0", {"e": f"{words} 3", "d": ""})])
+    assert [row["generation"] for row in rows.phase_executions] == [None, 3]

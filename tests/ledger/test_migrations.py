@@ -96,6 +96,22 @@ def test_rows_from_before_the_units_are_upgraded(engine: Engine) -> None:
         assert "images" not in columns_of_calls(connection)
 
 
+def test_rows_from_before_the_windows_are_upgraded(engine: Engine) -> None:
+    """Nobody told in which windows they count, nor the generation: null."""
+    with engine.connect() as connection:
+        migrate(connection, "0005")
+        insert_raw(connection, OLD_CALL)
+        migrate(connection)
+        (call,) = find_calls(connection, "default", CallFilter(task="T"), limit=10)
+        assert (call["tokens"], call["windows"], call["generation"]) == (28, None, None)
+        connection.execute(CALLS.update().values(windows="daily:key:k@2026-11-23", generation=2))
+        connection.commit()
+        migrate(connection, "0005")
+        assert connection.scalar(text("SELECT tokens FROM calls")) == 28
+        assert "windows" not in columns_of_calls(connection)
+        assert "records" not in tables(connection)
+
+
 def test_a_program_and_a_schema_that_do_not_fit(engine: Engine) -> None:
     """Commands that only read say so, with the way out."""
     with engine.connect() as connection:

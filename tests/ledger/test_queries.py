@@ -4,9 +4,9 @@ from sqlalchemy import Connection
 
 from gateway.core.budget import Amounts, BreachStatus, Dimension
 from gateway.core.overrides import Override, OverrideKind
+from gateway.ledger.pages import find_page
 from gateway.ledger.queries import (
     CallFilter,
-    audit_entries,
     budget_status,
     cumulative_usage,
     find_breaches,
@@ -70,9 +70,9 @@ async def test_status_of_a_budget(worked: Desk, agent: Agent) -> None:
         assert later.standings[Dimension.TOKENS].granted == 0
         assert budget_status(ledger, worked.tenant, "unknown", 0) is None
         (override,) = overrides_of(ledger, worked.tenant, "T")
-        (entry,) = audit_entries(ledger, worked.tenant, limit=10)
+        (entry,) = find_page(ledger, "audit", worked.tenant, {}, None, 10)
         assert override["number"] == entry["number"]
-        assert audit_entries(ledger, worked.tenant, limit=10, below_number=entry["number"]) == []
+        assert find_page(ledger, "audit", worked.tenant, {}, entry["number"], 10) == []
 
 
 async def test_breaches_by_task_and_effect(worked: Desk, agent: Agent) -> None:

@@ -141,6 +141,7 @@ async def test_a_settled_call_is_one_row_with_everything(agent: Agent, desk: Des
         "held_tokens": 17_048,
         "held_nano_usd": 0,
         "latency_ms": 1_500,
+        "generation": 1,
         "first_byte_ms": 300,
         "client_left": False,
         "task_latency_ms": 2_000,

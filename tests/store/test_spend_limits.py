@@ -440,3 +440,31 @@ async def test_limits_and_velocity_cost_no_further_round_trip(
     assert commands() == before + 1
     await caller.store.settle(settlement(plan, 10))
     assert commands() == before + 2
+
+
+# Heartbeats ---------------------------------------------------------------------------------------
+
+
+async def test_a_heartbeat_tells_that_a_limit_is_crossed(caller: Agent, windows: Windows) -> None:
+    """By what was seen of the call itself, or by others; one that only observes stops nothing."""
+    watching = limit(enforced=False)
+    plan, _ = await caller.reserve(spend=(DAILY, TENANT))
+    other, _ = await caller.reserve(spend=(DAILY,))
+    calm, _ = await caller.reserve(spend=(watching, TENANT))
+    beats = [(plan, 1_000, 9), (other, 1, 0), (calm, 9_000, 0)]
+    assert await caller.store.heartbeat(caller.tenant, beats) == {}
+    over = await caller.store.heartbeat(caller.tenant, [(plan, 1_001, 9), (other, 1, 0)])
+    assert over == {plan.call_id: "spend_limit_exceeded"}
+    spent, _ = await caller.reserve(
+        need=Need(1, 1, 0, 1, 0, 0), spend=(DAILY,), kind=ReserveKind.NONE
+    )
+    await caller.store.settle(settlement(spent, 1_001))
+    over = await caller.store.heartbeat(caller.tenant, beats)
+    assert over == dict.fromkeys((plan.call_id, other.call_id), "spend_limit_exceeded")
+
+
+async def test_a_window_that_is_over_stops_no_stream(caller: Agent) -> None:
+    """A call counts in the window in which it was let through; today's has room."""
+    plan, _ = await caller.reserve(spend=(DAILY,))
+    caller.at(NOON + 86_400_000)
+    assert await caller.store.heartbeat(caller.tenant, [(plan, 5_000, 0)]) == {}

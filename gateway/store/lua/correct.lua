@@ -53,7 +53,7 @@ end
 redis.call('HSET', KEYS[2], 'state', 'corrected', 'act', int(NUMBER), 'phase', phase,
   'exec', execution, 'tokens', int(amount(ARGV[9])), 'nano_usd', int(amount(ARGV[10])))
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-redis.call('XADD', KEYS[STREAM], '*', with_pressure({
+redis.call('XADD', KEYS[STREAM], '*', with_more({
   'e', table.concat({'corrected', int(now), behind_prefix(KEYS[6]), ARGV[1], int(NUMBER),
     int(amount(ARGV[9])), ARGV[10] == '-' and '-' or int(amount(ARGV[10]))}, ' '),
   'd', ARGV[13]}))

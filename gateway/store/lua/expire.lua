@@ -23,8 +23,8 @@ redis.call('HINCRBY', KEYS[6], 'expired.tokens', int(call.tokens))
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('HSET', KEYS[2], 'state', 'expired')
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-redis.call('XADD', KEYS[STREAM], '*', with_pressure({
+redis.call('XADD', KEYS[STREAM], '*', with_more({
   'e', call_words('expired', ARGV[1], now, int(NUMBER), call, call.phase, call.exec,
     call.words, call.words, waits),
-  'a', cjson.encode({call.model})}))
+  'a', cjson.encode({call.model})}, call.windows, redis.call('HGET', KEYS[6], 'generation') or nil))
 return {'expired', int(call.tokens), int(call.nano_usd)}

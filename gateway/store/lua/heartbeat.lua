@@ -2,8 +2,8 @@
 --
 -- KEYS  1 clock  2 leases, then for each call: call, task, ancestors...
 -- ARGV  1 now_ms or ''   2 lease_ms, then for each call: id, number of its keys, tokens seen so far,
---       nano_usd of them, first phase (by order) that is held to the cumulative line, effects as
---       in reserve
+--       nano_usd of them, first phase (by order) that is held to the cumulative line, effects and
+--       windows of spend limits as in reserve
 -- Returns id, code, ... of calls that are over: a call of their task would be refused with that code
 -- by now, what was seen of the open one counted in. Never refuses: what was used was used.
 
@@ -19,10 +19,25 @@ local function raise(first, last, phase, dimension, more)
   end
 end
 
+-- Whether spend limits of now refuse calls. What was `seen` of this call counts in the windows in which
+-- it was let through, which may be over: then it does not count.
+local function over_limits(json, counts_in, seen)
+  for _, window in ipairs(read_windows(json, now) or {}) do
+    local is_in = string.find(' ' .. counts_in .. ' ', ' ' .. window.key .. ' ', 1, true)
+    for _, dimension in ipairs({'tokens', 'nano_usd'}) do
+      local line = tonumber(window.lines[dimension])
+      if line and in_window(window, dimension) + (is_in and seen[dimension] or 0) > line then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- Why a call of these tasks would be refused by now (core/shaping.py), '' if it would not. What was
 -- `seen` of this call counts as settled. One that goes on by grace (lua/grace.lua) is over with a
 -- kill only.
-local function stop_code(call, first, last, phase, seen, from, effects)
+local function stop_code(call, counts_in, first, last, phase, seen, from, effects, limits)
   local scopes, watched = {}, {}
   local line = phase ~= '' and ORDER[phase] < from and 'R' or 'C'
   for i = first, last do
@@ -67,10 +82,10 @@ local function stop_code(call, first, last, phase, seen, from, effects)
       return 'task_budget_exceeded'
     end
   end
-  return ''
+  return over_limits(limits, counts_in, seen) and 'spend_limit_exceeded' or ''
 end
 
-for arg = 3, #ARGV, 6 do
+for arg = 3, #ARGV, 7 do
   local id, last = ARGV[arg], key + num(ARGV[arg + 1]) - 1
   local call, seen = read_call(KEYS[key]), {}
   if call.state == 'held' then
@@ -86,7 +101,8 @@ for arg = 3, #ARGV, 6 do
         redis.call('HINCRBY', KEYS[key], dimension, int(more))
       end
     end
-    local code = stop_code(KEYS[key], key + 1, last, call.phase, seen, num(ARGV[arg + 4]), ARGV[arg + 5])
+    local code = stop_code(KEYS[key], call.windows or '', key + 1, last, call.phase, seen,
+      num(ARGV[arg + 4]), ARGV[arg + 5], ARGV[arg + 6])
     if code ~= '' then
       over[#over + 1], over[#over + 2] = id, code
     end

@@ -28,9 +28,9 @@ elseif call.state ~= 'unknown' then
 end
 bury(KEYS[2], KEYS[3], ARGV[1], 'released', ARGV[3])
 if waits then
-  redis.call('XADD', KEYS[STREAM], '*',
+  redis.call('XADD', KEYS[STREAM], '*', with_more({
     'e', call_words('released', ARGV[1], now, int(NUMBER), call, call.phase, call.exec,
       {tokens = '0', nano_usd = '0'}, call.words, waits),
-    'a', ARGV[4], 'o', ARGV[5])
+    'a', ARGV[4], 'o', ARGV[5]}, call.windows, redis.call('HGET', KEYS[6], 'generation') or nil))
 end
 return {'released'}

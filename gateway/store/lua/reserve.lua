@@ -88,7 +88,7 @@ local function read_task(key)
     'tokens.L', 'tokens.G', 'tokens.C', 'tokens.R', 'tokens.S', 'tokens.H',
     'latency_ms.L', 'latency_ms.G', 'latency_ms.C', 'latency_ms.R', 'latency_ms.S', 'latency_ms.H',
     'nano_usd.L', 'nano_usd.G', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S', 'nano_usd.H',
-    'calls.L', 'calls.G', 'calls.C', 'calls.R', 'calls.S', 'calls.H', 'wall')
+    'calls.L', 'calls.G', 'calls.C', 'calls.R', 'calls.S', 'calls.H', 'wall', 'generation')
   local inflight = num(v[4])
   v[20] = with_open_interval(v[20], inflight, v[5])
   return {
@@ -491,12 +491,12 @@ end
 
 local function tell_of_refusal()
   local nothing = {tokens = '0', nano_usd = '0'}
-  redis.call('XADD', KEYS[STREAM], '*',
+  redis.call('XADD', KEYS[STREAM], '*', with_more({
     'e', call_words('refused', call_id, now, '0', {number = int(NUMBER)}, phase,
       int(execution), nothing, nothing, '0'),
     'a', ARGV[19], 's', stop_words(),
     'b', table.concat({standing_words(task, 1), standing_words(task, 2), standing_words(task, 3),
-      standing_words(phase_scope, 1)}, ' '))
+      standing_words(phase_scope, 1)}, ' ')}, nil, task.values[35] or nil))
 end
 
 if verdict ~= 'held' then

@@ -43,7 +43,7 @@ if call.state == 'unknown' then
 end
 
 local function read_task()
-  return redis.call('HMGET', KEYS[6], 'facts', 'tokens.L', 'tokens.G')
+  return redis.call('HMGET', KEYS[6], 'facts', 'tokens.L', 'tokens.G', 'generation')
 end
 
 local task = read_task()
@@ -125,8 +125,8 @@ if call.state == 'expired' or call.state == 'provisional' then
   redis.call('HSET', KEYS[2], 'act', int(NUMBER))  -- the ledger may still have the charge before
 end
 local charged = {tokens = int(tokens), nano_usd = int(nano_usd)}
-redis.call('XADD', KEYS[STREAM], '*', with_pressure({
+redis.call('XADD', KEYS[STREAM], '*', with_more({
   'e', call_words('settled', ARGV[1], now, int(NUMBER), call, phase, execution, charged,
     call.words, waits),
-  'a', ARGV[17], 'o', ARGV[18]}))
+  'a', ARGV[17], 'o', ARGV[18]}, call.windows, task[4] or nil))
 return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}

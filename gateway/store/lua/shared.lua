@@ -50,13 +50,18 @@ end
 --             phase or -, execution, tokens, nano_usd charged, tokens, nano_usd held, and the
 --             latency that it added, ms: task, ancestors, phase, joined by commas
 --        task       nothing more                    execution  phase, number, limits in force:
---        override   its number                                 tokens, latency_ms, nano_usd or -
+--        override   its number                                 tokens, latency_ms, nano_usd or -,
+--                                                              generation of the task's life
 --        act        its number, the task's state from then on; `-` for a phase, a key, files
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
+--        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
 --      total before, total after, limit with grants; and again for each
 --   s  why it was refused, b  the balances then (reserve.lua)
+--   w  keys of the windows of spend limits that a call counts in, joined by spaces
+--   g  generation of the task's life, if it is not the first
+--   k  JSON of a key or a binding, '' if there is none any more
 --   d  JSON: a task's fields, the override, or who did what and why (core/acts.py)
 --
 -- Entries are read by gateway/ledger/entries.py, and trimmed once SQL has them.
@@ -75,9 +80,9 @@ end
 
 local function tell_of_execution(key, now, phase, execution)
   local is = redis.call('HMGET', key, phase .. '.tokens.L', phase .. '.latency_ms.L',
-    phase .. '.nano_usd.L')
+    phase .. '.nano_usd.L', 'generation')
   tell_of_task('execution', key, now, ' ' .. phase .. ' ' .. execution .. ' ' ..
-    (is[1] or '-') .. ' ' .. (is[2] or '-') .. ' ' .. (is[3] or '-'), '')
+    (is[1] or '-') .. ' ' .. (is[2] or '-') .. ' ' .. (is[3] or '-') .. ' ' .. (is[4] or '1'), '')
 end
 
 -- The words of an entry about a call. `charged` and `held` have tokens and nano_usd as text.
@@ -139,12 +144,21 @@ local function note_pressure(key, prefix, dimension, before, used, limit)
   end
 end
 
--- The fields of an entry about a charge, with the totals that it moved.
-local function with_pressure(fields)
-  if #PRESSURE > 0 then
-    fields[#fields + 1], fields[#fields + 2] = 'p', table.concat(PRESSURE, ' ')
+-- The fields of an entry about a call, with what only some have: the windows that it counts in, the
+-- generation of its task's life, the totals that it moved.
+local function with_more(fields, windows, generation)
+  local more = {w = windows, g = generation, p = #PRESSURE > 0 and table.concat(PRESSURE, ' ') or nil}
+  for name, text in pairs(more) do
+    fields[#fields + 1], fields[#fields + 2] = name, text
   end
   return unpack(fields)
+end
+
+-- Tell the ledger what there is of a gateway key or a session from now on, and who did it, if anybody
+-- did. `document` is '' if there is nothing any more.
+local function tell_of_record(stream, now, subject, document, act)
+  redis.call('XADD', stream, '*', 'e', 'record ' .. int(now) .. ' ' .. subject .. ' ' .. int(NUMBER),
+    'k', document, 'd', act)
 end
 
 -- Take a call's hold off one scope and add what it used. A scope is a task's hash with prefix '',
