@@ -243,7 +243,7 @@ async def lose(desk: Desk, *keys: GatewayKey) -> None:
     await desk.store.execute("HDEL", KEYS_KEY, *(key.id for key in keys))
 
 
-async def test_GW11_keys_outlast_a_loss(agent: Agent, desk: Desk) -> None:
+async def test_keys_outlast_a_loss(agent: Agent, desk: Desk) -> None:
     """A good one is good again, a revoked one stays revoked, a rotated one has its new secret."""
     keys, wall = KeyStore(desk.store), lambda: 1_000_000
     good, gone, turned = (key_of(desk.tenant, number) for number in range(3))
