@@ -1,6 +1,6 @@
 """Gateway keys and session bindings in the ledger, given back to a store that lost them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from gateway.store.key_store import KeyStore, key_text
 from gateway.store.keys import TenantKeys
 from gateway.store.sessions import restore_session
 
+_BATCH = 200
 _read_key = msgspec.json.Decoder(GatewayKey).decode
 _read_binding = msgspec.json.Decoder(Binding).decode
 
@@ -47,12 +48,12 @@ def forget_sessions(connection: Connection, tenant: str, before_ms: int) -> None
 
 
 async def give_back_records(
-    store: StoreConnection, tenant: str, ledger: Connection
+    store: StoreConnection, tenant: str, ledger: Connection, go_on: Callable[[], Awaitable[None]]
 ) -> tuple[int, int]:
     """Give keys and bindings back that the store lacks; return how many of each it lacked.
 
     A key of which the store has an older version becomes what the ledger knows; a binding that was
-    made since is left alone.
+    made since is left alone. `go_on` is as in `verify`.
     """
     found = ledger.execute(
         select(RECORDS.c.subject, RECORDS.c.document).where(
@@ -61,7 +62,9 @@ async def give_back_records(
     ).all()
     ledger.rollback()
     keys, names, counted = KeyStore(store), TenantKeys(tenant), {"key": 0, "session": 0}
-    for subject, document in found:
+    for at, (subject, document) in enumerate(found):
+        if at % _BATCH == 0:
+            await go_on()
         kind, _, name = subject.partition(":")
         if kind == "key":
             counted[kind] += await keys.give_back(_read_key(document))

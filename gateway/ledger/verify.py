@@ -136,7 +136,9 @@ class Comparison:
     async def rebuild(self, tombstone_ms: int) -> Rebuilt:
         """Add to the store what the ledger has and it lacks. Raises StoreError and LedgerError."""
         await self._begin_rebuild()
-        keys, sessions = await give_back_records(self._store, self._tenant, self._ledger)
+        keys, sessions = await give_back_records(
+            self._store, self._tenant, self._ledger, self._go_on
+        )
         tombstones = await self._remember(tombstone_ms)
         tasks, restored = await self._all_tasks(), 0
         for batch in _batches(tasks):
@@ -147,8 +149,10 @@ class Comparison:
                 restored += await self._restore(
                     task, audit.tasks[task], sums.get(task, {}), pasts.get(task)
                 )
-            await self._store.execute("PEXPIRE", self._names.ledger_rebuild, _REBUILD_MS)
-        windows = await give_back_windows(self._store, self._tenant, self._ledger, self._catch_up)
+            await self._go_on()
+        windows = await give_back_windows(
+            self._store, self._tenant, self._ledger, self._catch_up, self._go_on
+        )
         await self._store.execute("DEL", self._names.ledger_rebuild)
         return Rebuilt(len(tasks), restored, tombstones, windows, keys, sessions)
 
@@ -157,6 +161,10 @@ class Comparison:
         key = self._names.ledger_rebuild
         if not await self._store.execute("SET", key, "1", "NX", "PX", _REBUILD_MS):
             raise StoreError("rebuilding", "another rebuild is under way; repeat in a while")
+
+    async def _go_on(self) -> None:
+        """Keep others away for a while yet."""
+        await self._store.execute("PEXPIRE", self._names.ledger_rebuild, _REBUILD_MS)
 
     async def _remember(self, tombstone_ms: int) -> int:
         left = 0

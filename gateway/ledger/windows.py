@@ -23,7 +23,7 @@ PREFIX = "window:"
 
 # The store keeps a window for so long after its end, for corrections (store/lua/limits.lua).
 _KEPT_MS = 26 * 3_600_000
-_BATCH = 200
+_BATCH = 2_000
 _LOOKS = 3  # the charge of a call that expired may be mended while one looks
 
 WindowSums = Mapping[str, Mapping[str, int]]
@@ -83,10 +83,12 @@ async def give_back_windows(
     tenant: str,
     ledger: Connection,
     catch_up: Callable[[str], Awaitable[None]],
+    go_on: Callable[[], Awaitable[None]],
 ) -> int:
     """Add to the store's windows what the ledger has and they lack; return how many lacked any.
 
-    Windows that are over at the ledger's latest call are left out. `catch_up` is as in `verify`.
+    Windows that are over at the ledger's latest call are left out. `catch_up` and `go_on` are as in
+    `verify`.
     """
     names, restored = TenantKeys(tenant), set[str]()
     now_ms = ledger.scalar(select(func.max(CALLS.c.at_ms)).where(CALLS.c.tenant == tenant)) or 0
@@ -95,6 +97,7 @@ async def give_back_windows(
     needed = sorted(window for window in known if is_needed(window, now_ms))
     for batch in _batches(needed):
         for _ in range(_LOOKS):
+            await go_on()
             lacking = await _lacking(store, names, ledger, catch_up, batch)
             for window, added in lacking.items():
                 until_ms = kept_until_ms(window)
