@@ -34,6 +34,7 @@ from gateway.store.connection import StoreConnection
 from gateway.store.guard import GuardedStore
 from gateway.store.journal import Journal
 from gateway.store.key_store import KeyRing, KeyStore
+from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
@@ -190,7 +191,7 @@ class Worker:
         self._tokenizer = TiktokenCounter()
         doors = Doors(
             store=self._guard,
-            keys=KeyRing(KeyStore(self._connection), wall_ms),
+            keys=KeyRing(KeyStore(self._connection), wall_ms, TenantKeys(plane.tenant)),
             upstreams=self._upstreams,
             wording=refusals,
             recorder=self._recorder,

@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(GatewayKey).decode
 
 
 class KeysLost(StoreError):
-    """The store does not have a key that this process knew: it has lost its data."""
+    """The store lacks a key because it has lost its data: the ledger will give the key back."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__("keys_lost", f"the store has lost the gateway key {key_id}")
@@ -97,6 +97,18 @@ class KeyStore:
             if await self._write(text or "", key):
                 return True
 
+    async def has_lost(self, names: TenantKeys) -> bool:
+        """Return whether a tenant's keys may be lost just now. Raises StoreError.
+
+        After a loss there are neither keys nor an epoch; then the writer makes an epoch, and its
+        rebuild gives keys back first of all. A new store has an epoch before it has keys.
+        """
+        if await self._connection.execute("EXISTS", names.ledger_rebuild):
+            return True
+        if await self._connection.execute("EXISTS", KEYS_KEY):
+            return False
+        return not await self._connection.execute("EXISTS", names.epoch)
+
     async def _tell(self, key: GatewayKey, act: Act | None) -> None:
         names = TenantKeys(key.tenant)
         told: list[Argument] = ["", f"key:{key.id}", _encode(key), _encode(act) if act else ""]
@@ -121,18 +133,21 @@ def _version_of(key: GatewayKey, version: int) -> tuple[Argument, ...]:
 
 
 class KeyRing:
-    """A worker's copies of keys. Bounded: the oldest go first."""
+    """A worker's copies of keys of one tenant. Bounded: the oldest go first."""
 
-    def __init__(self, store: KeyStore, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: KeyStore, wall_ms: Callable[[], int], names: TenantKeys | None = None
+    ) -> None:
         self._store = store
+        self._names = names
         self._wall_ms = wall_ms
         self._known: OrderedDict[str, tuple[int, GatewayKey]] = OrderedDict()
 
     async def key_of(self, credential: Credential) -> GatewayKey:
         """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError.
 
-        Keys are never deleted: where the store lacks one that was known here, it has lost its data,
-        and the ledger will give the key back (KeysLost).
+        Keys are never deleted: where the store lacks one that was known here, it has lost its data.
+        What is told of a key that nobody here knows depends on the store's state (KeysLost).
         """
         now_ms = self._wall_ms()
         read_ms, key = self._known.get(credential.key_id, (0, None))
@@ -141,13 +156,16 @@ class KeyRing:
             known, key = key, await self._store.read(credential.key_id)
             if key is not None:
                 self._remember(now_ms, key)
-            elif known is not None:
-                raise KeysLost(known.id)
+            elif known is not None or await self._may_be_lost():
+                raise KeysLost(credential.key_id)
         if key is None or not key.has_secret(credential.secret, now_ms):
             raise BadCall("invalid_key", "The gateway key is not known here.")
         if not key.is_good(now_ms):
             raise BadCall("invalid_key", f"The gateway key {key.id} is revoked or has expired.")
         return key
+
+    async def _may_be_lost(self) -> bool:
+        return self._names is not None and await self._store.has_lost(self._names)
 
     def forget(self, key_id: str) -> None:
         """Read a key anew when it is asked for next: its copy was found to be old."""

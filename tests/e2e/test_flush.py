@@ -67,7 +67,8 @@ async def test_EC15_after_a_flushall(gateway: Gateway, provider: FakeProvider) -
     """A spent key is refused, a revoked one is nobody's, a good one is never told 401; a session
     goes on with its task.
     """
-    good, spent, revoked = [await new_key(gateway, name) for name in ("good", "spent", "revoked")]
+    made = [await new_key(gateway, name) for name in ("good", "unseen", "spent", "revoked")]
+    good, unseen, spent, revoked = made
     await gateway.admin("PUT", "/admin/v1/sessions/s-1", json={"task": "S"})
     async with gateway.client() as client:
         caller = Caller(client)
@@ -83,15 +84,16 @@ async def test_EC15_after_a_flushall(gateway: Gateway, provider: FakeProvider) -
         await until(lambda: gateway.store.xlen(gateway.keys.ledger) == 0, "all written")
 
         gateway.store.flushall()
+        await caller.until_served(unseen)
         await caller.until_served(good)
         await until(lambda: gateway.log_events("ledger_rebuilt"), "the rebuild")
         (rebuilt,) = gateway.log_events("ledger_rebuilt")
-        assert (rebuilt["keys"], rebuilt["sessions"]) == (3, 1)
+        assert (rebuilt["keys"], rebuilt["sessions"]) == (4, 1)
         assert code(await caller.ask(spent)) == (400, "spend_limit_exceeded")
         assert code(await caller.ask(revoked)) == (401, "invalid_key")
         assert (await caller.ask(good, **{"session-id": "s-1"})).status_code == 200
         await until(lambda: gateway.number("S", "calls.S") == 1, "the session's call")
     audit = (await gateway.admin("GET", "/admin/v1/audit")).json()["entries"]
     assert [entry["action"] for entry in audit] == [
-        *("key.revoke", "session.bind", "key.create", "key.create", "key.create")
+        *("key.revoke", "session.bind", *["key.create"] * 4)
     ]

@@ -280,6 +280,27 @@ async def test_keys_outlast_a_loss(agent: Agent, desk: Desk) -> None:
     assert (await desk.rebuild()).keys == 0
 
 
+async def test_a_key_that_nobody_here_knew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While keys may be lost: no 401; and that is so from the loss to the end of the rebuild."""
+    keys, names, own = KeyStore(desk.store), desk.keys, f"keys-of-{desk.tenant}"
+    monkeypatch.setattr("gateway.store.key_store.KEYS_KEY", own)
+    ring = KeyRing(keys, lambda: 1_000_000, names)
+    nobody = Credential("zzzzzzzz", SECRET, b"x-api-key")
+    with pytest.raises(StoreError, match="has lost the gateway key"):
+        await ring.key_of(nobody)
+    await desk.store.execute("SET", names.epoch, "e")  # a new store
+    with pytest.raises(BadCall, match="not known"):
+        await ring.key_of(nobody)
+    await desk.store.execute("SET", names.ledger_rebuild, "1")
+    with pytest.raises(StoreError, match="has lost the gateway key"):
+        await ring.key_of(nobody)
+    await desk.store.execute("DEL", names.ledger_rebuild, names.epoch)
+    await keys.add(key_of(desk.tenant))
+    with pytest.raises(BadCall, match="not known"):
+        await ring.key_of(nobody)
+    await desk.flush([own])
+
+
 async def test_what_the_store_has_newer_stays(desk: Desk) -> None:
     """A key that was revoked since; one of which only the version was lost; an older one."""
     keys = KeyStore(desk.store)
