@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 from gateway.admin.live import MOST_WATCHERS, close_feed
@@ -45,6 +46,42 @@ async def test_events_and_news_of_the_ledger_are_streamed(plane: StartPlane) -> 
         await close_feed(admin.client.app)  # type: ignore[arg-type]
         assert (await answer.content.read()).strip() == b""
     await nobody_watches(admin)
+
+
+class Kept:
+    """A ledger without news that is open until it is closed."""
+
+    def __init__(self) -> None:
+        self.looks: list[str] = []
+        self.closed = threading.Event()
+
+    def read(self, table: str, *_: object) -> list[dict[str, Any]]:
+        self.looks.append(table)
+        return []
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def test_the_ledger_is_open_as_long_as_somebody_watches(plane: StartPlane) -> None:
+    """One reader for all looks of a stream, which lets go at its end."""
+    made: list[Kept] = []
+
+    def keep_pages() -> Kept:
+        made.append(Kept())
+        return made[-1]
+
+    admin = await plane(keep_pages=keep_pages)
+    async with admin.client.get(PATH, headers=HEADERS) as answer:
+        async with asyncio.timeout(60):
+            while not made or len(made[0].looks) < 4:
+                await asyncio.sleep(0.01)
+        assert not made[0].closed.is_set()
+        await close_feed(admin.client.app)  # type: ignore[arg-type]
+        await answer.content.read()
+    assert await asyncio.to_thread(made[0].closed.wait, 60)
+    assert len(made) == 1
+    assert made[0].looks[:4] == ["breaches", "audit"] * 2
 
 
 async def nobody_watches(admin: Plane) -> None:
