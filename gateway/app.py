@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
-    from gateway.admin.parts import KeptReader, ReadOutbox, ReadPage, ReadReport
+    from gateway.admin.parts import KeptReader, ReadOutbox, ReadPage, ReadReport, ReadStatistics
+    from gateway.core.statistics import Statistics
     from gateway.reports.report import Report
     from gateway.store.correction import Charge
     from gateway.store.task_view import TaskView
@@ -145,6 +146,17 @@ def report_reader(ledger_url: str) -> "ReadReport":
         from gateway.reports.reading import read_report
 
         return read_report(ledger_url, tenant, task, view, now_ms)
+
+    return read
+
+
+def statistics_reader(ledger_url: str) -> "ReadStatistics":
+    """Return what reads a period's figures; SQL is loaded when somebody asks for them."""
+
+    def read(tenant: str, since_ms: int, until_ms: int, by_complexity: bool) -> "Statistics":
+        from gateway.ledger.statistics import read_statistics
+
+        return read_statistics(ledger_url, tenant, since_ms, until_ms, by_complexity)
 
     return read
 

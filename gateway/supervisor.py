@@ -31,6 +31,7 @@ from gateway.app import (
     outbox_reader,
     page_reader,
     report_reader,
+    statistics_reader,
 )
 from gateway.banner import banner
 from gateway.child_plans import ledger_plan, translator_plan
@@ -268,6 +269,7 @@ class Supervisor:
             read_charge=charge_reader(url),
             read_outbox=outbox_reader(url),
             read_page=page_reader(url),
+            read_statistics=statistics_reader(url),
             keep_pages=kept_page_reader(url),
             reload=self.reload_told,
             read_report=report_reader(url) if writes_reports(self._settings) else None,

@@ -14,6 +14,7 @@ from gateway.admin.live import close_feed
 from gateway.admin.openapi import document
 from gateway.admin.parts import PARTS, STORE_WAIT_S, AdminParts, Health
 from gateway.admin.roles import main_access
+from gateway.admin.statistics_endpoints import STATISTICS_ENDPOINTS
 from gateway.core.errors import InvalidConfigError
 
 __all__ = ["ALL_ENDPOINTS", "AdminParts", "Health", "build_admin"]
@@ -29,6 +30,7 @@ async def get_openapi(request: web.Request) -> web.Response:
 
 ALL_ENDPOINTS: Final = (
     *ENDPOINTS,
+    *STATISTICS_ENDPOINTS,
     Endpoint(
         "GET",
         "/admin/v1/openapi.json",

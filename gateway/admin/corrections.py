@@ -69,7 +69,7 @@ class CorrectRequest(BaseModel):
 
 async def post_correction(request: web.Request) -> web.Response:
     """Charge a call that has ended other amounts; balances follow at once."""
-    call_id = _call_id(request)
+    call_id = call_id_of(request)
     asked = parse_request(CorrectRequest, await read_json(request))
     if asked.tokens is None and asked.cost_usd is None:
         message = "tokens: at least one of tokens and cost_usd is required. Remedy: add an amount."
@@ -163,7 +163,8 @@ def _text(nano_usd: int | None) -> str:
     return "-" if nano_usd is None else str(nano_usd)
 
 
-def _call_id(request: web.Request) -> str:
+def call_id_of(request: web.Request) -> str:
+    """Return the id of the call that the path names. Raises ApiError (`invalid_call_id`)."""
     call_id = request.match_info["call"]
     if ID_PATTERN.fullmatch(call_id):
         return call_id

@@ -12,6 +12,11 @@ from gateway.admin.key_endpoints import KEY_EXAMPLES, KEY_REQUESTS
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.admin.report_endpoints import REPORT_EXAMPLES, REPORTS_OFF
 from gateway.admin.rule_endpoints import RULE_EXAMPLES, RULE_REQUESTS
+from gateway.admin.statistics_endpoints import (
+    STATISTICS_EXAMPLES,
+    STATISTICS_REQUESTS,
+    UNKNOWN_BREACH,
+)
 from gateway.store.task_view import Standing
 
 Json = dict[str, Any]
@@ -33,6 +38,7 @@ OVERRIDE_EXAMPLES: Mapping[str, Json] = {
 REQUEST_EXAMPLES: Mapping[type[BaseModel], Mapping[str, Json]] = {
     **KEY_REQUESTS,
     **RULE_REQUESTS,
+    **STATISTICS_REQUESTS,
     ActRequest: {"act": {"value": _WHO}},
     corrections.CorrectRequest: {
         "charge": {
@@ -80,6 +86,7 @@ def _error(code: str, message: str, **details: object) -> Json:
 
 ERROR_EXAMPLES: Mapping[str, Json] = {
     "reports_off": REPORTS_OFF,
+    "unknown_breach": UNKNOWN_BREACH,
     "invalid_token": _error("invalid_token", "The admin token is missing or wrong. Remedy: ..."),
     "forbidden": _error(
         "forbidden",
@@ -387,6 +394,7 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     **HISTORY_EXAMPLES,
     **REPORT_EXAMPLES,
     **RULE_EXAMPLES,
+    **STATISTICS_EXAMPLES,
     (bodies.TaskPhasesBody, 200): {
         "task": "IMP-COST-01",
         "as_of": "2026-11-02T09:45:00.000Z",

@@ -41,6 +41,7 @@ class CrossedLineBody(Body):
     episode: int
     phase: str | None
     call: str
+    verdict: Literal["false_positive", "justified"] | None
     at: Moment
     at_ms: int
 
@@ -93,6 +94,7 @@ def breach_body(row: Mapping[str, Any]) -> CrossedLineBody:
         **{name: row[name] for name in (*same, "phase", "at_ms")},
         dimension=dimension_name(Dimension(row["dimension"])),
         call=row["call_id"],
+        verdict=row.get("verdict"),
         at=iso(row["at_ms"]),
     )
 

@@ -86,6 +86,7 @@ HISTORY_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
                 "episode": 1,
                 "phase": "VERIFY",
                 "call": "c5f0c0e2a8f534d09-1",
+                "verdict": None,
                 **_MOMENT,
             }
         ],

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.admin.roles import AdminAccess
 from gateway.core.configuration import Rules
 from gateway.core.errors import LedgerError
+from gateway.core.statistics import Statistics
 from gateway.reports.report import Report
 from gateway.store.connection import StoreConnection
 from gateway.store.correction import Charge
@@ -88,6 +89,17 @@ ReadReport = Callable[[str, str, TaskView | None, int], Report | None]
 """Gives the report of a tenant's task, at a time in ms, as `reports/reading.py` says."""
 
 
+ReadStatistics = Callable[[str, int, int, bool], Statistics]
+"""Gives a tenant's figures of a period in ms, by complexity or not; waits, raises LedgerError."""
+
+
+def no_statistics(
+    _tenant: str, _since_ms: int, _until_ms: int, _by_complexity: bool, /
+) -> Statistics:
+    """Be the ledger of a gateway that has none."""
+    raise LedgerError("there is no ledger here")
+
+
 class KeptReader(Protocol):
     """Reads pages over a connection that it keeps; `read` is a ReadPage."""
 
@@ -155,6 +167,7 @@ class AdminParts:
     read_charge: Callable[[str, str], Charge | None] = no_charge
     read_outbox: ReadOutbox = no_outbox
     read_page: ReadPage = no_page
+    read_statistics: ReadStatistics = no_statistics
     reload: Reload = no_reload
     read_report: ReadReport | None = None
     keep_pages: Callable[[], KeptReader] | None = None

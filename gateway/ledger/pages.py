@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from gateway.ledger.database import ledger_errors, open_ledger
 from gateway.ledger.schema import METADATA
+from gateway.ledger.verdicts import verdicts
 
 Record = Mapping[str, Any]
 
@@ -81,7 +82,16 @@ def find_page(
     page = statement.where(columns.number < below) if below is not None else statement
     rows: list[Record] = [dict(row) for row in connection.execute(page.limit(most)).mappings()]
     if len(rows) < most:
-        return rows
+        return _judged(connection, table, tenant, rows)
     last = rows[-1]["number"]
     whole = connection.execute(statement.where(columns.number == last)).mappings()
-    return [*(row for row in rows if row["number"] != last), *map(dict, whole)]
+    rows = [*(row for row in rows if row["number"] != last), *map(dict, whole)]
+    return _judged(connection, table, tenant, rows)
+
+
+def _judged(connection: Connection, table: str, tenant: str, rows: list[Record]) -> list[Record]:
+    """Add to breaches what people judged of them, None if nobody has."""
+    if table != "breaches" or not rows:
+        return rows
+    known = verdicts(connection, tenant, [row["call_id"] for row in rows])
+    return [{**row, "verdict": known.get(row["call_id"])} for row in rows]

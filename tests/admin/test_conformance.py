@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from gateway.admin.api import ALL_ENDPOINTS
 from gateway.admin.endpoint import Endpoint
 from gateway.admin.examples import REQUEST_EXAMPLES
+from gateway.core.statistics import Statistics
 from tests.admin.from_schema import ANYTHING, DOCUMENT, values
 from tests.admin.plane import Plane, StartPlane
 from tests.admin.test_api import path_of
+from tests.core.test_statistics import figures_of
 from tests.store.agent import Agent
 
 _SEGMENT = st.text(min_size=1, max_size=20).filter(lambda text: text.strip(".") and "/" not in text)
@@ -33,6 +35,10 @@ ANSWERED_AT_ONCE = [one for one in ALL_ENDPOINTS if one.media_type != "text/even
 
 def read_page(table: str, *_: object) -> list[dict[str, Any]]:
     return [_LINE if table == "breaches" else _ENTRY]
+
+
+def read_statistics(_: str, since_ms: int, until_ms: int, __: bool) -> Statistics:
+    return figures_of(since_ms, until_ms)
 
 
 def read_outbox(*_: object) -> list[dict[str, Any]]:
@@ -84,7 +90,12 @@ async def test_every_answer_is_a_documented_one(
     plane: StartPlane, agent: Agent, endpoint: Endpoint
 ) -> None:
     await agent.call("PLAN", 10)
-    admin = await plane(read_page=read_page, read_outbox=read_outbox, read_charge=lambda *_: None)
+    admin = await plane(
+        read_page=read_page,
+        read_outbox=read_outbox,
+        read_charge=lambda *_: None,
+        read_statistics=read_statistics,
+    )
     made: list[tuple[str, bytes | None]] = []
 
     @settings(

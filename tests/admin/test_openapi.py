@@ -19,6 +19,8 @@ from gateway.admin import (
     prices,
     reports,
     sessions,
+    statistics,
+    verdicts,
 )
 from gateway.admin.api import ALL_ENDPOINTS, build_admin
 from gateway.admin.endpoint import Endpoint
@@ -82,6 +84,8 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("GET", "/admin/v1/tasks/{id}/phases"),
         ("GET", "/admin/v1/tasks/{id}/overrides"),
         ("GET", "/admin/v1/breaches"),
+        ("GET", "/admin/v1/statistics"),
+        ("POST", "/admin/v1/breaches/{call}/false-positive"),
         ("GET", "/admin/v1/tasks/{id}/report"),
         ("GET", "/admin/v1/audit"),
         ("GET", "/admin/v1/events"),
@@ -176,6 +180,8 @@ def test_every_answer_is_described(endpoint: Endpoint, operation: dict[str, Any]
         (bodies.TaskPhasesBody, 200),
         (bodies.TaskOverridesBody, 200),
         (history.BreachPageBody, 200),
+        (statistics.StatisticsBody, 200),
+        (verdicts.VerdictBody, 200),
         (reports.ReportBody, 200),
         (history.AuditPageBody, 200),
         (policies.PoliciesBody, 200),
