@@ -1,4 +1,4 @@
-"""The command line: `tollgate serve | check | explain | ledger | keys | tasks`.
+"""The command line: `tollgate serve | check | explain | calibrate | ledger | keys | tasks`.
 
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
 """
@@ -155,6 +155,15 @@ def check(config_file: Path | None) -> None:
         failed = failed or bool(checked.faults)
     if failed:
         sys.exit(_EXIT_INVALID)
+
+
+@tollgate.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def calibrate(arguments: tuple[str, ...]) -> None:
+    """Propose base budgets from what phases have used."""
+    from gateway.calibrate_cli import calibrate as run
+
+    run.main(list(arguments), prog_name="tollgate calibrate")
 
 
 class _TermType(click.ParamType[Any]):

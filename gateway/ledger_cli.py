@@ -59,7 +59,7 @@ class _TaskType(click.ParamType[str]):
         return value
 
 
-class _MomentType(click.ParamType[int]):
+class MomentType(click.ParamType[int]):
     """An ISO 8601 date or time, UTC unless it says otherwise, as milliseconds."""
 
     name = "time"
@@ -67,6 +67,7 @@ class _MomentType(click.ParamType[int]):
     def convert(
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
+        """Return milliseconds since the epoch."""
         if isinstance(value, int):
             return value
         try:
@@ -127,8 +128,8 @@ def rebuild(config_file: Path | None) -> None:
 @_CONFIG
 @click.option("--table", type=click.Choice(list(TABLES)), default="calls", show_default=True)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True)
-@click.option("--since", type=_MomentType(), help="From this time on (ISO 8601).")
-@click.option("--until", type=_MomentType(), help="Before this time.")
+@click.option("--since", type=MomentType(), help="From this time on (ISO 8601).")
+@click.option("--until", type=MomentType(), help="Before this time.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export_table(
     config_file: Path | None,

@@ -135,6 +135,11 @@ def percent(part: float, whole: float) -> float | None:
     return float(exact.quantize(_HUNDREDTH, rounding=ROUND_HALF_EVEN))
 
 
+def nearest_rank(ascending: Sequence[int], percentile: int) -> int:
+    """Return a percentile, 1 to 100, of amounts in ascending order, of which there is one."""
+    return ascending[(len(ascending) * percentile + 99) // 100 - 1]
+
+
 def change_percent(before: float | None, now: float | None) -> float | None:
     """Return how much more is used now; None where there is nothing to compare to."""
     if not before or now is None:

@@ -14,6 +14,7 @@ from gateway.core.statistics import (
     TriggerState,
     change_percent,
     false_positive_percent,
+    nearest_rank,
     percent,
     triggers,
 )
@@ -78,3 +79,10 @@ def test_PM5_a_change_needs_both_sides() -> None:
     assert change_percent(200.0, 150.0) == -25.0
     assert change_percent(0, 150.0) is change_percent(None, 1.0) is change_percent(3.0, None)
     assert percent(1, 3) == 33.33
+
+
+@pytest.mark.parametrize(
+    ("percentile", "wanted"), [(1, 10), (50, 20), (75, 30), (76, 40), (100, 40)]
+)
+def test_PM1_percentiles_are_by_nearest_rank(percentile: int, wanted: int) -> None:
+    assert nearest_rank([10, 20, 30, 40], percentile) == wanted
