@@ -1,5 +1,6 @@
 """The admin plane's application: the route table behind tokens and one shape of errors."""
 
+import asyncio
 import re
 from typing import Final
 
@@ -14,6 +15,7 @@ from gateway.admin.live import close_feed
 from gateway.admin.openapi import document
 from gateway.admin.parts import PARTS, STORE_WAIT_S, AdminParts, Health
 from gateway.admin.roles import main_access
+from gateway.admin.statistics import ONE_AT_A_TIME
 from gateway.admin.statistics_endpoints import STATISTICS_ENDPOINTS
 from gateway.core.errors import InvalidConfigError
 
@@ -59,6 +61,7 @@ def build_admin(parts: AdminParts, store_wait_s: float = _STORE_WAIT_S) -> web.A
     )
     app[PARTS] = parts
     app[STORE_WAIT_S] = store_wait_s
+    app[ONE_AT_A_TIME] = asyncio.Lock()
     app.on_shutdown.append(close_feed)
     for endpoint in ALL_ENDPOINTS:
         # Any text may stand for an id, so that what cannot be one is answered with the reason.

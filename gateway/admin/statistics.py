@@ -17,6 +17,7 @@ from gateway.core.errors import LedgerError
 from gateway.core.statistics import Statistics, percent, triggers
 
 GROUPS = ("phase", "complexity")
+ONE_AT_A_TIME = web.AppKey("one_at_a_time", asyncio.Lock)
 PARAMETERS = ("since", "until", "by")
 _DAY_MS = 86_400_000
 _DEFAULT_DAYS = 14
@@ -123,9 +124,10 @@ async def get_statistics(request: web.Request) -> web.Response:
     if not 0 < until_ms - since_ms <= _MOST_DAYS * _DAY_MS:
         raise invalid_query("since", f"begin before `until`, by at most {_MOST_DAYS} days")
     try:
-        figures = await asyncio.to_thread(
-            parts.read_statistics, parts.names.tenant, since_ms, until_ms, group == "complexity"
-        )
+        async with request.app[ONE_AT_A_TIME]:  # they may take long, and share their threads
+            figures = await asyncio.to_thread(
+                parts.read_statistics, parts.names.tenant, since_ms, until_ms, group == "complexity"
+            )
     except LedgerError as error:
         message = f"The ledger cannot be read: {error}"
         raise ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "2"}) from None

@@ -1,5 +1,7 @@
 """`GET /admin/v1/statistics` and verdicts of blocks."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -54,6 +56,24 @@ async def test_SUC1_a_ledger_that_is_away(plane: StartPlane) -> None:
     assert (answer.status, answer.error["code"]) == (503, "ledger_unavailable")
     answer = await admin.ask("POST", _PATH, json=_JUDGED)
     assert (answer.status, answer.error["code"]) == (503, "ledger_unavailable")
+
+
+async def test_SUC1_figures_are_read_one_at_a_time(plane: StartPlane) -> None:
+    """Two that ask at once never meet, so they take one thread from those who act."""
+    meeting = threading.Barrier(2, timeout=0.3)
+    met: list[bool] = []
+
+    def read(_: str, since_ms: int, until_ms: int, __: bool) -> Statistics:
+        try:
+            meeting.wait()
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        return figures_of(since_ms, until_ms)
+
+    admin = await plane(read_statistics=read)
+    await asyncio.gather(*(admin.get("/admin/v1/statistics") for _ in range(2)))
+    assert met == [False, False]
 
 
 async def test_PM2_a_verdict_comes_to_the_audit(
