@@ -35,6 +35,9 @@ WOULD_REFUSE = Metric(
 BREACHES = Metric(
     "tollgate_breaches_total", "Crossed lines seen at a decision.", ("scope", "dimension", "phase")
 )
+BUDGET_NOTICES = Metric(
+    "tollgate_budget_notices_total", "Tasks that came to a notice level, percent.", ("percent",)
+)
 UNPRICED = Metric("tollgate_unpriced_calls_total", "Metered calls without a known price.")
 CLIENT_LEFT = Metric("tollgate_client_left_total", "Calls whose client left before the end.")
 EVENTS = Metric("tollgate_events_total", "Noteworthy events, by name and level.", ("name", "level"))
@@ -53,6 +56,7 @@ COUNTERS = (
     USAGE_SOURCE,
     WOULD_REFUSE,
     BREACHES,
+    BUDGET_NOTICES,
     UNPRICED,
     CLIENT_LEFT,
     EVENTS,

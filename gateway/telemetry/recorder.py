@@ -22,6 +22,8 @@ class CountingRecorder:
     def event(self, name: str, level: str = "info", **fields: object) -> None:
         """Record something noteworthy."""
         self._counters.add(names.EVENTS, (name, level))
+        if name == "budget_notice":
+            self._counters.add(names.BUDGET_NOTICES, (str(fields["percent"]),))
         self._log.write(name, level, fields)
         if self._feed is not None:
             self._feed.publish(name, level, fields)

@@ -123,3 +123,14 @@ def test_events_are_counted_and_logged(log_calls: bool) -> None:
     assert told.counted(names.EVENTS) == {("stop_loss_tripped", "critical"): 1}
     found = [line["event"] for line in told.lines()]
     assert found == (["call"] if log_calls else []) + ["stop_loss_tripped"]
+
+
+def test_MET4_SL13_notice_levels_are_counted() -> None:
+    """By percent alone: alerts at 80 % need no task id."""
+    counters = Counters()
+    log = EventLog(io.BytesIO(), lambda: 0.0, form="json", level="info", source="t")
+    recorder = CountingRecorder(counters, log, log_calls=False)
+    for task, percent in (("A", 50), ("A", 80), ("B", 80)):
+        recorder.event("budget_notice", task=task, percent=percent)
+    recorder.event("store_failed", "error", percent=80)
+    assert dict(counters.of(names.BUDGET_NOTICES.name)) == {("50",): 1, ("80",): 2}
