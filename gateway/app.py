@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from gateway.store.correction import Charge
     from gateway.store.task_view import TaskView
 
+_SWITCH_S = 1.0
 _TELEMETRY_S = 1.0
 _FLUSH_S = 0.1
 _SETTLE_WAIT_S = 5.0
@@ -234,6 +235,7 @@ class Worker:
         await self._connection.open_or_keep_trying()
         await self._server.start(listener)
         self._loops.spawn(self._heartbeat())
+        self._loops.spawn(self._look_at_switch())
         self._loops.spawn(self._guard.keep_replaying())
         self._loops.spawn(self._report())
         self._loops.spawn(self._flush_log())
@@ -260,6 +262,11 @@ class Worker:
                 await self._lifecycle.metering.heartbeat()
             except StoreError as error:
                 self._recorder.event("heartbeat_failed", "warning", reason=error.reason)
+
+    async def _look_at_switch(self) -> None:
+        while True:
+            await self._lifecycle.metering.look_at_switch()
+            await asyncio.sleep(_SWITCH_S)
 
     async def _report(self) -> None:
         while True:

@@ -6,6 +6,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from msgspec import structs
@@ -46,6 +47,7 @@ from gateway.ports import (
     StaleFacts,
     StaleKey,
     StaleSession,
+    StaleSwitch,
     TaskFacts,
     TooManyTasks,
 )
@@ -54,7 +56,7 @@ from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
 
-_MOST_PLANS = 5  # first guess, other facts, cheaper, counted, and one for luck with a race
+_MOST_PLANS = 6  # first guess, other facts, switched, cheaper, counted, and one for a race
 _RETRY_S = (0.05, 0.2, 0.5, 1.0)
 _WARNED_REMEMBERED = 10_000
 
@@ -78,7 +80,12 @@ class Metering:
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on; open calls keep theirs."""
         self.planner = Planner(
-            self._plane, rules, self._learned, self._learned_input, self.models_in_use
+            self._plane,
+            rules,
+            self._learned,
+            self._learned_input,
+            self.models_in_use,
+            self._doors.store.switch_of(self._plane.tenant),
         )
 
     # 3 plan, 4 reserve --------------------------------------------------------------------------
@@ -100,7 +107,7 @@ class Metering:
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
             try:
                 receipt = await self._doors.store.reserve(plan.reserve)
-            except StaleFacts:
+            except (StaleFacts, StaleSwitch):  # the planner has the new switch already
                 facts = self._doors.store.facts_of(self._plane.tenant, call.task) or facts
             except (StaleKey, StaleSession):
                 call = await self.callers.as_of_today(trace, call, planner)
@@ -360,6 +367,11 @@ class Metering:
     def end(self, call_id: str) -> None:
         """Take note that the call is over."""
         self._open.pop(call_id, None)
+
+    async def look_at_switch(self) -> None:
+        """Take note whether enforcement is on, for what is decided without the store."""
+        with suppress(StoreError):
+            await self._doors.store.read_switch(self._plane.tenant)
 
     async def heartbeat(self) -> None:
         """Renew the leases of all open calls, raise holds that they outgrew, stop what is over."""

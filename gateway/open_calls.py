@@ -16,6 +16,8 @@ async def renew_leases(
     if not seen:
         return
     over = await store.heartbeat(tenant, seen)
+    if store.switch_of(tenant).is_off:
+        return
     for call_id, code in over.items():
         if call_id in calls:
             _stop_stream(call_id, *calls[call_id], code, recorder)

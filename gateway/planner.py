@@ -13,6 +13,7 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, effects_of
 from gateway.core.dialects.prompt_media import TEXT_ONLY
 from gateway.core.dialects.wire_format import ModelRequest
+from gateway.core.enforcement import Switch
 from gateway.core.estimate import (
     InputEstimate,
     LearnedInput,
@@ -64,10 +65,12 @@ class Planner:
         learned: LearnedOutput,
         learned_input: LearnedInput | None = None,
         in_use: ModelsInUse | None = None,
+        switch: Switch | None = None,
     ) -> None:
         self.rules = rules
         self._in_use = in_use or ModelsInUse()
         self._plane = plane
+        self._switch = switch or Switch()
         self._learned = learned
         self._learned_input = learned_input or LearnedInput()
         self._prices: dict[tuple[str, str], ModelPrice | None] = {}
@@ -82,7 +85,11 @@ class Planner:
 
     def mode_of(self, policy: Policy) -> Mode:
         """Return a policy's mode; the kill switches turn enforcing into observing (RBK-2)."""
-        switched_off = self._plane.enforcement_disabled or not self.rules.budgets.stop_loss.enabled
+        switched_off = (
+            self._switch.is_off
+            or self._plane.enforcement_disabled
+            or not self.rules.budgets.stop_loss.enabled
+        )
         return Mode.OBSERVE if switched_off and policy.mode is Mode.ENFORCE else policy.mode
 
     def price_of(self, call: Call, model: str) -> ModelPrice | None:
@@ -166,6 +173,7 @@ class Planner:
             if self.rules.policies.grace_call
             else None,
             soft_line=shape.soft_line,
+            switch=self._switch.text,
         )
         mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark, shape)

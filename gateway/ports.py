@@ -14,6 +14,7 @@ from gateway.core.admission import Effects, Need
 from gateway.core.budget import EQUAL_WEIGHTS, TaskLimits, TokenWeights
 from gateway.core.call_facts import NO_ABOUT, NO_OUTCOME, CallAbout, CallOutcome
 from gateway.core.decision import Breach, Receipt
+from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError, UpstreamError
 from gateway.core.grace import GracePlan
 from gateway.core.headers import Headers
@@ -172,6 +173,7 @@ class ReservePlan(Struct, frozen=True):
     policies of these kinds, where there are any. From `soft_line` on, nothing is held: the answer
     is SOFT.
     `spend` are the spend limits that hold for the call, `rate` the velocity of its task.
+    `switch` is the copy of enforcement's switch that the plan was made by.
     """
 
     call_id: str
@@ -194,6 +196,7 @@ class ReservePlan(Struct, frozen=True):
     soft_line: SoftLine | None = None
     spend: tuple[SpendLimit, ...] = ()
     rate: RatePlan | None = None
+    switch: str = ""
 
 
 class Background(Vocabulary):
@@ -263,6 +266,13 @@ class StaleSession(StoreError):
         super().__init__("stale_session", "the session's binding has changed")
 
 
+class StaleSwitch(StoreError):
+    """A plan was made before enforcement was switched off or on; `switch_of` knows better now."""
+
+    def __init__(self) -> None:
+        super().__init__("stale_switch", "enforcement was switched meanwhile")
+
+
 class TooManyTasks(StoreError):
     """A gateway key may begin no further task: the refusal's code, and what the agent reads."""
 
@@ -299,11 +309,18 @@ class BudgetStore(Protocol):
     async def read_session(self, tenant: str, session_id: str) -> Session:
         """Return a session from the store, with what it is bound to."""
 
+    def switch_of(self, tenant: str) -> Switch:
+        """Return this process's copy of a tenant's switch; always the same object."""
+
+    async def read_switch(self, tenant: str) -> Switch:
+        """Return the copy as the store has it now."""
+
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """Create the task if it is new, compare every budget, hold the amount or say why not.
 
         Raises StaleFacts when the task's snapshot has other facts than the plan was made with,
-        StaleKey when its gateway key is another by now, StaleSession when its session's binding is.
+        StaleKey when its gateway key is another by now, StaleSession when its session's binding is,
+        StaleSwitch when enforcement was switched.
         """
 
     async def settle(self, settlement: Settlement) -> Settled:

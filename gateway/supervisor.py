@@ -47,6 +47,7 @@ from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_fi
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
+from gateway.store.enforcement import read_switch
 from gateway.store.examine import may_evict, refuse_cluster
 from gateway.store.gateways import LOOK_S, GatewayBook
 from gateway.store.journal import Backlog, JournalWatch
@@ -117,6 +118,7 @@ class Supervisor:
         self._lag = StreamLag()
         self._backlog = Backlog()
         self._differing: tuple[str, ...] = ()
+        self._switched_off = False
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
@@ -308,6 +310,7 @@ class Supervisor:
             and rules.policies.refuses_without_store,
             lacks_translator=self._translator is not None and not self._translator.is_ready,
             gateways_with_other_rules=self._differing,
+            enforcement_switched_off=self._switched_off,
             journal_entries=self._backlog.entries,
             journal_bytes=self._backlog.size_bytes,
         )
@@ -370,6 +373,7 @@ class Supervisor:
         while True:
             with suppress(StoreError):  # its own failure is told by others
                 self._lag = await stream.look()
+                self._switched_off = bool(await read_switch(store.connection, names))
             await asyncio.sleep(_WATCH_S)
 
     async def _watch_others(self, book: GatewayBook) -> None:

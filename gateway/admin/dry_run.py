@@ -23,6 +23,7 @@ from gateway.core.decision import Decision, Receipt, decide, effects_of
 from gateway.core.gate import mode_in_force
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Mode, StopLossPolicy
+from gateway.store.enforcement import read_switch
 from gateway.store.limits import UnknownTask, server_ms
 from gateway.store.task_view import Standing, Standings, StopLossState, StopState, TaskView
 from gateway.store.tasks import read_task
@@ -70,6 +71,7 @@ async def post_dry_run(request: web.Request) -> web.Response:
     async with store_wait(request):
         now_ms = await server_ms(parts.connection)
         views = await _views(parts, asked.task)
+        switch = await read_switch(parts.connection, parts.names)
     rules = parts.rules()
     complexity, importance = asked.complexity, asked.importance
     phase = asked.phase
@@ -78,7 +80,7 @@ async def post_dry_run(request: web.Request) -> web.Response:
         complexity, importance = facts.complexity, facts.importance
         phase = phase or views[0].summary.current_phase
     policy = rules.policies.stop_loss_for(complexity, importance)
-    off = parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
+    off = bool(switch) or parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
     mode = mode_in_force(policy, switched_off=off)
     scopes = (
         list(_scopes(views, policy, phase)) if views else _new_scopes(parts, asked, policy, phase)

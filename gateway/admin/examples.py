@@ -224,6 +224,7 @@ _READY = {
     "workers_without_store": 0,
     "journal_entries": 0,
     "gateways_with_other_rules": [],
+    "enforcement_switched_off": False,
     "config_source": "file",
     "config_hash": "0f3a5c7e9b1d2468",
     "policy_hash": "8642d1b9e7c5a3f0",
@@ -240,6 +241,7 @@ _NOT_READY = {
     "workers_without_store": 1,
     "journal_entries": 12,
     "gateways_with_other_rules": [],
+    "enforcement_switched_off": False,
     "draining": True,
 }
 

@@ -33,6 +33,7 @@ from gateway.core.loops import plan_loop
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import Mode, ReserveKind, StopLossPolicy, first_match
 from gateway.ports import ReservePlan, TaskFacts
+from gateway.store.enforcement import read_switch
 from gateway.store.limits import UnknownTask
 from gateway.store.notes import note_act
 from gateway.store.redis_store import RedisStore
@@ -52,12 +53,14 @@ async def post_gate(request: web.Request) -> web.Response:
             raise UnknownTask(task_id)
         rules = parts.rules()
         policy = rules.policies.stop_loss_for(facts.complexity, facts.importance)
-        off = parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
+        switch = await read_switch(parts.connection, parts.names)
+        off = bool(switch) or parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
         mode = mode_in_force(policy, switched_off=off)
         loops = first_match(rules.policies.loop, facts.complexity, facts.importance)
         loop = plan_loop(loops, mode_in_force(loops, switched_off=off), "") if loops else None
         plan = _plan(parts, task_id, facts, asked, policy, mode)
-        receipt = await RedisStore(parts.connection).gate(structs.replace(plan, loop=loop))
+        plan = structs.replace(plan, loop=loop, switch=switch)
+        receipt = await RedisStore(parts.connection).gate(plan)
     decision = amended(decide(receipt, policy, mode, 0), receipt, loop=loop)
     _tell(parts, task_id, receipt)
     if decision.refuses:

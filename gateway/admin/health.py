@@ -30,6 +30,7 @@ class ReadinessBody(BaseModel):
     workers_without_store: int
     journal_entries: int
     gateways_with_other_rules: list[str]
+    enforcement_switched_off: bool
     config_source: Literal["file", "defaults"]
     config_hash: str
     policy_hash: str

@@ -79,6 +79,7 @@ def _gauges(health: Health) -> Iterator[Metric]:
         (names.JOURNAL_ENTRIES, health.journal_entries),
         (names.JOURNAL_BYTES, health.journal_bytes),
         (names.OTHER_RULES, len(health.gateways_with_other_rules)),
+        (names.ENFORCEMENT_OFF, health.enforcement_switched_off),
         (names.CONFIG_FROM_FILE, health.config_source == "file"),
         (names.LEDGER_WRITING, ledger.writing),
         (names.LEDGER_BYTES, ledger.size_bytes),

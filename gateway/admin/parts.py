@@ -42,6 +42,7 @@ class Health:
     answers from the store. `refuses_without_store`: policies answer calls 503 then. The journal
     holds settlements that the store has not taken yet. `lacks_translator`: calls to translated
     upstreams are answered 502 for the time being. `gateways_with_other_rules` share the store.
+    `enforcement_switched_off` is the switch of `/admin/v1/enforcement`.
     """
 
     workers_ready: int
@@ -59,6 +60,7 @@ class Health:
     refuses_without_store: bool = False
     lacks_translator: bool = False
     gateways_with_other_rules: tuple[str, ...] = ()
+    enforcement_switched_off: bool = False
     journal_entries: int = 0
     journal_bytes: int = 0
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.admin import dry_run, policies, prices
+from gateway.admin import dry_run, enforcement, policies, prices
 from gateway.admin.endpoint import BODY_ERRORS, EVERYWHERE, WITHOUT_STORE, Endpoint
+from gateway.admin.roles import Role
 
 _PRICE_PARAMETERS = (
     {
@@ -26,6 +27,26 @@ _PRICE_PARAMETERS = (
 )
 
 RULE_ENDPOINTS = (
+    Endpoint(
+        "GET",
+        "/admin/v1/enforcement",
+        enforcement.get_enforcement,
+        "getEnforcement",
+        "Whether policies refuse anything, and what keeps them from it",
+        enforcement.EnforcementBody,
+        errors=EVERYWHERE,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/v1/enforcement",
+        enforcement.post_enforcement,
+        "switchEnforcement",
+        "Switch all enforcement off or on, with the next call on every gateway",
+        enforcement.EnforcementBody,
+        errors={**BODY_ERRORS, **EVERYWHERE},
+        takes=enforcement.EnforcementRequest,
+        role=Role.ADMIN,
+    ),
     Endpoint(
         "GET",
         "/admin/v1/policies",
@@ -84,6 +105,18 @@ _POLICIES = {
 }
 RULE_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
     (policies.PoliciesBody, 200): _POLICIES,
+    (enforcement.EnforcementBody, 200): {
+        "enforcing": False,
+        "switched_off": {
+            "approver": "ada",
+            "reason": "a wrong budget file stopped everybody",
+            "token": None,
+            "since_ms": 1_793_612_700_000,
+            "until_ms": 1_793_616_300_000,
+        },
+        "disabled_by_environment": False,
+        "stop_loss_enabled": True,
+    },
     (dry_run.DryRunBody, 200): {
         "task": "IMP-COST-01",
         "phase": "VERIFY",
@@ -126,6 +159,17 @@ RULE_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
     },
 }
 RULE_REQUESTS: Mapping[type[BaseModel], Mapping[str, dict[str, Any]]] = {
+    enforcement.EnforcementRequest: {
+        "for an hour": {
+            "value": {
+                "enabled": False,
+                "approver": "ada",
+                "reason": "a wrong budget file stops everybody",
+                "expires_in_s": 3_600,
+            }
+        },
+        "on again": {"value": {"enabled": True, "approver": "ada", "reason": "mended"}},
+    },
     dry_run.DryRunRequest: {
         "call": {
             "value": {
@@ -136,5 +180,5 @@ RULE_REQUESTS: Mapping[type[BaseModel], Mapping[str, dict[str, Any]]] = {
                 "output_tokens": 800,
             }
         }
-    }
+    },
 }

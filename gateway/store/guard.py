@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
+from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError
 from gateway.core.own_budget import OwnBudget
 from gateway.core.sessions import Session
@@ -24,6 +25,7 @@ from gateway.ports import (
     StaleFacts,
     StaleKey,
     StaleSession,
+    StaleSwitch,
     TaskFacts,
     TooManyTasks,
 )
@@ -130,12 +132,21 @@ class GuardedStore:
         self._breaker.succeeded()
         return session
 
+    def switch_of(self, tenant: str) -> Switch:
+        """See ports.BudgetStore."""
+        return self._store.switch_of(tenant)
+
+    async def read_switch(self, tenant: str) -> Switch:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        return await self._store.read_switch(tenant)
+
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """See ports.BudgetStore."""
         self._breaker.enter()
         try:
             receipt = await self._store.reserve(plan)
-        except (StaleFacts, StaleKey, StaleSession, TooManyTasks):
+        except (StaleFacts, StaleKey, StaleSession, StaleSwitch, TooManyTasks):
             self._breaker.succeeded()
             raise
         except StoreError as error:

@@ -18,6 +18,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:task:<id>:overrides      list    its overrides as JSON, oldest first
     tg:{T}:task:<id>:loop           list    its latest requests, with a TTL (`lua/loop.lua`)
     tg:{T}:untagged:<key id>        hash    totals of calls without a task, by gateway key
+    tg:{T}:enforcement              string  who switched it off; without it it is on
     tg:{T}:gateways                 hash    gateway -> when it looked, ms, and its rules' hashes
     tg:{T}:begun:<key id>           zset    tasks that a capped key has begun -> when, ms
     tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
@@ -81,6 +82,7 @@ class TenantKeys:
         self.key_versions = self._prefix + "keys"
         self.tasks = self._prefix + "tasks"
         self.leases = self._prefix + "leases"
+        self.enforcement = self._prefix + "enforcement"
         self.gateways = self._prefix + "gateways"
         self.ledger = self._prefix + "ledger"
         self.ledger_owner = self._prefix + "ledger:owner"

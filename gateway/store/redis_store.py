@@ -11,6 +11,7 @@ from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
+from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError
 from gateway.core.grace import Grace, GracePlan
 from gateway.core.limit_standing import LimitStanding
@@ -30,9 +31,11 @@ from gateway.ports import (
     StaleFacts,
     StaleKey,
     StaleSession,
+    StaleSwitch,
     TaskFacts,
 )
 from gateway.store.connection import Argument, StoreConnection
+from gateway.store.enforcement import read_switch
 from gateway.store.keys import (
     UNTAGGED_FACTS,
     TenantKeys,
@@ -91,6 +94,7 @@ class RedisStore:
         self._keys: dict[str, TenantKeys] = {}
         self._effects: dict[int, tuple[Effects, str]] = {}
         self._windows = WindowClock()
+        self._switches: dict[str, Switch] = {}
         self._reserve, self._settle = load_script("reserve"), load_script("settle")
         self._release, self._expire = load_script("release"), load_script("expire")
         self._heartbeat = load_script("heartbeat")
@@ -135,6 +139,16 @@ class RedisStore:
         self._sessions.remember(tenant, session)
         return session
 
+    def switch_of(self, tenant: str) -> Switch:
+        """See ports.BudgetStore."""
+        return self._switches.setdefault(tenant, Switch())
+
+    async def read_switch(self, tenant: str) -> Switch:
+        """See ports.BudgetStore."""
+        switch = self.switch_of(tenant)
+        switch.text = await read_switch(self.connection, self.keys(tenant))
+        return switch
+
     # Reserve ------------------------------------------------------------------------------------
 
     async def reserve(self, plan: ReservePlan) -> Receipt:
@@ -148,6 +162,9 @@ class RedisStore:
         if reply[0] == "session" and plan.session is not None:
             self._sessions.forget(plan.tenant, plan.session.id)
             raise StaleSession
+        if reply[0] == "switch":
+            self.switch_of(plan.tenant).text = reply[1]
+            raise StaleSwitch
         if reply[0] == "duplicate":
             raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
@@ -157,11 +174,14 @@ class RedisStore:
     async def gate(self, plan: ReservePlan) -> Receipt:
         """Ask what a call would be told, holding nothing; a refusal counts, and may trip the task.
 
-        The task must be there, and the plan have its facts. Raises StoreError.
+        The task must be there, and the plan have its facts. Raises StaleSwitch, StoreError.
         """
         args = self._reserve_args(plan)
         args[_FACTS], args[_KIND] = facts_text(plan.facts), "gate"
-        return self._receipt(plan, await self._ask(plan, args))
+        reply = await self._ask(plan, args)
+        if reply[0] == "switch":
+            raise StaleSwitch
+        return self._receipt(plan, reply)
 
     async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
@@ -170,6 +190,7 @@ class RedisStore:
             keys.append(self.keys(plan.tenant).session(plan.session.id))
         if plan.key_id:
             keys.append(self.keys(plan.tenant).key_versions)
+        keys.append(self.keys(plan.tenant).enforcement)
         for _ in range(_MOST_ROUNDS):
             reply: list[Any] = await self.connection.run(self._reserve, keys, args)
             if reply[0] == "absent":
@@ -239,6 +260,7 @@ class RedisStore:
             _soft_line(plan.soft_line) if plan.soft_line is not None else "",
             self._windows_of(plan),
             rate_words(plan.rate) if plan.rate else "",
+            plan.switch,
         ]
 
     def _windows_of(self, plan: ReservePlan) -> bytes:

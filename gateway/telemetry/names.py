@@ -91,6 +91,10 @@ OTHER_RULES = Metric(
     "tollgate_gateways_with_other_rules",
     "Gateways of the same store that run on other policies or budgets.",
 )
+ENFORCEMENT_OFF = Metric(
+    "tollgate_enforcement_switched_off",
+    "1 while enforcement is switched off for all gateways of the store.",
+)
 CONFIG_FROM_FILE = Metric(
     "tollgate_config_from_file",
     "1 if the budgets come from the file, 0 if they are the built-in defaults.",
@@ -114,6 +118,7 @@ GAUGES = (
     JOURNAL_ENTRIES,
     JOURNAL_BYTES,
     OTHER_RULES,
+    ENFORCEMENT_OFF,
     CONFIG_FROM_FILE,
     LEDGER_WRITING,
     LEDGER_BYTES,

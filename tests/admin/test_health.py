@@ -29,6 +29,7 @@ async def test_ready(plane: StartPlane) -> None:
         "workers_without_store": 0,
         "journal_entries": 0,
         "gateways_with_other_rules": [],
+        "enforcement_switched_off": False,
         "config_source": "file",
         "config_hash": "c0ffee",
         "policy_hash": "decade",

@@ -89,6 +89,8 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("GET", "/admin/v1/tasks/{id}/report"),
         ("GET", "/admin/v1/audit"),
         ("GET", "/admin/v1/events"),
+        ("GET", "/admin/v1/enforcement"),
+        ("POST", "/admin/v1/enforcement"),
         ("GET", "/admin/v1/policies"),
         ("POST", "/admin/v1/policies/reload"),
         ("POST", "/admin/v1/policies/dry-run"),

@@ -2,20 +2,29 @@
 the very next call through the other.
 """
 
+import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
+from loadtest.fake_provider import FakeProvider
 from tests.e2e.conftest import StartGateway
 from tests.e2e.running_gateway import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+STOPPED = ("task_budget_exceeded", "runaway_task")
 WHO = {"approver": "ann", "reason": "a scenario"}
 
 
 async def call(
-    gateway: Gateway, books: Gateway, task: str, phase: str = "VERIFY", tokens: int = 1_000
+    gateway: Gateway,
+    books: Gateway,
+    task: str,
+    phase: str = "VERIFY",
+    tokens: int = 1_000,
+    headers: dict[str, str] | None = None,
 ) -> Any:
     """Make one call and wait for its settlement, which `books` can see; return the answer."""
     before = books.number(task, "calls.S")
@@ -27,6 +36,7 @@ async def call(
                 **{"Authorization": "Bearer sk-test", "X-Task-Id": task, "X-Task-Phase": phase},
                 "X-Fake-Prompt-Tokens": str(tokens),
                 "X-Fake-Completion-Tokens": "0",
+                **(headers or {}),
             },
         )
     if answer.status_code == 200:
@@ -64,15 +74,91 @@ async def test_a_change_through_one_gateway_holds_for_the_next_call_through_the_
     shut = await one.admin("POST", f"{path}/{task}/gate", {"to": "REVIEW"})
     assert (shut.status_code, shut.json()["error"]["code"]) == (409, "BudgetExceeded")
     assert "exceeded token budget: 32,000 / " in shut.json()["error"]["message"]
-    assert refusal(await call(other, one, task, "PLAN")) in ("task_budget_exceeded", "runaway_task")
+    assert refusal(await call(other, one, task, "PLAN")) in STOPPED
     assert (await other.override(task, kind="grant", tokens=50_000)).status_code == 201
     assert (await one.admin("POST", f"{path}/{task}/gate", {"to": "REVIEW"})).status_code == 200
     assert (await call(one, one, task)).status_code == 200
+
+    await enforcement_is_switched(one, other, task)
+    await a_key_is_revoked(one, other, f"{task}-k")
 
     await one.admin("POST", f"{path}/{task}/complete", WHO)
     assert (await call(other, one, task, "PLAN")).status_code == 200
     assert one.number(task, "PLAN.exec") == 3
     assert one.task(task)["state"] == "reopened"
+
+
+async def enforcement_is_switched(one: Gateway, other: Gateway, task: str) -> None:
+    """RBK-2: off through one, the other refuses nothing from the next call on; and on again."""
+    path = "/admin/v1/enforcement"
+    assert (await call(one, one, task, tokens=90_000)).status_code == 200
+    assert refusal(await call(other, one, task)) in STOPPED
+    off = await other.admin("POST", path, {"enabled": False, **WHO})
+    assert off.json()["enforcing"] is False
+    for gateway in (one, other):
+        answer = await call(gateway, one, task)
+        assert answer.status_code == 200
+        assert answer.headers["x-tollgate-decision"] == "flag"
+    assert one.number(task, "would_refuse.calls") == 2
+    on = await one.admin("POST", path, {"enabled": True, **WHO})
+    assert on.json()["enforcing"] is True
+    for gateway in (other, one):
+        assert refusal(await call(gateway, one, task)) in STOPPED
+    assert (await one.override(task, kind="grant", tokens=200_000)).status_code == 201
+
+
+async def a_key_is_revoked(one: Gateway, other: Gateway, task: str) -> None:
+    """Its copies are old with the next call on every gateway."""
+    made = (await one.admin("POST", "/admin/v1/keys", {"name": "ci"})).json()
+    paid = {"X-Tollgate-Key": made["key"]}
+    assert (await call(other, one, task, "PLAN", headers=paid)).status_code == 200
+    revoked = await one.admin("POST", f"/admin/v1/keys/{made['id']}/revoke", {"by": "ann"})
+    assert revoked.status_code == 200
+    assert (await call(other, one, task, "PLAN", headers=paid)).status_code == 401
+
+
+async def test_sums_are_exact_for_50_tasks_with_4_callers_each(
+    start_gateway: StartGateway, enforcing: Gateway, provider: FakeProvider
+) -> None:
+    """PM3: in four phases, over two gateways; what each was charged is what was served for it."""
+    one = enforcing
+    other = await start_gateway(mode="enforce", TOLLGATE_REDIS__URL=one.store_url)
+    tasks = [f"many-{number}" for number in range(50)]
+    phases = ("PLAN", "THINK", "IMPLEMENT", "VERIFY")
+    wanted: dict[str, int] = {}
+
+    async def caller(client: httpx.AsyncClient, number: int, task: str, phase: str) -> None:
+        for turn in range(3):
+            tokens = 10 + number * 7 + turn
+            wanted[f"{task} {phase}"] = wanted.get(f"{task} {phase}", 0) + tokens + 2
+            answer = await client.post(
+                "/v1/chat/completions",
+                json={"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]},
+                headers={
+                    **{"Authorization": "Bearer sk-test", "X-Task-Id": task},
+                    **{"X-Task-Phase": phase, "X-Fake-Prompt-Tokens": str(tokens)},
+                    "X-Fake-Completion-Tokens": "2",
+                },
+            )
+            assert answer.status_code == 200
+
+    async with one.client() as first, other.client() as second:
+        clients = (first, second)
+        await asyncio.gather(
+            *(
+                caller(clients[place % 2], number, task, phase)
+                for number, task in enumerate(tasks)
+                for place, phase in enumerate(phases)
+            )
+        )
+    for task in tasks:
+        fields = await one.settled(task, 12)
+        for phase in phases:
+            assert int(fields[f"{phase}.tokens.S"]) == wanted[f"{task} {phase}"]
+        assert int(fields["tokens.S"]) == sum(wanted[f"{task} {phase}"] for phase in phases)
+        assert one.held(task) == (0, 0, 0, 0)
+    served = provider.totals()
+    assert served.prompt_tokens + served.completion_tokens == sum(wanted.values())
 
 
 def refusal(answer: Any) -> str:

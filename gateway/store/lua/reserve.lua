@@ -2,7 +2,7 @@
 --
 -- KEYS  1 clock  2 call  3 leases  4 task index  5 ledger stream  6 task
 --       7.. ancestors, nearest first; at the end, if the call has them, its session's binding, and the
---           versions of gateway keys
+--           versions of gateway keys; the last is the switch of enforcement
 -- ARGV  1 call id          2 now_ms, '' for the server's clock (tests give it)
 --       3 lease_ms         4 facts of the task that the plan was made with
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
@@ -21,9 +21,11 @@
 --      25 soft line: task or phase, place in DIMENSIONS, percent of its limit; '' = none
 --      26 windows of spend limits, as lua/limits.lua has them; '' = none
 --      27 velocity: policy, span in ms, R or F, lines of tokens, nano_usd, calls or -; '' = none
+--      28 the switch as the plan knows it, '' = enforcement is on
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
+--         {'switch', text}    enforcement was switched by now: plan again
 --         {'session'}         the call's session is bound to something else by now
 --         {'facts', facts}    the snapshot has other facts: plan again
 --         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
@@ -50,12 +52,16 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'duplicate'}
 end
 
-local last_task = #KEYS
+local last_task = #KEYS - 1
+local switch = redis.call('GET', KEYS[#KEYS]) or ''
+if switch ~= ARGV[28] then
+  return {'switch', switch}
+end
 if ARGV[20] ~= '' then
-  if redis.call('HGET', KEYS[#KEYS], ARGV[20]) ~= ARGV[21] then
+  if redis.call('HGET', KEYS[last_task], ARGV[20]) ~= ARGV[21] then
     return {'key'}
   end
-  last_task = #KEYS - 1
+  last_task = last_task - 1
 end
 if ARGV[22] ~= '' then
   if (redis.call('GET', KEYS[last_task]) or '-') ~= ARGV[22] then
