@@ -178,8 +178,8 @@ class _Reader:
         for name in _GEMINI_DATA:
             data = part.get(name)
             if type(data) is dict:
-                kind = str(data.get("mimeType") or data.get("mime_type") or "")
-                if kind.startswith("image/"):
+                kind = data.get("mimeType") or data.get("mime_type")
+                if type(kind) is str and kind.startswith("image/"):
                     self._note(*_base64_image(data.get("data"), ""))
                 else:
                     self._note_unbounded(data)

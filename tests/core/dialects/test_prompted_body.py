@@ -1,6 +1,7 @@
 """A body read in one pass says what a body read in two does, and takes no more than that."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -126,6 +127,40 @@ def test_what_is_unusual_is_read_in_two(body: bytes) -> None:
     assert not in_one_pass(body)
     assert read(body) == in_two_passes(body)
     assert read(body)[0].model == "a"
+
+
+DENSE = ",".join(f'"{number}":1' for number in range(100_000)).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":[{%b}],"messages":[]}' % DENSE,
+        b'{"messages":[{"content":"%b"},{%b}],"model":"a"}' % (b"x" * 20_000, DENSE),
+        b'{"model":"a","messages":%b,"tools":[{%b}]}' % (MESSAGES, DENSE),
+    ],
+)
+def test_many_members_are_not_taken_apart(body: bytes) -> None:
+    """That would take many times as long as two passes, wherever they stand."""
+    assert not in_one_pass(body)
+
+
+def test_depth_raises_nothing_but_a_refusal() -> None:
+    """However deep, also where only a part's kind is."""
+    text = b'{"content":"%b"}' % (b"x" * 40_000)
+    for depth in range(900, 1_010):
+        part = b'{"inlineData":{"mimeType":%b1%b}}' % (b"[" * depth, b"]" * depth)
+        body = b'{"model":"a","messages":[%b,%b]}' % (text, part)
+        with suppress(BadCall):
+            assert read(body)[1].is_unbounded
+
+
+def test_another_spelling_of_the_prompt_is_refused() -> None:
+    """Go's parser would take the second for the first."""
+    for messages in (MESSAGES, SHORT):
+        body = b'{"messages":%b,"Messages":%b}' % (messages, SHORT)
+        with pytest.raises(BadCall, match="must be spelt 'messages'"):
+            read(body)
 
 
 PIECES = st.lists(
