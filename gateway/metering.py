@@ -146,6 +146,7 @@ class Metering:
             if cheaper is not None and cheaper.asked is not None:
                 trace.attempt(cheaper)
                 return cheaper, cheaper.asked, planner.estimate(cheaper, cheaper.asked)
+        trace.is_counted = True
         counted = await count_input(call, self._doors.tokenizer)
         return call, asked, counted_input(plan.estimate, asked.model, asked.media, counted)
 
@@ -178,6 +179,8 @@ class Metering:
         if receipt is None:
             trace.decision = Decision(Outcome.FLAG)
             return trace.decision
+        if not trace.is_counted:
+            trace.decided_at = self._doors.clock()
         decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
         asked = plan.reserve
         trace.decision = amended(decision, receipt, plan.mark, asked.grace, asked.loop)

@@ -381,6 +381,7 @@ class CallRecord(Struct, frozen=True):
     client_left: bool
     store_failed: bool
     passed_over: tuple[str, ...] = ()
+    overhead_ms: float | None = None
 
 
 class Recorder(Protocol):

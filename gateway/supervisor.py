@@ -40,9 +40,10 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.core.prices import ModelsInUse
 from gateway.findings import errors_among
+from gateway.overhead_watch import OverheadWatch
 from gateway.rule_files import load_rules
 from gateway.server.listener import begin_no_more
-from gateway.settings import Settings, data_plane, ledger_url, writes_reports
+from gateway.settings import Settings, breaker_rule, data_plane, ledger_url, writes_reports
 from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -370,11 +371,23 @@ class Supervisor:
     async def _watch_stream(self, store: RedisStore, plane: DataPlane) -> None:
         names, cap = store.keys(plane.tenant), self._settings.ledger.stream_cap
         stream = StreamCap(store.connection, names, self._recorder, cap)
+        watch = self._overhead_watch(store.connection, names)
         while True:
             with suppress(StoreError):  # its own failure is told by others
                 self._lag = await stream.look()
                 self._switched_off = bool(await read_switch(store.connection, names))
+                if watch is not None:
+                    await watch.look(switched_off=self._switched_off)
             await asyncio.sleep(_WATCH_S)
+
+    def _overhead_watch(
+        self, connection: StoreConnection, names: TenantKeys
+    ) -> OverheadWatch | None:
+        if not self._settings.breaker.enabled:
+            return None
+        clock = asyncio.get_running_loop().time
+        rule = breaker_rule(self._settings)
+        return OverheadWatch(rule, self._counters, connection, names, self._recorder, clock)
 
     async def _watch_others(self, book: GatewayBook) -> None:
         try:

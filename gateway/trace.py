@@ -19,7 +19,10 @@ from gateway.relay import Carried
 
 @dataclass(slots=True)
 class Trace:
-    """One call's facts, filled step by step. What a step did not reach stays None."""
+    """One call's facts, filled step by step. What a step did not reach stays None.
+
+    `is_counted` tells that its tokens had to be counted, which takes its time.
+    """
 
     call_id: str
     request: Request
@@ -39,6 +42,8 @@ class Trace:
     code: str = ""
     passed_over: tuple[str, ...] = ()
     is_call: bool = True
+    is_counted: bool = False
+    decided_at: float = 0.0
     is_tracked: bool = True
 
     def attempt(self, call: Call) -> None:
@@ -142,6 +147,7 @@ def record_of(trace: Trace, tenant: str, now: float) -> CallRecord:
         client_left=relay is not None and relay.client_left_early,
         store_failed=trace.plan is not None and trace.receipt is None,
         passed_over=trace.passed_over,
+        overhead_ms=(trace.decided_at - began) * 1000 if trace.decided_at else None,
     )
 
 

@@ -2,19 +2,26 @@
 
 Time is cut into windows. A window with enough calls is judged by the mean time that a call spent in
 the gateway, without waits for provider and client; one with fewer says nothing, so that the noise
-of an idle gateway cannot trip it. The baseline is configured, or the mean of the first calls.
+of an idle gateway cannot trip it, nor can what is quick all the same. The baseline is configured,
+or the mean of the first calls.
 """
 
 from msgspec import Struct
 
 
 class BreakerRule(Struct, frozen=True):
-    """When to trip. Sums and baseline are nanoseconds a call; moments are of a monotonic clock."""
+    """When to trip. Sums and baseline are nanoseconds a call; moments are of a monotonic clock.
+
+    A mean of up to `least_ns` is never slow. A spell of slow windows ends with a good one, or with
+    `gap_ms` in which none could be judged.
+    """
 
     limit_percent: int = 200
     sustained_ms: int = 600_000
     window_ms: int = 10_000
     least_calls: int = 200
+    least_ns: int = 0
+    gap_ms: int = 60_000
     learning_calls: int = 2_000
     baseline_ns: int | None = None
 
@@ -61,14 +68,15 @@ class OverheadBreaker:
             self.baseline_ns = max(1, self._learned_ns // self._learned_calls)
 
     def _judge(self) -> bool:
-        """Judge the window that ended; silence of the sustained length ends a slow spell."""
+        """Judge the window that ended; return whether it completes a slow spell."""
         rule, start_ms = self._rule, self._window * self._rule.window_ms
         if self.tripped or self.baseline_ns is None or self._calls < rule.least_calls:
             return False
-        if self._sum_ns * 100 <= self.baseline_ns * rule.limit_percent * self._calls:
+        limit_ns = max(rule.least_ns, self.baseline_ns * rule.limit_percent // 100)
+        if self._sum_ns <= limit_ns * self._calls:
             self._slow_from_ms = None
             return False
-        if self._slow_from_ms is None or start_ms - self._slow_to_ms >= rule.sustained_ms:
+        if self._slow_from_ms is None or start_ms - self._slow_to_ms > rule.gap_ms:
             self._slow_from_ms = start_ms
         self._slow_to_ms = start_ms + rule.window_ms
         self.tripped = self._slow_to_ms - self._slow_from_ms > rule.sustained_ms

@@ -5,6 +5,7 @@ Read once at start. What may change while the gateway runs is in `rule_files`.
 
 from gateway.settings.loading import (
     DEFAULT_CONFIG_FILE,
+    breaker_rule,
     data_plane,
     environment_doubts,
     evidence_dir,
@@ -20,6 +21,7 @@ __all__ = [
     "GatewayFile",
     "Settings",
     "UpstreamSection",
+    "breaker_rule",
     "data_plane",
     "environment_doubts",
     "evidence_dir",

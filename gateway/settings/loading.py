@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from gateway.core.breaker import BreakerRule
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.disconnect import disconnect_of
 from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
@@ -35,6 +36,7 @@ from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, re
 DEFAULT_CONFIG_FILE = Path("config/gateway.yaml")
 DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 
+_NS_PER_MS = 1_000_000
 _EMBEDDED_STORE_TIMEOUT_MS = 250  # its process shares the cores with the workers
 _REMOTE_STORE_TIMEOUT_MS = 50
 _ENVIRONMENT = "environment"
@@ -303,6 +305,18 @@ def evidence_dir(settings: Settings) -> Path:
     """Return the root of tasks' evidence: reports, and what links to them."""
     named = settings.reports.dir
     return Path(named) if named else settings.state_dir / "evidence"
+
+
+def breaker_rule(settings: Settings) -> BreakerRule:
+    """Return when the gateway steps aside for being too slow."""
+    said = settings.breaker
+    baseline_ns = None if said.baseline_ms is None else round(said.baseline_ms * _NS_PER_MS)
+    return BreakerRule(
+        limit_percent=said.percent,
+        sustained_ms=said.minutes * 60_000,
+        least_ns=said.least_ms * _NS_PER_MS,
+        baseline_ns=baseline_ns,
+    )
 
 
 def writes_reports(settings: Settings) -> bool:

@@ -346,6 +346,16 @@ class ReportsSection(_Section):
     dir: str = ""
 
 
+class BreakerSection(_Section):
+    """When the gateway steps aside because it is too slow itself (RBK-3)."""
+
+    enabled: Switch = True
+    percent: Annotated[int, Field(ge=110, le=10_000)] = 200
+    minutes: Annotated[int, Field(ge=1, le=1_440)] = 10
+    least_ms: Annotated[int, Field(ge=0, le=60_000)] = 10
+    baseline_ms: Annotated[float | None, Field(gt=0, le=60_000)] = None
+
+
 class LimitsSection(_Section):
     """What one connection may cost, and all of a worker's together."""
 
@@ -441,6 +451,7 @@ class GatewayFile(BaseModel):
     prices: PricesSection = PricesSection()
     remediation: RemediationSection = RemediationSection()
     reports: ReportsSection = ReportsSection()
+    breaker: BreakerSection = BreakerSection()
     state_dir: Place = Path("state")
     limits: LimitsSection = LimitsSection()
     keys: KeysSection = KeysSection()

@@ -44,11 +44,20 @@ EVENTS = Metric("tollgate_events_total", "Noteworthy events, by name and level."
 CALL_MS = Metric(
     "tollgate_call_duration_ms", "Time from request to record, milliseconds.", ("dialect",)
 )
+OVERHEAD_CALLS = Metric(
+    "tollgate_overhead_calls_total", "Calls whose time up to the decision was measured."
+)
+OVERHEAD_NS = Metric(
+    "tollgate_overhead_ns_total",
+    "That time: from a request's last byte to its decision, the store's answer included.",
+)
 LEDGER_ROWS = Metric(
     "tollgate_ledger_rows_total", "Rows that the ledger's writer has written.", ("table",)
 )
 
 COUNTERS = (
+    OVERHEAD_CALLS,
+    OVERHEAD_NS,
     CALLS,
     TOKENS,
     BUDGET_TOKENS,

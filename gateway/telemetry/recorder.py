@@ -7,6 +7,8 @@ from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
 from gateway.telemetry.feed import EventFeed
 
+_NS_PER_MS = 1_000_000
+
 
 class CountingRecorder:
     """ports.Recorder: plain integers and log lines, shipped by whoever owns the two."""
@@ -42,6 +44,9 @@ class CountingRecorder:
             (record.outcome, record.code, record.dialect, record.upstream, status_class, phase),
         )
         self._counters.observe_ms(names.CALL_MS, (record.dialect,), record.latency_ms)
+        if record.overhead_ms is not None:
+            add(names.OVERHEAD_CALLS)
+            add(names.OVERHEAD_NS, (), round(record.overhead_ms * _NS_PER_MS))
         if record.client_left:
             add(names.CLIENT_LEFT)
         if record.would_refuse:

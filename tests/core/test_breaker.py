@@ -46,6 +46,23 @@ def test_RBK3_silence_does_not_count_as_slow() -> None:
     assert run(breaker, [SLOW] * 2, start=1_000) == []
 
 
+def test_RBK3_slow_windows_with_gaps_between_them_are_no_spell() -> None:
+    """Three in more than ten minutes are not ten minutes."""
+    breaker = OverheadBreaker(RULE)
+    for start in range(0, 600, 40):
+        assert run(breaker, [SLOW], start=start) == []
+    gap = RULE.gap_ms // WINDOW_MS
+    trips = [run(breaker, [SLOW], start=1_000 + number * (gap + 1)) for number in range(11)]
+    assert [found for found in trips if found] == [[1]]
+
+
+def test_RBK3_what_is_quick_is_never_slow() -> None:
+    """Ten times a small baseline is still small."""
+    rule = BreakerRule(baseline_ns=100_000, least_ns=1_000_000)
+    assert run(OverheadBreaker(rule), [1_000_000] * 100) == []
+    assert run(OverheadBreaker(rule), [1_000_001] * 100) == [61]
+
+
 def test_RBK3_the_baseline_is_of_the_first_calls_and_stays() -> None:
     breaker = OverheadBreaker(BreakerRule(learning_calls=2 * CALLS))
     run(breaker, [100_000, 100_000])
