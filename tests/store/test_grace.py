@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from itertools import product
 
 from msgspec import structs
 
 from gateway.core.admission import Verdict
 from gateway.core.budget import Amounts
 from gateway.core.decision import Receipt
-from gateway.core.grace import Grace, GracePlan
+from gateway.core.grace import Grace, GracePlan, graced_output
 from gateway.core.loops import LoopPlan
 from gateway.core.overrides import Override, OverrideKind
 from gateway.core.phases import Complexity, ImportanceTier
@@ -107,6 +108,24 @@ async def test_an_allowance_that_is_too_small(agent: Agent) -> None:
     exact = structs.replace(ASKED, allowance_tokens=17_048)
     _, receipt = await ask(agent, exact, need=heavy)
     assert (receipt.grace, receipt.output, receipt.held_tokens) == (Grace.ADMITTED, 1_024, 17_048)
+
+
+async def test_GW14_what_it_may_put_out_is_the_rule_of_the_core(agent: Agent) -> None:
+    """On each side of every edge: no room, the least, the ceiling, output that counts nothing."""
+    await trip(agent)
+    rooms, weights = (-1, 0, 1_023, 1_024, 1_025, 7_999, 8_001), (0, 1, 999, 1_000, 1_500)
+    found: set[Grace | None] = set()
+    for room, weight in product(rooms, weights):
+        plan = structs.replace(ASKED, allowance_tokens=NEED.input_high + room)
+        made, receipt = await ask(agent, plan, need=structs.replace(NEED, output_weight=weight))
+        expected = graced_output(plan, NEED.input_high, weight)
+        found.add(receipt.grace)
+        if expected is None:
+            assert (receipt.verdict, receipt.grace) == (Verdict.REFUSED, Grace.SHORT)
+        else:
+            assert (receipt.grace, receipt.output) == (Grace.ADMITTED, expected)
+            await agent.store.release(made)
+    assert found == {Grace.SHORT, Grace.ADMITTED}
 
 
 async def test_where_it_hangs_on_the_input_that_is_counted(agent: Agent, look: Look) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.core.admission import Verdict
 from gateway.core.decision import Receipt
-from gateway.core.loops import LoopPlan, LoopStanding, growing_after
+from gateway.core.loops import LoopPlan, LoopStanding, growing_after, repeats_of
 from gateway.core.overrides import Override, OverrideKind
 from gateway.core.usage import Usage
 from gateway.ports import ReservePlan
@@ -85,6 +85,23 @@ async def test_other_requests_and_old_ones_do_not_count(agent: Agent, look: Look
     agent.at(START + 2_000)
     assert (await ask(agent, plan)).loop == LoopStanding(1)
     assert 0 < look.client.pttl(look.keys.task("T") + ":loop") <= 1_000
+
+
+async def test_GW13_repeats_are_those_of_the_core(agent: Agent) -> None:
+    """Two requests by turns, at times within, on and beyond the edge of the window."""
+    made: list[tuple[int, str]] = []
+    steps = (0, 0, 1, 299_999, 300_000, 1, 599_999, 600_000, 600_001, 0, 150_000, 449_999, 1)
+    now_ms, counted = START, set()
+    for number, step_ms in enumerate(steps):
+        now_ms += step_ms
+        agent.at(now_ms)
+        for fingerprint in ("f", "g") if number % 3 else ("f",):
+            expected = repeats_of(fingerprint, made, now_ms, PLAN.window_ms)
+            receipt = await ask(agent, flagging(calls=100, fingerprint=fingerprint))
+            assert receipt.loop == LoopStanding(expected)
+            made.append((now_ms, fingerprint))
+            counted.add(expected)
+    assert {1, 2, 3, 4} <= counted
 
 
 async def test_what_is_kept_is_bounded(agent: Agent, look: Look) -> None:
