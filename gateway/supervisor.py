@@ -40,22 +40,22 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.core.prices import ModelsInUse
 from gateway.findings import errors_among
-from gateway.overhead_watch import OverheadWatch
 from gateway.rule_files import load_rules
+from gateway.rule_watch import Signature, file_signature
 from gateway.server.listener import begin_no_more
-from gateway.settings import Settings, breaker_rule, data_plane, ledger_url, writes_reports
+from gateway.settings import Settings, data_plane, ledger_url, writes_reports
 from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
-from gateway.store.enforcement import read_switch
 from gateway.store.examine import may_evict, refuse_cluster
-from gateway.store.gateways import LOOK_S, GatewayBook
-from gateway.store.journal import Backlog, JournalWatch
+from gateway.store.gateways import GatewayBook
+from gateway.store.journal import JournalWatch
 from gateway.store.keys import TenantKeys
 from gateway.store.reaper import Reaper
 from gateway.store.redis_store import RedisStore
-from gateway.store.stream_cap import StreamCap, StreamLag
+from gateway.store.stream_cap import StreamCap
+from gateway.store_watch import StoreWatch, overhead_watch, own_name
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.feed import EventFeed
 from gateway.telemetry.recorder import CountingRecorder
@@ -71,8 +71,6 @@ _KILL_AFTER_S = 8.0  # more than a worker takes behind its drain to settle and c
 _APPLY_S = 5.0
 _MOST_ROLLS = 2
 _STORE_TIMEOUT_MS = 5_000  # of the reaper and the admin plane: nobody's call waits for them
-
-_Signature = tuple[tuple[str, int, int], ...]  # of each watched file: path, change in ns, bytes
 
 
 def serve(settings: Settings, *, strict: bool) -> int:
@@ -116,15 +114,12 @@ class Supervisor:
         self._workers: list[WorkerPlace] = []
         self._ledger: LedgerProcess | None = None
         self._translator: TranslatorProcess | None = None
-        self._lag = StreamLag()
-        self._backlog = Backlog()
-        self._differing: tuple[str, ...] = ()
-        self._switched_off = False
+        self._watch = StoreWatch()
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
         self._one_reload = asyncio.Lock()
-        self._files_read: _Signature = ()
+        self._files_read: Signature = ()
         self._listeners: list[socket.socket] = []
         self._rules: Rules | None = None
         self._started_at = asyncio.get_running_loop().time()
@@ -163,11 +158,7 @@ class Supervisor:
         if settings.ledger.writer is not False:
             self._ledger = LedgerProcess(ledger_plan(settings, plane, rules), self._counters)
             self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))
-        self._spawn(self._watch_stream(store, plane))
-        names = store.keys(plane.tenant)
-        book = GatewayBook(store.connection, names, self._recorder, _own_name(admin))
-        self._spawn(self._watch_others(book))
-        self._spawn(self._watch_journal(JournalWatch(Path(plane.journal_dir))))
+        self._watch_store(store, plane, admin)
         self._spawn(self._watch_files())
         self._spawn(self._flush_log())
         for worker in self._workers:
@@ -176,6 +167,15 @@ class Supervisor:
         if not self._stopping.is_set():
             text = banner(settings, rules, data.getsockname(), admin.getsockname(), token)
             print(text, flush=True)
+
+    def _watch_store(self, store: RedisStore, plane: DataPlane, admin: socket.socket) -> None:
+        connection, names, recorder = store.connection, store.keys(plane.tenant), self._recorder
+        stream = StreamCap(connection, names, recorder, self._settings.ledger.stream_cap)
+        overhead = overhead_watch(self._settings, self._counters, connection, names, recorder)
+        self._spawn(self._watch.watch_stream(stream, overhead))
+        book = GatewayBook(connection, names, recorder, own_name(admin))
+        self._spawn(self._watch.watch_others(book, self._rules_in_force))
+        self._spawn(self._watch.watch_journal(JournalWatch(Path(plane.journal_dir))))
 
     def _process(
         self, plane: DataPlane, tls: TlsFiles | None, listener: socket.socket
@@ -310,10 +310,10 @@ class Supervisor:
             and not self._settings.enforcement_disabled
             and rules.policies.refuses_without_store,
             lacks_translator=self._translator is not None and not self._translator.is_ready,
-            gateways_with_other_rules=self._differing,
-            enforcement_switched_off=self._switched_off,
-            journal_entries=self._backlog.entries,
-            journal_bytes=self._backlog.size_bytes,
+            gateways_with_other_rules=self._watch.others_with_other_rules,
+            enforcement_switched_off=self._watch.switched_off,
+            journal_entries=self._watch.backlog.entries,
+            journal_bytes=self._watch.backlog.size_bytes,
         )
 
     def _rules_in_force(self) -> Rules:
@@ -321,7 +321,7 @@ class Supervisor:
         return self._rules
 
     def _ledger_health(self) -> LedgerHealth:
-        lag, ledger = self._lag, self._ledger
+        lag, ledger = self._watch.lag, self._ledger
         return LedgerHealth(
             writing=ledger is not None and ledger.writing,
             size_bytes=ledger.size_bytes if ledger else 0,
@@ -368,42 +368,6 @@ class Supervisor:
             self._recorder.event(died, "error", code=child.exit_code)
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
-    async def _watch_stream(self, store: RedisStore, plane: DataPlane) -> None:
-        names, cap = store.keys(plane.tenant), self._settings.ledger.stream_cap
-        stream = StreamCap(store.connection, names, self._recorder, cap)
-        watch = self._overhead_watch(store.connection, names)
-        while True:
-            with suppress(StoreError):  # its own failure is told by others
-                self._lag = await stream.look()
-                self._switched_off = bool(await read_switch(store.connection, names))
-                if watch is not None:
-                    await watch.look(switched_off=self._switched_off)
-            await asyncio.sleep(_WATCH_S)
-
-    def _overhead_watch(
-        self, connection: StoreConnection, names: TenantKeys
-    ) -> OverheadWatch | None:
-        if not self._settings.breaker.enabled:
-            return None
-        clock = asyncio.get_running_loop().time
-        rule = breaker_rule(self._settings)
-        return OverheadWatch(rule, self._counters, connection, names, self._recorder, clock)
-
-    async def _watch_others(self, book: GatewayBook) -> None:
-        try:
-            while True:
-                with suppress(StoreError):
-                    self._differing = await book.look(self._rules_in_force())
-                await asyncio.sleep(LOOK_S)
-        finally:
-            with suppress(StoreError):
-                await book.leave()
-
-    async def _watch_journal(self, journals: JournalWatch) -> None:
-        while True:
-            self._backlog = await asyncio.to_thread(journals.look)
-            await asyncio.sleep(_WATCH_S)
-
     async def reload(self, cause: str) -> None:
         """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
         await self.reload_told(cause)
@@ -414,7 +378,7 @@ class Supervisor:
             return await self._reload(cause)
 
     async def _reload(self, cause: str) -> list[str]:
-        self._files_read = self._file_signature()
+        self._files_read = file_signature(self._settings)
         rules, findings = await asyncio.to_thread(load_rules, self._settings, running=self._rules)
         errors = errors_among(findings)
         for error in errors:
@@ -475,18 +439,11 @@ class Supervisor:
         self._recorder.event("workers_replaced", workers=len(self._workers))
 
     async def _watch_files(self) -> None:
-        self._files_read = self._file_signature()
+        self._files_read = file_signature(self._settings)
         while True:
             await asyncio.sleep(_WATCH_S)
-            if self._file_signature() != self._files_read:
+            if file_signature(self._settings) != self._files_read:
                 await self.reload("file change")
-
-    def _file_signature(self) -> _Signature:
-        settings = self._settings
-        files = [settings.budgets.file, settings.prices.file]
-        files += sorted(settings.policies.dir.glob("*.yaml"))
-        files += [settings.tasks.roadmap_path] if settings.tasks.roadmap_path else []
-        return tuple(_stamp(file) for file in files)
 
     async def _flush_log(self) -> None:
         while True:
@@ -521,16 +478,3 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()
         self._log.flush()
-
-
-def _own_name(admin: socket.socket) -> str:
-    """Return what this gateway is called among those of its store."""
-    return f"{socket.gethostname()}:{admin.getsockname()[1]}"
-
-
-def _stamp(file: Path) -> tuple[str, int, int]:
-    try:
-        stat = file.stat()
-    except OSError:
-        return str(file), 0, 0
-    return str(file), stat.st_mtime_ns, stat.st_size

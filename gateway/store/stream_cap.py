@@ -29,15 +29,15 @@ class StreamCap:
     def __init__(
         self, connection: StoreConnection, names: TenantKeys, recorder: Recorder, cap: int
     ) -> None:
-        self._connection = connection
-        self._names = names
+        self.connection = connection
+        self.names = names
         self._recorder = recorder
         self._cap = cap
         self._alerted = False
 
     async def look(self) -> StreamLag:
         """Return how the stream stands, after dropping what is beyond the cap. StoreError."""
-        waiting = int(await self._connection.execute("XLEN", self._names.ledger))
+        waiting = int(await self.connection.execute("XLEN", self.names.ledger))
         if waiting > self._cap:
             waiting -= await self._drop()
         filling = waiting * 100 > self._cap * _ALERT_PERCENT
@@ -51,22 +51,22 @@ class StreamCap:
                 "the oldest entries are dropped",
             )
         self._alerted = filling
-        lost = int(await self._connection.execute("GET", self._names.ledger_lost) or 0)
+        lost = int(await self.connection.execute("GET", self.names.ledger_lost) or 0)
         return StreamLag(waiting, await self._lag_ms() if waiting else 0, lost)
 
     async def _drop(self) -> int:
         """Drop the oldest entries, in whole nodes; return how many."""
         dropped = int(
-            await self._connection.execute("XTRIM", self._names.ledger, "MAXLEN", "~", self._cap)
+            await self.connection.execute("XTRIM", self.names.ledger, "MAXLEN", "~", self._cap)
         )
         if dropped:
-            await self._connection.execute("INCRBY", self._names.ledger_lost, dropped)
+            await self.connection.execute("INCRBY", self.names.ledger_lost, dropped)
             self._recorder.event("ledger_entries_lost", "critical", entries=dropped)
         return dropped
 
     async def _lag_ms(self) -> int:
-        first = await self._connection.execute("XRANGE", self._names.ledger, "-", "+", "COUNT", 1)
+        first = await self.connection.execute("XRANGE", self.names.ledger, "-", "+", "COUNT", 1)
         if not first:
             return 0
         written_ms = int(str(first[0][0]).partition("-")[0])
-        return max(0, await server_ms(self._connection) - written_ms)
+        return max(0, await server_ms(self.connection) - written_ms)
