@@ -235,7 +235,8 @@ class Worker:
         await self._connection.open_or_keep_trying()
         await self._server.start(listener)
         self._loops.spawn(self._heartbeat())
-        self._loops.spawn(self._look_at_switch())
+        if self._plane.tracking:
+            self._loops.spawn(self._look_at_switch())
         self._loops.spawn(self._guard.keep_replaying())
         self._loops.spawn(self._report())
         self._loops.spawn(self._flush_log())

@@ -7,6 +7,8 @@ from gateway.planner import Plan
 from gateway.ports import BudgetStore, Recorder, ReservePlan
 from gateway.relay import Carried, Relay
 
+_BY_PEOPLE = ("task_killed", "task_blocked")  # these hold in every mode
+
 
 async def renew_leases(
     calls: Mapping[str, tuple[Plan, Carried]], store: BudgetStore, recorder: Recorder, tenant: str
@@ -16,10 +18,9 @@ async def renew_leases(
     if not seen:
         return
     over = await store.heartbeat(tenant, seen)
-    if store.switch_of(tenant).is_off:
-        return
+    is_off = store.switch_of(tenant).is_off
     for call_id, code in over.items():
-        if call_id in calls:
+        if call_id in calls and (not is_off or code in _BY_PEOPLE):
             _stop_stream(call_id, *calls[call_id], code, recorder)
 
 

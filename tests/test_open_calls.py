@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from gateway.core.enforcement import Switch
 from gateway.core.meter import Observation
 from gateway.core.prices import PriceTable
 from gateway.core.shaping import Shape
@@ -22,6 +23,10 @@ class Store:
     def __init__(self, **over: str) -> None:
         self.over = over
         self.told: list[Any] = []
+        self.switch = Switch()
+
+    def switch_of(self, tenant: str) -> Switch:
+        return self.switch
 
     async def heartbeat(self, tenant: str, open_calls: list[Any]) -> dict[str, str]:
         self.told.append((tenant, open_calls))
@@ -68,6 +73,15 @@ async def test_GW16_a_stream_is_stopped_only_where_its_policy_says_so(*, stops: 
     assert line.relay.done.done() is stops
     assert (b"Task T was killed" in line.client.body) is stops
     assert [event["event"] for event in told.events] == ["stream_stopped"] * stops
+
+
+@pytest.mark.parametrize(("code", "stops"), [("runaway_task", False), ("task_killed", True)])
+async def test_switched_off_only_people_stop_streams(code: str, *, stops: bool) -> None:
+    """A kill holds whatever the switch of enforcement says."""
+    store, line = Store(c1=code), streaming()
+    store.switch.text = "off"
+    await renew_leases({"c1": (plan(), line.relay)}, store, Told(), "t")  # type: ignore[arg-type]
+    assert line.relay.done.done() is stops
 
 
 class _Carried:

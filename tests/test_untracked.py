@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.core.enforcement import Switch
 from gateway.core.errors import BadCall
 from gateway.core.identity import identify
 from gateway.core.keys import GatewayKey
@@ -29,6 +30,10 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 class NoStore:
     """A store of which nothing may be asked."""
+
+    def switch_of(self, tenant: str) -> Switch:
+        """Return a copy, for which nothing is asked."""
+        return Switch()
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the store was asked: {name}")
