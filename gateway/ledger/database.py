@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -94,15 +95,42 @@ def ledger_errors() -> Iterator[None]:
 
 
 def migrate(connection: Connection, revision: str = HEAD) -> None:
-    """Bring the schema to a revision, up or down; `base` is an empty database. Commits."""
-    config, target = _alembic(connection), revision
-    if target == HEAD:
-        command.upgrade(config, HEAD)
-    else:
-        current = schema_revision(connection) or ""
-        goes_up = target != "base" and current < target
-        (command.upgrade if goes_up else command.downgrade)(config, target)
+    """Bring the schema to a revision, up or down; `base` is an empty database. Commits.
+
+    One transaction: a writer that is killed meanwhile leaves what was there.
+    """
+    with _one_transaction(connection):
+        config, target = _alembic(connection), revision
+        if target == HEAD:
+            command.upgrade(config, HEAD)
+        else:
+            current = schema_revision(connection) or ""
+            goes_up = target != "base" and current < target
+            (command.upgrade if goes_up else command.downgrade)(config, target)
+
+
+@contextmanager
+def _one_transaction(connection: Connection) -> Iterator[None]:
+    """Commit at the end what the block does, or nothing of it.
+
+    Python's sqlite3 begins a transaction before changes of rows, but not of tables.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        connection.commit()
+        return
     connection.commit()
+    raw: Any = connection.connection.dbapi_connection
+    usual, raw.isolation_level = raw.isolation_level, None
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    finally:
+        raw.isolation_level = usual
 
 
 def _alembic(connection: Connection) -> Config:

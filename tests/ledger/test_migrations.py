@@ -1,14 +1,21 @@
 """The schema's history, up and down, on both databases; old records stay readable (CMP-1)."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, column, inspect, select, table, text
+from sqlalchemy import Connection, Engine, column, event, inspect, select, table, text
 
 from gateway.core.errors import LedgerError
-from gateway.ledger.database import latest_revision, migrate, require_schema, schema_revision
+from gateway.ledger.database import (
+    latest_revision,
+    migrate,
+    open_engine,
+    require_schema,
+    schema_revision,
+)
 from gateway.ledger.queries import CallFilter, find_calls
 from gateway.ledger.schema import CALLS, METADATA
 
@@ -119,3 +126,28 @@ def test_a_program_and_a_schema_that_do_not_fit(engine: Engine) -> None:
             require_schema(connection)
         migrate(connection)
         require_schema(connection)
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("statements", [2, 9, 20, 40])
+def test_a_migration_that_is_cut_short_leaves_nothing(tmp_path: Path, statements: int) -> None:
+    """Whole or not at all, wherever a writer is killed: the next one can go on."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    left = [statements]
+
+    def count(*_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", count)
+        with pytest.raises(Killed):
+            migrate(connection)
+    with engine.connect() as connection:
+        assert tables(connection) == set()
+        migrate(connection)
+        assert schema_revision(connection) == latest_revision()
