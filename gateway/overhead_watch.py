@@ -7,7 +7,7 @@ from gateway.core.breaker import BreakerRule, OverheadBreaker
 from gateway.core.errors import StoreError
 from gateway.ports import Recorder
 from gateway.store.connection import StoreConnection
-from gateway.store.enforcement import switch_enforcement
+from gateway.store.enforcement import read_switch, switch_enforcement
 from gateway.store.keys import TenantKeys
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
@@ -63,6 +63,8 @@ class OverheadWatch:
         )
         act = Act("enforcement.off", "breaker", reason)
         try:
+            if await read_switch(self._connection, self._tenant):
+                return  # somebody was quicker, and has a reason of their own
             await switch_enforcement(self._connection, self._tenant, act, enabled=False)
         except StoreError:
             self._recorder.event("overhead_breaker_failed", "critical", reason=reason)

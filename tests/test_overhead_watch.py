@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from gateway.core.acts import Act
 from gateway.core.breaker import BreakerRule
 from gateway.core.enforcement import switched_off
 from gateway.core.errors import StoreError
 from gateway.overhead_watch import OverheadWatch
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
-from gateway.store.enforcement import read_switch
+from gateway.store.enforcement import read_switch, switch_enforcement
 from gateway.store.keys import TenantKeys
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
@@ -66,10 +67,26 @@ async def test_RBK3_it_throws_the_switch_for_all_gateways(
     )
     assert bench.notes.events == ["overhead_breaker_tripped critical"]
     await bench.run(200, 2_000_001, off=True)
+    on = Act("enforcement.on", "ada", "mended")
+    await switch_enforcement(connection, bench.names, on, enabled=True)
     await bench.run(61, 2_000_001)
     assert bench.notes.events == ["overhead_breaker_tripped critical"]
     await bench.run(1, 2_000_001)
     assert bench.notes.events == ["overhead_breaker_tripped critical"] * 2
+
+
+async def test_what_a_person_switched_off_meanwhile_keeps_its_reason(
+    connection: StoreConnection, tenant: str
+) -> None:
+    """The watch may not have seen it yet."""
+    bench = Bench(connection, tenant)
+    await bench.run(61, 2_000_001)
+    act = Act("enforcement.off", "ada", "a drill")
+    await switch_enforcement(connection, bench.names, act, enabled=False)
+    await bench.run(1, 2_000_001)
+    off = switched_off(await read_switch(connection, bench.names))
+    assert off is not None and off.approver == "ada"
+    assert bench.notes.events == []
 
 
 async def test_a_quick_gateway_is_let_alone(connection: StoreConnection, tenant: str) -> None:

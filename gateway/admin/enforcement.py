@@ -14,6 +14,7 @@ from gateway.admin.override_requests import MOST_SECONDS
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.core.acts import Act
 from gateway.core.enforcement import SwitchedOff, switched_off
+from gateway.core.policy_base import Mode
 from gateway.store.enforcement import read_switch, switch_enforcement
 
 
@@ -72,6 +73,13 @@ async def post_enforcement(request: web.Request) -> web.Response:
     return json_answer(_body(parts, off))
 
 
+def _enforces(parts: AdminParts) -> bool:
+    """Return whether there is anything in force here that refuses."""
+    rules = parts.rules()
+    is_on = rules.budgets.stop_loss.enabled and not parts.enforcement_disabled
+    return is_on and any(policy.mode is Mode.ENFORCE for policy in rules.policies.stop_loss)
+
+
 def _body(parts: AdminParts, off: SwitchedOff | None) -> EnforcementBody:
     enabled = parts.rules().budgets.stop_loss.enabled
     said = None
@@ -84,7 +92,7 @@ def _body(parts: AdminParts, off: SwitchedOff | None) -> EnforcementBody:
             until_ms=off.until_ms,
         )
     return EnforcementBody(
-        enforcing=off is None and enabled and not parts.enforcement_disabled,
+        enforcing=_enforces(parts) and off is None,
         switched_off=said,
         disabled_by_environment=parts.enforcement_disabled,
         stop_loss_enabled=enabled,

@@ -48,7 +48,7 @@ async def test_only_an_admin_may(plane: StartPlane) -> None:
     """An operator sees how it stands."""
     token = "operators-token"
     access = AdminAccess("ops", Role.OPERATOR, token_digest(token.encode()))
-    admin = await plane(accesses=(access,))
+    admin = await plane(rules=ENFORCING, accesses=(access,))
     answer = await admin.ask("POST", PATH, token=token, json={"enabled": False, **WHO})
     assert (answer.status, answer.error["code"]) == (403, "forbidden")
     assert (await admin.get(PATH, token=token)).json["enforcing"] is True
@@ -68,7 +68,8 @@ async def test_who_and_why_are_required(plane: StartPlane) -> None:
 
 
 async def test_what_else_keeps_policies_from_refusing_is_said(plane: StartPlane) -> None:
-    """The environment's switch and the budget file's."""
+    """The environment's switch, the budget file's, and a mode that only observes."""
+    assert (await (await plane()).get(PATH)).json["enforcing"] is False
     stop_loss = replace(RULES.budgets.stop_loss, enabled=False)
     rules = replace(RULES, budgets=replace(RULES.budgets, stop_loss=stop_loss))
     body = (await (await plane(rules=rules)).get(PATH)).json
