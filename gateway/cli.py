@@ -1,5 +1,6 @@
-"""The command line: `tollgate serve | check | explain | calibrate | ledger | keys | tasks`.
+"""The command line: `tollgate serve | check | explain | calibrate | ledger | keys`, and others.
 
+Commands over the admin API are made of a table, in `admin_cli`.
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
 """
 
@@ -65,18 +66,37 @@ class _LedgerCommands(_LaterImported):
         return ledger
 
 
-class _TaskCommands(_LaterImported):
-    def _imported(self) -> click.Group:
-        from gateway.tasks_cli import tasks
-
-        return tasks
-
-
 class _KeyCommands(_LaterImported):
     def _imported(self) -> click.Group:
         from gateway.keys_cli import keys
 
         return keys
+
+
+class _AdminCommands(_LaterImported):
+    """Commands over the admin API of a running gateway."""
+
+    def _imported(self) -> click.Group:
+        from gateway.admin_cli.commands import group_of
+
+        return group_of(self.name or "", self.help or "")
+
+
+_ADMIN_GROUPS = {
+    "tasks": "See, free or stop tasks of a running gateway.",
+    "calls": "Mend what a call was charged.",
+    "sessions": "Say which task a client's session works for.",
+    "policies": "See, reload or try the policies of a running gateway.",
+    "enforcement": "Switch all enforcement off or on.",
+    "prices": "See what a model costs.",
+    "breaches": "See lines that were crossed; judge blocks.",
+    "remediation": "See tasks that are to mend breaches.",
+    "deliveries": "See notices for webhooks.",
+    "audit": "See who changed what, and why.",
+    "events": "Watch what happens.",
+    "statistics": "See how a period has gone.",
+    "health": "See whether a gateway can serve calls.",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +107,8 @@ def tollgate() -> None:
 
 tollgate.add_command(_LedgerCommands("ledger", help="Verify, rebuild or export the ledger."))
 tollgate.add_command(_KeyCommands("keys", help="Make, list, rotate or revoke gateway keys."))
-tollgate.add_command(_TaskCommands("tasks", help="See, free or stop tasks of a running gateway."))
+for _name, _told in _ADMIN_GROUPS.items():
+    tollgate.add_command(_AdminCommands(_name, help=_told))
 
 
 @tollgate.command()
@@ -216,7 +237,10 @@ def explain(
     multiplier: Decimal,
     config_file: Path | None,
 ) -> None:
-    """Show how a phase's limit comes about, where its lines are, and the task's totals."""
+    """Show how a phase's limit comes about, where its lines are, and the task's totals.
+
+    What a call would be told, and why: `tollgate policies dry-run`.
+    """
     from gateway.core.budget import TaskBudgetOverrides, TaskProfile, task_limits
     from gateway.rule_files import budgets_or_defaults
     from gateway.settings import load_settings

@@ -1,6 +1,6 @@
 """`tollgate keys create | list | rotate | revoke`, on the store itself: who reaches that, may.
 
-Exit codes: 0 done, 1 impossible.
+`tollgate keys remote` does the same over the admin API. Exit codes: 0 done, 1 impossible.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from gateway.admin_cli.commands import group_of
 from gateway.command_store import open_store
 from gateway.core.acts import Act
 from gateway.core.configuration import DataPlane
@@ -66,6 +67,9 @@ _BY = click.option("--by", default=_login, help="Who says so, for the audit [def
 @click.group()
 def keys() -> None:
     """Gateway keys: who pays for a call, where it may go, what it may say."""
+
+
+keys.add_command(group_of("keys remote", "The same over the admin API, where no store is reached."))
 
 
 class _TagType(click.ParamType[tuple[str, object]]):

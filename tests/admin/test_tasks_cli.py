@@ -1,15 +1,11 @@
 """`tollgate tasks` on a running admin plane: what it shows, and what it does to a task."""
 
-import asyncio
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from gateway.cli import tollgate
-from tests.admin.plane import TOKEN, Plane, StartPlane
+from tests.admin.desk import Desk
+from tests.admin.plane import TOKEN, StartPlane
 from tests.store.agent import Agent
 
 
@@ -19,31 +15,12 @@ def _no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
 
 
-class Desk:
-    """Runs commands beside the loop that serves the plane they ask."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._port = str(plane.client.server.port)
-
-    async def run(self, command: str, *arguments: str, token: str = TOKEN) -> Result:
-        environment = {"TOLLGATE_ADMIN__PORT": self._port, "TOLLGATE_ADMIN__TOKEN": token}
-        return await asyncio.to_thread(
-            CliRunner().invoke, tollgate, ["tasks", command, *arguments], env=environment
-        )
-
-    async def done(self, command: str, *arguments: str) -> Any:
-        """Run a command that succeeds; return its JSON."""
-        result = await self.run(command, *arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.output)
-
-
 WHY = ("--approver", "ada", "--reason", "nearly done")
 
 
 async def test_a_task_is_listed_and_shown(plane: StartPlane, agent: Agent) -> None:
     """With the figures of the API, for people and as JSON."""
-    desk = Desk(await plane())
+    desk = Desk(await plane(), "tasks")
     await agent.call("PLAN")
     listed = await desk.run("list")
     assert listed.exit_code == 0, listed.output
@@ -51,14 +28,15 @@ async def test_a_task_is_listed_and_shown(plane: StartPlane, agent: Agent) -> No
     shown = await desk.run("show", "T")
     assert "T  Medium/medium" in shown.output
     assert "not started" in shown.output
-    assert [task["id"] for task in await desk.done("list", "--status", "within")] == ["T"]
-    assert await desk.done("list", "--status", "tripped") == []
+    page = await desk.done("list", "--status", "within")
+    assert ([task["id"] for task in page["tasks"]], page["next_cursor"]) == (["T"], None)
+    assert (await desk.done("list", "--status", "tripped"))["tasks"] == []
     assert (await desk.done("show", "T"))["totals"]["tokens"]["used"] == 15_800
 
 
 async def test_overrides(plane: StartPlane, agent: Agent) -> None:
     """Grants, limits and factors, each with who and why; amounts in people's units."""
-    desk = Desk(await plane())
+    desk = Desk(await plane(), "tasks")
     await agent.call("PLAN")
     grant = await desk.done(
         "grant", "T", "--tokens", "5000", "--seconds", "9", "--hours", "2", *WHY
@@ -77,7 +55,7 @@ async def test_overrides(plane: StartPlane, agent: Agent) -> None:
 
 async def test_a_life(plane: StartPlane, agent: Agent) -> None:
     """Killed, resumed, completed; what is not possible is told with exit code 1."""
-    desk = Desk(await plane())
+    desk = Desk(await plane(), "tasks")
     await agent.call("PLAN")
     assert (await desk.done("kill", "T", *WHY))["state"] == "killed"
     assert "killed" in (await desk.run("show", "T")).output
@@ -106,7 +84,7 @@ async def test_what_cannot_be_done(
     plane: StartPlane, agent: Agent, arguments: tuple[str, ...], says: str
 ) -> None:
     """The answer names what is wrong; nothing is shown as done."""
-    desk = Desk(await plane())
+    desk = Desk(await plane(), "tasks")
     await agent.call("PLAN")
     result = await desk.run(*arguments)
     assert result.exit_code != 0
@@ -116,7 +94,7 @@ async def test_what_cannot_be_done(
 
 async def test_the_token_that_the_gateway_made(plane: StartPlane, tmp_path: Path) -> None:
     """Is read from its file; without one the error says what to set."""
-    desk = Desk(await plane())
+    desk = Desk(await plane(), "tasks")
     missing = await desk.run("list", token="")
     assert missing.exit_code == 1
     assert "Remedy: set TOLLGATE_ADMIN__TOKEN" in missing.output
