@@ -56,6 +56,9 @@ def group_of(words: str, told: str) -> click.Group:
 
 
 def _run(operation: Operation, **said: Any) -> None:
+    for name, value in said.items():
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            raise click.UsageError(f"{name}: {value!a} is not text. Remedy: write it in UTF-8.")
     from gateway.admin_cli.desk import run
 
     run(operation, said)

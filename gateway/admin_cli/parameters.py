@@ -12,6 +12,7 @@ from gateway.core.phases import Complexity, ImportanceTier, Term, WorkPhase
 
 _HOUR_S = 3_600
 _SECOND_MS = 1_000
+_MOST_PLACES = 30  # before or behind the point; the API takes fewer
 
 
 def login() -> str:
@@ -32,7 +33,7 @@ class _Decimal(click.ParamType[str]):
             number = Decimal(value)
         except InvalidOperation:
             number = Decimal("NaN")
-        if not number.is_finite() or number < 0:
+        if not number.is_finite() or number < 0 or abs(number.adjusted()) > _MOST_PLACES:
             self.fail(f"{value!r} is not a number of 0 or more, such as 1.5", param, ctx)
         return format(number, "f")
 

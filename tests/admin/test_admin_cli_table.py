@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from gateway.admin.api import ALL_ENDPOINTS
 from gateway.admin.examples import body_example
@@ -92,6 +93,25 @@ def test_it_is_reached_from_the_top(operation: Operation) -> None:
         assert below is not None, operation.command
         found = below
     assert found.help == operation.help
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tasks", "show", "a\udcff"),
+        ("tasks", "list", "--cursor", "\udcff"),
+        ("sessions", "unbind", "s", "--reason", "\udcff"),
+        ("tasks", "grant", "T", "--usd", "1e99999999999999", "--reason", "x"),
+        ("tasks", "grant", "T", "--usd", "1e-99999999999999", "--reason", "x"),
+    ],
+    ids=ascii,
+)
+def test_what_no_request_can_carry_is_a_wrong_command_line(words: tuple[str, ...]) -> None:
+    """Bytes that are no text, numbers of more digits than memory: nothing is asked, exit code 2."""
+    nobody = ["--url", "http://127.0.0.1:1", "--token", "x"]
+    ended = CliRunner().invoke(tollgate, [*words, *nobody])
+    assert ended.exit_code == 2, ended.output
+    assert "Error: " in ended.stderr
 
 
 # What is shown -----------------------------------------------------------------------------------
