@@ -22,6 +22,7 @@ class Sizes:
     ledger_calls: int
     idle_clients: int
     slow_clients: int
+    api_requests: int
 
 
 SHORT = Sizes(
@@ -31,6 +32,7 @@ SHORT = Sizes(
     ledger_calls=600,
     idle_clients=300,
     slow_clients=50,
+    api_requests=3,
 )
 FULL = Sizes(
     calls=10_000,
@@ -39,6 +41,7 @@ FULL = Sizes(
     ledger_calls=20_000,
     idle_clients=2_000,
     slow_clients=200,
+    api_requests=200,
 )
 
 

@@ -9,7 +9,10 @@ import redis
 from gateway.core.keys import KEY_TEXT, secret_digest
 from gateway.store.key_store import KeyStore
 from gateway.store.keys import KEYS_KEY
-from tests.admin.plane import Plane, StartPlane
+from tests.admin.plane import WHO, Plane, StartPlane
+from tests.admin.test_api import PRIVATE_ENDPOINTS, TAKEN, path_of
+from tests.admin.test_roles import stored
+from tests.store.agent import Agent
 
 PATH = "/admin/v1/keys"
 
@@ -47,6 +50,30 @@ async def test_a_key_is_shown_once_and_kept_as_a_digest(
     stored = await KeyStore(admin.parts.connection).read(key["id"])
     assert stored is not None
     assert stored.has_secret(secret, 0)
+
+
+async def test_a_key_opens_nothing_here(
+    plane: StartPlane, agent: Agent, redis_client: redis.Redis
+) -> None:
+    """Whoever may only call models can raise no budget: a key is not an admin token."""
+    await agent.call("PLAN")
+    admin = await plane()
+    text = (await made(admin, may_claim_critical=True))["key"]
+    before = stored(redis_client, agent.tenant)
+    grant = {"kind": "grant", "tokens": 1, **WHO}
+    for endpoint in PRIVATE_ENDPOINTS:
+        path = path_of(endpoint)
+        body = TAKEN.get(path, {"value": grant})["value"]
+        for token in (text, text.removeprefix("tg-")):
+            headers = {"X-Tollgate-Key": text, "X-Api-Key": text}
+            answer = await admin.ask(endpoint.method, path, token=token, headers=headers, json=body)
+            assert (answer.status, answer.error["code"]) == (401, "invalid_token"), path
+    assert stored(redis_client, agent.tenant) == before
+
+
+async def test_another_tenant_cannot_be_asked_for(plane: StartPlane) -> None:
+    answer = await (await plane()).ask("POST", PATH, json={"name": "ci", "tenant": "other"})
+    assert (answer.status, answer.error["field"]) == (422, "tenant")
 
 
 async def test_a_rotation_leaves_the_old_secret_its_grace(plane: StartPlane) -> None:

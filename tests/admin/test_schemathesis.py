@@ -8,13 +8,16 @@ import asyncio
 import importlib
 from typing import Any
 
+import pytest
 import redis
 
+from gateway.admin.api import ALL_ENDPOINTS
 from gateway.admin.roles import AdminAccess, Role, token_digest
 from gateway.store.keys import TenantKeys
 from tests.admin.from_schema import DOCUMENT
 from tests.admin.plane import TOKEN, Plane, StartPlane
 from tests.admin.test_conformance import read_outbox, read_page, read_statistics
+from tests.soak import Sizes
 from tests.store.agent import Agent
 
 _FORBIDDEN = 403
@@ -42,9 +45,13 @@ async def serving(plane: StartPlane, *accesses: AdminAccess) -> Plane:
     )
 
 
-async def test_every_answer_is_documented_and_none_is_a_failure(plane: StartPlane) -> None:
+@pytest.mark.soak
+async def test_every_answer_is_documented_and_none_is_a_failure(
+    plane: StartPlane, sizes: Sizes
+) -> None:
     """For who may do everything."""
-    seen = await exercised(await serving(plane), TOKEN, valid=3, invalid=2)
+    wrong = sizes.api_requests // 2 + 1
+    seen = await exercised(await serving(plane), TOKEN, sizes.api_requests, wrong)
     assert not any(_FORBIDDEN in statuses for statuses in seen.values())
     assert sum(200 in statuses for statuses in seen.values()) > len(seen) // 4
 
@@ -75,6 +82,18 @@ async def test_a_viewer_can_change_nothing(
         method, path = label.split()
         needs_more = "403" in DOCUMENT["paths"][path][method.lower()]["responses"]
         assert (statuses == {_FORBIDDEN}) is needs_more, (label, statuses)
+
+
+async def test_an_operator_is_refused_what_is_an_admins_and_nothing_else(
+    plane: StartPlane, agent: Agent
+) -> None:
+    await agent.call("PLAN", 10)
+    token = "the-operators-token"
+    access = AdminAccess("o", Role.OPERATOR, token_digest(token.encode()))
+    least = {f"{one.method} {one.path}": one.least_role for one in ALL_ENDPOINTS}
+    seen = await exercised(await serving(plane, access), token)
+    for label, statuses in seen.items():
+        assert (statuses == {_FORBIDDEN}) is (least[label] is Role.ADMIN), (label, statuses)
 
 
 async def test_without_a_token_nothing_private_is_told(plane: StartPlane) -> None:

@@ -45,6 +45,10 @@ async def ask(gateway: Gateway, headers: dict[str, str], **fields: object) -> ht
         return await client.post("/v1/chat/completions", json={**CHAT, **fields}, headers=headers)
 
 
+def limits_of(fields: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if name.endswith((".L", ".G", ".C"))}
+
+
 def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
@@ -106,6 +110,25 @@ async def test_what_a_key_allows(
     assert answer.headers["x-tollgate-task"] == task
     assert answer.headers["x-tollgate-phase"] == WorkPhase.PLAN
     await enforcing.settled(task, 1)
+
+
+async def test_a_key_cannot_raise_its_tasks_budget(
+    enforcing: Gateway, keys: KeyStore, task: str
+) -> None:
+    """Neither by asking where calls go for what the admin plane does, nor by another claim."""
+    key = new_key(may_claim_critical=True)
+    await keys.add(key)
+    own = {"x-task-id": task, "x-api-key": text(key)}
+    assert (await ask(enforcing, {**own, "x-task-complexity": "tiny"})).status_code == 200
+    limits = limits_of(await enforcing.settled(task, 1))
+    assert limits
+    grant = {"kind": "grant", "tokens": 10**6, "approver": "me", "reason": "more"}
+    async with enforcing.client() as client:
+        answer = await client.post(f"/admin/v1/tasks/{task}/overrides", json=grant, headers=own)
+    assert code(answer) == (404, "unknown_route")
+    claims = {"x-task-complexity": "large", "x-task-importance": "critical"}
+    assert (await ask(enforcing, {**own, **claims})).status_code == 200
+    assert limits_of(await enforcing.settled(task, 2)) == limits
 
 
 async def test_untagged_calls_are_counted_by_key(enforcing: Gateway, keys: KeyStore) -> None:
