@@ -1,12 +1,25 @@
-"""Step 5, decide, where a policy of kind `output_clamp` is in force."""
+"""Step 5, decide: what a receipt comes to by the call's plan.
+
+`clamped` is for calls for which a policy of kind `output_clamp` is in force.
+"""
 
 from msgspec import structs
 
 from gateway.call import Call
-from gateway.core.decision import Decision, Receipt, effects_of
+from gateway.core.amendments import amended
+from gateway.core.decision import Decision, Receipt, decide, effects_of
 from gateway.core.policy import Mode
 from gateway.core.shaping import affordable_output
 from gateway.planner import Plan
+
+
+def decision_on(call: Call | None, plan: Plan, receipt: Receipt) -> Decision:
+    """Return the decision on what the store answered."""
+    decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
+    decision = amended(decision, receipt, plan.mark, plan.reserve.grace, plan.reserve.loop)
+    if plan.shape.least_output is not None and call is not None:
+        decision = clamped(decision, call, plan, receipt)
+    return decision
 
 
 def clamped(decision: Decision, call: Call, plan: Plan, receipt: Receipt) -> Decision:

@@ -6,6 +6,7 @@ Modules are imported inside the commands, so that `tollgate --help` answers at o
 
 import sys
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,14 +160,15 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @tollgate.command()
 @_CONFIG
 def check(config_file: Path | None) -> None:
-    """Validate the configuration, presets, policies and prices.
+    """Validate the configuration, presets, policies and prices, and run the policies' cases.
 
     Prints every fault with file, line, key and remedy. Exits with 1 if there is any.
     """
+    from gateway.policy_cases.check import check_all_cases
     from gateway.rule_files.check import check_all
 
     failed = False
-    for checked in check_all(config_file):
+    for checked in chain(check_all(config_file), check_all_cases(config_file)):
         for fault in checked.faults:
             click.echo(f"error: {fault}")
         for doubt in checked.doubts:

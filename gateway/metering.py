@@ -14,10 +14,9 @@ from msgspec import structs
 from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
 from gateway.call import Call, with_cheaper_model
 from gateway.callers import Callers
-from gateway.clamp import clamped
+from gateway.clamp import decision_on
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
-from gateway.core.amendments import amended
 from gateway.core.budget import crossed_levels
 from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
@@ -25,7 +24,6 @@ from gateway.core.decision import (
     Decision,
     Outcome,
     Receipt,
-    decide,
     remediation_task,
 )
 from gateway.core.dialects.wire_format import ModelRequest
@@ -181,11 +179,8 @@ class Metering:
             return trace.decision
         if not trace.is_counted:
             trace.decided_at = self._doors.clock()
-        decision = decide(receipt, plan.policy, plan.mode, plan.ceiling, plan.unpriced)
         asked = plan.reserve
-        trace.decision = amended(decision, receipt, plan.mark, asked.grace, asked.loop)
-        if plan.shape.least_output is not None and trace.call is not None:
-            trace.decision = clamped(trace.decision, trace.call, plan, receipt)
+        trace.decision = decision_on(trace.call, plan, receipt)
         if asked.loop is not None and receipt.loop is not None:
             for event, level in loop_events(asked.loop, receipt.loop):
                 self._doors.recorder.event(event, level, task=asked.task, policy=asked.loop.policy)

@@ -192,7 +192,28 @@ def test_check_says_ok_for_every_shipped_file(run: Run) -> None:
         "ok: policies/rollout/week2/20-high-and-critical.yaml",
         "ok: policies/rollout/week3/stop-loss.yaml",
         "ok: config/prices.yaml",
+        "ok: policies/cases/stop-loss.yaml",
+        "ok: policies/cases/unmetered-route.yaml",
+        "ok: policies/cases/unpriced-model.yaml",
+        "ok: policies/cases/untagged-calls.yaml",
+        "ok: policies/rollout/week1/cases/stop-loss.yaml",
+        "ok: policies/rollout/week2/cases/10-low-and-medium.yaml",
+        "ok: policies/rollout/week2/cases/20-high-and-critical.yaml",
+        "ok: policies/rollout/week3/cases/stop-loss.yaml",
     ]
+
+
+def test_check_fails_where_a_case_does_not_hold(run: Run) -> None:
+    """The policy says something else than its case: file, case, what was expected, what came."""
+    edit("policies/rollout/week3/stop-loss.yaml", "mode: enforce", "mode: observe")
+    result = run("check")
+    assert result.exit_code == 1
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith(
+        "error: policies/rollout/week3/cases/stop-loss.yaml:2: case 'in the third week every task "
+        "is held to its line': decision: expected refuse, got flag. Remedy: "
+    )
+    assert "ok: policies/rollout/week3/cases" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -226,7 +247,8 @@ def test_check_finds_the_fault_in_each_file(
     assert error.startswith(f"error: {file}")
     assert fault in error
     assert f"ok: {file}" not in result.output
-    assert result.output.count("ok: ") == 11
+    good = [line for line in result.output.splitlines() if line.startswith("ok: ")]
+    assert len([line for line in good if "/cases/" not in line]) == 11
 
 
 def test_check_prints_every_fault_of_every_file(run: Run) -> None:
@@ -265,6 +287,7 @@ def test_check_takes_the_files_that_the_configuration_names(run: Run, tmp_path: 
         "ok: config/presets/coding_agent.yaml",
         "ok: policies/rollout/week1/stop-loss.yaml",
         "ok: config/prices.yaml",
+        "ok: policies/rollout/week1/cases/stop-loss.yaml",
     ]
 
 

@@ -17,7 +17,7 @@ from gateway.admin.override_requests import Phase
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.registration_requests import ComplexityTier, Importance, TaskId
 from gateway.admin.views import breach_body
-from gateway.core.admission import Balance, Need, Scope, ScopeKind, admit
+from gateway.core.admission import Balance, Need, Scope, ScopeKind, admit, is_held_to_line
 from gateway.core.budget import Lines, TaskProfile, task_limits
 from gateway.core.decision import Decision, Receipt, decide, effects_of
 from gateway.core.gate import mode_in_force
@@ -158,7 +158,7 @@ def _decide(
 
 def _scopes(views: list[TaskView], policy: StopLossPolicy, phase: WorkPhase | None) -> list[Scope]:
     """Return the scopes of a task that is there: its own, its ancestors', the phase's."""
-    is_held = _is_held_to_line(policy, phase)
+    is_held = is_held_to_line(policy.enforce_from, phase)
     found = [
         _scope(
             ScopeKind.PARENT if place else ScopeKind.TASK,
@@ -182,7 +182,7 @@ def _new_scopes(
     profile = TaskProfile(asked.complexity, asked.importance)
     limits = task_limits(parts.rules().budgets, profile)
     totals = {dimension: _unused(lines) for dimension, lines in limits.task_lines.items()}
-    is_held = _is_held_to_line(policy, phase)
+    is_held = is_held_to_line(policy.enforce_from, phase)
     found = [_scope(ScopeKind.TASK, asked.task, totals, _NO_STOP, is_held=is_held)]
     if phase is not None:
         lines = limits.phase_lines[phase].items()
@@ -193,12 +193,6 @@ def _new_scopes(
 
 def _unused(lines: Lines) -> Standing:
     return Standing(lines.limit, 0, lines.cumulative, lines.runaway, 0, 0)
-
-
-def _is_held_to_line(policy: StopLossPolicy, phase: WorkPhase | None) -> bool:
-    """Return whether calls in the phase are held to the cumulative line, not the runaway line."""
-    start = policy.enforce_from
-    return start is None or (phase is not None and phase.order >= start.order)
 
 
 def _scope(

@@ -24,10 +24,9 @@ from gateway.core.budget import (
     ceil_product,
     multiply,
 )
-from gateway.core.match import ActedOn
-from gateway.core.override_bounds import Excess, excess
+from gateway.core.override_bounds import CODE, Excess, binding, excess
 from gateway.core.overrides import Override, OverrideKind
-from gateway.core.policy_base import Mode, first_match
+from gateway.core.policy_base import Mode
 from gateway.store.limits import NotEnoughRoom, apply_override, server_ms
 from gateway.store.task_view import StopState, TaskView
 
@@ -66,14 +65,13 @@ class Bounds:
     def __init__(self, request: web.Request, task_id: str) -> None:
         self._role = own_role(request).value
         self._policies = request.app[PARTS].rules().policies.override_bounds
-        self._task = ActedOn(task_id)
+        self._task = task_id
         self.warnings: list[str] = []
 
     def check(self, snapshot: TaskLimits, in_force: Sequence[Override], override: Override) -> None:
         """Raise ApiError (`override_out_of_bounds`) for an override that goes too far."""
-        profile = snapshot.profile
-        policy = first_match(self._policies, profile.complexity, profile.importance, self._task)
-        if policy is None or policy.mode is Mode.OFF or self._role in policy.exempt_roles:
+        policy = binding(self._policies, snapshot.profile, self._task, self._role)
+        if policy is None:
             return
         found = excess(policy, snapshot, in_force, override)
         if found is None:
@@ -85,7 +83,7 @@ class Bounds:
         field = dimension_name(found.dimension) if found.dimension else found.field
         raise ApiError(
             422,
-            "override_out_of_bounds",
+            CODE,
             f"{message} Nothing was changed. Remedy: ask for less, or have it done with a token "
             "that the policy exempts.",
             field=field,

@@ -176,6 +176,14 @@ def admit(
     return _admit_worst_case(scopes, effects, need)
 
 
+def is_held_to_line(enforce_from: WorkPhase | None, phase: WorkPhase | None) -> bool:
+    """Return whether calls in a phase are held to the cumulative line, not the runaway line.
+
+    Without a phase they are: only a phase before `enforce_from` is let go on.
+    """
+    return enforce_from is None or phase is None or phase.order >= enforce_from.order
+
+
 def may_complete(
     phase: WorkPhase | None, task: Scope, lines: Mapping[Dimension, int], *, review_closed: bool
 ) -> bool:

@@ -8,10 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from gateway.core.budget import Amounts, Dimension, TaskLimits, calculate_total_budget
+from gateway.core.budget import (
+    Amounts,
+    Dimension,
+    TaskLimits,
+    TaskProfile,
+    calculate_total_budget,
+)
+from gateway.core.match import ActedOn
 from gateway.core.overrides import Override, OverrideKind
-from gateway.core.policy_base import Policy
+from gateway.core.policy_base import Mode, Policy, first_match
 
+CODE = "override_out_of_bounds"
 _PERCENT = 100
 
 
@@ -41,6 +49,16 @@ class Excess:
     most: int | Decimal
     dimension: Dimension | None = None
     percent: int | None = None
+
+
+def binding(
+    policies: Sequence[OverrideBoundsPolicy], profile: TaskProfile, task: str, role: str
+) -> OverrideBoundsPolicy | None:
+    """Return the policy that binds what `role` does to a task, None if none does."""
+    policy = first_match(policies, profile.complexity, profile.importance, ActedOn(task))
+    if policy is None or policy.mode is Mode.OFF or role in policy.exempt_roles:
+        return None
+    return policy
 
 
 def excess(

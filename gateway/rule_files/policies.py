@@ -5,7 +5,7 @@ presets, cases) are not read.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,10 +18,11 @@ from gateway.core.match import CallMatch
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, PolicySet, StopLossPolicy, in_stop_loss_mode
 from gateway.findings import Finding, Findings, Severity, as_error, errors_among, explain
-from gateway.rule_files.policy_kinds import ALL_APPLY, POLICY_KINDS, PolicyDocument
+from gateway.rule_files.policy_kinds import ALL_APPLY, POLICY_KINDS
 from gateway.yaml_source import line_of, plain, read_mapping
 
 _STOP_LOSS = "stop_loss"
+_AS_THEY_ARE: Mapping[str, Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,13 @@ def load_policies(folder: Path, mode: Mode | None = None) -> PolicySet:
     return policies
 
 
-def read_policies(folder: Path, mode: Mode | None = None) -> tuple[PolicySet | None, list[Finding]]:
-    """Return the folder's policies, None if any has a fault, and all findings."""
+def read_policies(
+    folder: Path, mode: Mode | None = None, changes: Mapping[str, Mapping[str, Any]] = _AS_THEY_ARE
+) -> tuple[PolicySet | None, list[Finding]]:
+    """Return the folder's policies, None if any has a fault, and all findings.
+
+    `changes` are keys that a file, by its name, is taken to say instead: a case tries them.
+    """
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -62,7 +68,7 @@ def read_policies(folder: Path, mode: Mode | None = None) -> tuple[PolicySet | N
         return None, findings.items
     found, read = [], []
     for name in names:
-        policy, findings_here = _read_policy(folder / name)
+        policy, findings_here = _read_policy(folder / name, changes.get(name, {}))
         found += findings_here
         read += [policy] if policy else []
     found += _duplicates(read)
@@ -75,7 +81,7 @@ def read_policies(folder: Path, mode: Mode | None = None) -> tuple[PolicySet | N
     return _policy_set(read, mode), found + _never_reached(read)
 
 
-def _read_policy(path: Path) -> tuple[_Read | None, list[Finding]]:
+def _read_policy(path: Path, changes: Mapping[str, Any]) -> tuple[_Read | None, list[Finding]]:
     findings = Findings(str(path))
     if path.suffix == ".yml":
         findings.warning("", None, "is not read", f"name it {path.stem}.yaml")
@@ -84,7 +90,7 @@ def _read_policy(path: Path) -> tuple[_Read | None, list[Finding]]:
     root = read_mapping(path, findings)
     if root is None:
         return None, findings.items
-    values = plain(root)
+    values = {**plain(root), **changes}
     kind = str(values.get("kind"))
     model = POLICY_KINDS.get(kind)
     if model is None:
@@ -98,20 +104,26 @@ def _read_policy(path: Path) -> tuple[_Read | None, list[Finding]]:
     except ValidationError as error:
         for fault in error.errors():
             key = fault["loc"]
-            problem, remedy = explain(fault, _keys_beside(model, key))
+            problem, remedy = explain(fault, keys_beside(model, key))
             findings.error(".".join(map(str, key)), line_of(root, key), problem, remedy)
         return None, findings.items
     return _Read(path, kind, document.policy(), document.mode is not None), findings.items
 
 
-def _keys_beside(document: type[PolicyDocument], key: Sequence[int | str]) -> list[str]:
-    """Return the keys that are known where `key` stands: in the document or in an inner mapping."""
+def keys_beside(document: type[BaseModel], key: Sequence[int | str]) -> list[str]:
+    """Return the keys that are known where `key` stands: in the document or inside of it."""
     fields = document.model_fields
     for part in key[:-1]:
-        annotation = fields[str(part)].annotation
-        models = [kind for kind in get_args(annotation) or (annotation,) if _is_model(kind)]
+        if isinstance(part, int):
+            continue
+        field = fields.get(part)
+        models = [kind for kind in _kinds_of(field.annotation) if _is_model(kind)] if field else []
         fields = models[0].model_fields if models else {}
     return list(fields)
+
+
+def _kinds_of(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
 
 
 def _is_model(kind: Any) -> bool:

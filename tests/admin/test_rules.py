@@ -90,6 +90,18 @@ async def test_a_dry_run_tells_what_a_call_would_get_and_does_nothing(
     assert redis_client.dump(admin.parts.names.task("T")) == before
 
 
+async def test_a_dry_run_without_a_phase_is_held_to_the_line(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """As such a call is."""
+    admin = await plane(rules=ENFORCE)
+    await agent.call("", 10)
+    line = (await admin.task())["totals"]["tokens"]["line"]
+    await agent.call("", line)
+    assert (await tried(admin))["code"] == "task_budget_exceeded"
+    assert (await agent.call("")).stop_code == "task_budget_exceeded"
+
+
 async def test_a_dry_run_of_a_killed_task(plane: StartPlane, agent: Agent) -> None:
     admin = await plane(rules=ENFORCE)
     await agent.call("PLAN", 10)

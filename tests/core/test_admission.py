@@ -13,6 +13,7 @@ from gateway.core.admission import (
     Verdict,
     admit,
     first_stop,
+    is_held_to_line,
     may_complete,
 )
 from gateway.core.budget import Dimension
@@ -289,3 +290,22 @@ def test_SL9_a_task_that_is_nearly_done_is_let_through(
         WorkPhase(phase) if phase else None, spent, lines, review_closed=review_closed
     )
     assert found is allowed
+
+
+# The line that holds ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("enforce_from", "phase", "is_held"),
+    [
+        (WorkPhase.VERIFY, WorkPhase.IMPLEMENT, False),
+        (WorkPhase.VERIFY, WorkPhase.VERIFY, True),
+        (WorkPhase.VERIFY, None, True),
+        (None, WorkPhase.STRATEGIZE, True),
+    ],
+)
+def test_only_a_phase_before_the_first_that_enforces_is_let_go_on(
+    enforce_from: WorkPhase | None, phase: WorkPhase | None, is_held: bool
+) -> None:
+    """A call without a phase is held to the cumulative line."""
+    assert is_held_to_line(enforce_from, phase) is is_held

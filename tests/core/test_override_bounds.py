@@ -6,9 +6,10 @@ from decimal import Decimal
 import pytest
 
 from gateway.core.budget import Amounts, Dimension, TaskLimits, TaskProfile, task_limits
-from gateway.core.override_bounds import Excess, OverrideBoundsPolicy, excess
+from gateway.core.override_bounds import Excess, OverrideBoundsPolicy, binding, excess
 from gateway.core.overrides import Override, OverrideKind
-from gateway.core.phases import WorkPhase
+from gateway.core.phases import ImportanceTier, WorkPhase
+from gateway.core.policy_base import Match, Mode
 from tests.store.agent import budgets
 
 BOUNDS = OverrideBoundsPolicy(
@@ -87,3 +88,14 @@ def test_without_bounds_nothing_is_bound() -> None:
     """Each bound is switched by itself."""
     for new in (grant(10**12), limit(10**9), factor("10")):
         assert excess(OverrideBoundsPolicy(), START, [], new) is None
+
+
+def test_who_is_bound_by_which_policy() -> None:
+    """The first that is for the task; not those that it exempts, nor while it is off."""
+    low = Match(importance=frozenset({ImportanceTier.LOW}))
+    mine = replace(BOUNDS, mode=Mode.ENFORCE, exempt_roles=frozenset({"admin"}))
+    policies = (replace(mine, match=low), mine)
+    assert binding(policies, TaskProfile(), "T", "operator") is mine
+    assert binding(policies[:1], TaskProfile(), "T", "operator") is None
+    assert binding(policies, TaskProfile(), "T", "admin") is None
+    assert binding((replace(mine, mode=Mode.OFF),), TaskProfile(), "T", "operator") is None
