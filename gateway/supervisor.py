@@ -268,7 +268,7 @@ class Supervisor:
             counters=self._counters,
             event=self._recorder.event,
             rules=self._rules_in_force,
-            enforcement_disabled=plane.enforcement_disabled,
+            plane=plane,
             read_charge=charge_reader(url),
             read_outbox=outbox_reader(url),
             read_page=page_reader(url),

@@ -76,7 +76,7 @@ async def post_enforcement(request: web.Request) -> web.Response:
 def _enforces(parts: AdminParts) -> bool:
     """Return whether there is anything in force here that refuses."""
     rules = parts.rules()
-    is_on = rules.budgets.stop_loss.enabled and not parts.enforcement_disabled
+    is_on = rules.budgets.stop_loss.enabled and not parts.plane.enforcement_disabled
     return is_on and any(policy.mode is Mode.ENFORCE for policy in rules.policies.stop_loss)
 
 
@@ -94,6 +94,6 @@ def _body(parts: AdminParts, off: SwitchedOff | None) -> EnforcementBody:
     return EnforcementBody(
         enforcing=_enforces(parts) and off is None,
         switched_off=said,
-        disabled_by_environment=parts.enforcement_disabled,
+        disabled_by_environment=parts.plane.enforcement_disabled,
         stop_loss_enabled=enabled,
     )

@@ -54,7 +54,9 @@ async def post_gate(request: web.Request) -> web.Response:
         rules = parts.rules()
         policy = rules.policies.stop_loss_for(facts.complexity, facts.importance)
         switch = await read_switch(parts.connection, parts.names)
-        off = bool(switch) or parts.enforcement_disabled or not rules.budgets.stop_loss.enabled
+        off = (
+            bool(switch) or parts.plane.enforcement_disabled or not rules.budgets.stop_loss.enabled
+        )
         mode = mode_in_force(policy, switched_off=off)
         loops = first_match(rules.policies.loop, facts.complexity, facts.importance)
         loop = plan_loop(loops, mode_in_force(loops, switched_off=off), "") if loops else None

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from gateway.admin.roles import AdminAccess
-from gateway.core.configuration import Rules
+from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import LedgerError
 from gateway.core.statistics import Statistics
 from gateway.reports.report import Report
@@ -147,6 +147,9 @@ def no_charge(_tenant: str, _call_id: str) -> Charge | None:
     raise LedgerError("there is no ledger here")
 
 
+NO_PLANE = DataPlane("")
+
+
 @dataclass(frozen=True)
 class AdminParts:
     """Everything that the admin plane sees of the gateway. `event` is `ports.Recorder.event`.
@@ -165,7 +168,7 @@ class AdminParts:
     counters: Counters
     event: Callable[..., None]
     rules: Callable[[], Rules]
-    enforcement_disabled: bool = False
+    plane: DataPlane = NO_PLANE
     read_charge: Callable[[str, str], Charge | None] = no_charge
     read_outbox: ReadOutbox = no_outbox
     read_page: ReadPage = no_page

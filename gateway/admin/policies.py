@@ -73,7 +73,7 @@ def _body(request: web.Request) -> PoliciesBody:
         policy_hash=rules.policies.policy_hash,
         config_hash=rules.budgets.config_hash,
         budgets_source=rules.budgets_source,
-        enforcement_disabled=parts.enforcement_disabled,
+        enforcement_disabled=parts.plane.enforcement_disabled,
         policies=_policies(rules),
     )
 

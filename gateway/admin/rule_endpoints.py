@@ -73,7 +73,7 @@ RULE_ENDPOINTS = (
         "dryRun",
         "What a call would be told now; nothing is held or counted",
         dry_run.DryRunBody,
-        errors={**BODY_ERRORS, **EVERYWHERE},
+        errors={**BODY_ERRORS, 422: ("invalid_request", "unknown_key"), **EVERYWHERE},
         takes=dry_run.DryRunRequest,
     ),
     Endpoint(
@@ -127,6 +127,8 @@ RULE_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
         "message": "Task IMP-COST-01 exceeded token budget: 31,600 / 23,400 (135%). ...",
         "retryable": False,
         "clamp": None,
+        "model": "gpt-5.1",
+        "grace": None,
         "policy": "stop-loss",
         "mode": "enforce",
         "policy_hash": "8642d1b9e7c5",
@@ -179,6 +181,9 @@ RULE_REQUESTS: Mapping[type[BaseModel], Mapping[str, dict[str, Any]]] = {
                 "input_tokens": 15_000,
                 "output_tokens": 800,
             }
-        }
+        },
+        "call of a key": {
+            "value": {"task": "IMP-COST-01", "key": "k7dm2xq9", "model": "gpt-5.1", "grace": True}
+        },
     },
 }

@@ -159,7 +159,10 @@ def _dry_run(console: Console, body: Body, _: Body) -> None:
         "5 output    "
         + ("is not lowered" if clamp is None else f"its budget pays for {clamp:,} tokens")
     )
-    console.print(f"6 decision  {one_line(body['decision'])}{would}")
+    console.print(f"6 model     {one_line(body['model'] or '-')}")
+    if body["grace"]:
+        console.print(f"  grace: {one_line(body['grace'])}")
+    console.print(f"7 decision  {one_line(body['decision'])}{would}")
     if body["code"]:
         again = "may be repeated later" if body["retryable"] else "is not to be repeated"
         console.print(f"  {one_line(body['code'])}: the call {again}")

@@ -53,7 +53,7 @@ from gateway.store.windows import WindowClock, rate_words
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
-_FACTS, _KIND, _WINDOWS = 3, 7, 25  # places among reserve's arguments
+_FACTS, _SNAPSHOT, _KIND, _WINDOWS = 3, 4, 7, 25  # places among reserve's arguments
 _SETTLES_WINDOWS = 20  # likewise, of settle
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
@@ -154,6 +154,26 @@ class RedisStore:
     async def reserve(self, plan: ReservePlan) -> Receipt:
         """See ports.BudgetStore."""
         reply = await self._ask(plan)
+        self._check_fresh(plan, reply)
+        if reply[0] == "duplicate":
+            raise StoreError("duplicate", "the store has seen this call before")
+        if (plan.tenant, plan.task) not in self._facts:
+            self.remember(plan.tenant, plan.task, plan.facts)
+        return self._receipt(plan, reply)
+
+    async def look(self, plan: ReservePlan) -> Receipt:
+        """Return what a reserve would answer; nothing is held, counted, tripped or created.
+
+        Raises StaleFacts, StaleKey, StaleSession, StaleSwitch, StoreError.
+        """
+        args = self._reserve_args(plan)
+        args[_SNAPSHOT], args[_KIND] = self._snapshot_json(plan), f"look {plan.kind}"
+        reply = await self._ask(plan, args)
+        self._check_fresh(plan, reply)
+        return self._receipt(plan, reply)
+
+    def _check_fresh(self, plan: ReservePlan, reply: list[Any]) -> None:
+        """Raise what was stale of a plan, and know it from now on."""
         if reply[0] == "facts":
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
@@ -165,11 +185,6 @@ class RedisStore:
         if reply[0] == "switch":
             self.switch_of(plan.tenant).text = reply[1]
             raise StaleSwitch
-        if reply[0] == "duplicate":
-            raise StoreError("duplicate", "the store has seen this call before")
-        if (plan.tenant, plan.task) not in self._facts:
-            self.remember(plan.tenant, plan.task, plan.facts)
-        return self._receipt(plan, reply)
 
     async def gate(self, plan: ReservePlan) -> Receipt:
         """Ask what a call would be told, holding nothing; a refusal counts, and may trip the task.
@@ -195,7 +210,7 @@ class RedisStore:
             reply: list[Any] = await self.connection.run(self._reserve, keys, args)
             if reply[0] == "absent":
                 await self._claim(plan)
-                args[4] = self._snapshot_json(plan)
+                args[_SNAPSHOT] = self._snapshot_json(plan)
             elif reply[0] == "lapsed":
                 task = (plan.task, *plan.facts.parents)[int(reply[1]) - 1]
                 names = self.keys(plan.tenant)

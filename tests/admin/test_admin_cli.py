@@ -67,7 +67,7 @@ async def test_a_shut_gate_and_enforcement_switched_off(plane: StartPlane, agent
     assert json.loads(shut.stdout)["error"]["code"] == "BudgetExceeded"
     assert shut.stderr.startswith("error: ")
     tried = await desk.told("policies", "dry-run", "T", "--phase", "verify", "--input-tokens", "9")
-    assert "6 decision  refuse" in tried
+    assert "7 decision  refuse" in tried
     assert "task_budget_exceeded" in tried
     off = await desk.done("enforcement", "off", "--hours", "1", *WHY)
     assert off["enforcing"] is False

@@ -6,11 +6,19 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.core.policy import Mode, PolicySet, StopLossPolicy
+from gateway.core.budget import Amounts, Dimension
+from gateway.core.configuration import Rules
+from gateway.core.grace import GraceCallPolicy
+from gateway.core.loops import LoopPlan, LoopPolicy
+from gateway.core.model_downgrade import ModelDowngradePolicy
+from gateway.core.policy import Mode, PolicySet, StopLossPolicy, UnmeteredRoutePolicy
 from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.spend_limits import LimitScope, SpendLimit, SpendLimitPolicy
+from gateway.core.velocity import RatePlan, RatePolicy
 from gateway.core.webhook import WebhookPolicy
-from tests.admin.plane import RULES, Plane, StartPlane
-from tests.store.agent import Agent
+from gateway.core.windows import Span
+from tests.admin.plane import RULES, WHO, Plane, StartPlane
+from tests.store.agent import Agent, Look, settlement
 
 ENFORCE = replace(
     RULES, policies=PolicySet(stop_loss=(StopLossPolicy(mode=Mode.ENFORCE),), policy_hash="decade")
@@ -107,6 +115,79 @@ async def test_a_dry_run_of_a_killed_task(plane: StartPlane, agent: Agent) -> No
     await agent.call("PLAN", 10)
     await admin.ask("POST", "/admin/v1/tasks/T/kill", json={"approver": "ada", "reason": "x"})
     assert (await tried(admin))["code"] == "task_killed"
+
+
+def enforcing(**policies: Any) -> Rules:
+    return replace(ENFORCE, policies=replace(ENFORCE.policies, **policies))
+
+
+async def test_a_dry_run_of_a_key_is_held_to_its_limits_and_models(
+    plane: StartPlane, agent: Agent, redis_client: redis.Redis
+) -> None:
+    look = Look(redis_client, agent.tenant)
+    daily = SpendLimitPolicy(mode=Mode.ENFORCE, hard=Amounts(calls=0))
+    admin = await plane(rules=enforcing(spend_limit=(daily,)))
+    made = await admin.ask("POST", "/admin/v1/keys", json={"name": "ci", "models": ["gpt-x"]})
+    key = made.json["id"]
+    assert (await tried(admin, key=key, model="gpt-x"))["decision"] == "flag"  # it has no price
+    assert (await tried(admin, key=key, model="o3"))["code"] == "forbidden_model"
+    no_calls = {Dimension.CALLS: 0}
+    limit = SpendLimit(daily.name, LimitScope.KEY, key, Span.DAY, "UTC", True, {}, no_calls)
+    plan = agent.plan(spend=(limit,))
+    await agent.store.reserve(plan)
+    await agent.store.settle(settlement(plan))
+    stored = look.everything()
+    assert (await tried(admin, key=key, model="gpt-x"))["code"] == "spend_limit_exceeded"
+    assert (await tried(admin, task="NEW", key=key))["code"] == "spend_limit_exceeded"
+    assert look.everything() == stored
+    await admin.ask("POST", f"/admin/v1/keys/{key}/revoke", json=WHO)
+    for unknown in (key, "aaaaaaaa"):
+        answer = await admin.ask(
+            "POST", "/admin/v1/policies/dry-run", json={"task": "T", "key": unknown}
+        )
+        assert (answer.status, answer.error["code"]) == (422, "unknown_key")
+
+
+async def test_a_dry_run_asks_for_grace(plane: StartPlane, agent: Agent) -> None:
+    admin = await plane(rules=enforcing(grace_call=(GraceCallPolicy(mode=Mode.ENFORCE),)))
+    await agent.spend(30_000)
+    assert (await agent.call("VERIFY")).stop_code == "task_budget_exceeded"
+    offered = await tried(admin, phase="VERIFY")
+    assert (offered["decision"], offered["grace"]) == ("refuse", "offered")
+    for _ in range(2):  # nothing was given by the first
+        granted = await tried(admin, phase="VERIFY", grace=True, output_tokens=90_000)
+        assert (granted["decision"], granted["grace"]) == ("flag", "admitted")
+        assert granted["clamp"] == 20_000
+
+
+async def test_a_dry_run_knows_velocity_loops_and_stand_ins(
+    plane: StartPlane, agent: Agent
+) -> None:
+    rate = RatePolicy(mode=Mode.ENFORCE, window_s=3_600, limits=Amounts(calls=0))
+    loop = LoopPolicy(mode=Mode.ENFORCE, calls=2)
+    stand_in = ModelDowngradePolicy(mode=Mode.ENFORCE, models=(("gpt-5", "gpt-5-mini"),))
+    near = await plane(rules=enforcing(model_downgrade=(stand_in,)))
+    await agent.spend(19_000)
+    assert (await tried(near, model="gpt-5"))["model"] == "gpt-5-mini"
+    assert (await tried(near, task="NEW", model="gpt-5"))["model"] == "gpt-5"
+    fast = await plane(rules=enforcing(rate=(rate,)))
+    assert (await tried(fast, phase="PLAN"))["decision"] == "allow"
+    await agent.reserve("PLAN", rate=RatePlan("rate", 3_600_000, True, False, {}))
+    assert (await tried(fast, phase="PLAN"))["code"] == "velocity_exceeded"
+    circles = await plane(rules=enforcing(loop=(loop,)))
+    assert (await tried(circles, phase="PLAN"))["decision"] == "allow"
+    again = LoopPlan("loop", "f", 2, 600_000, refuses=True)
+    for _ in range(2):
+        await agent.reserve("PLAN", loop=again)
+    assert (await tried(circles, phase="PLAN"))["code"] == "loop_detected"
+
+
+async def test_a_dry_run_of_a_route_that_is_not_metered(plane: StartPlane) -> None:
+    route = UnmeteredRoutePolicy(mode=Mode.ENFORCE)
+    admin = await plane(rules=enforcing(unmetered_route=(route,)))
+    found = await tried(admin, path="/v1/fine_tuning/jobs")
+    assert (found["decision"], found["code"]) == ("refuse", "unmetered_route")
+    assert found["model"] is None
 
 
 async def test_a_price(plane: StartPlane) -> None:

@@ -164,6 +164,12 @@ class Look:
         fields: dict[str, str] = self.client.hgetall(self.keys.task(task))
         return fields
 
+    def everything(self) -> dict[str, bytes | None]:
+        """All keys of the tenant, but for the clock, as the server would dump them."""
+        names = {str(key) for key in self.client.keys(f"tg:{{{self.keys.tenant}}}:*")}
+        names.discard(self.keys.clock)
+        return {name: self.client.dump(name) for name in sorted(names)}
+
     def number(self, field: str, task: str = "T") -> int:
         """One field as a number; 0 where there is none."""
         return int(self.client.hget(self.keys.task(task), field) or 0)

@@ -50,7 +50,10 @@ def before(receipt: Receipt, fields: dict[str, str]) -> Standing:
 
 
 async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None:
-    """Tasks that trip, go in circles, hurry and ask for grace, in every order."""
+    """Tasks that trip, go in circles, hurry and ask for grace, in every order.
+
+    A look, which changes nothing, is answered as the reserve is.
+    """
     dice = random.Random(6)
     verdicts: set[Verdict] = set()
     graces: set[Grace | None] = set()
@@ -64,7 +67,11 @@ async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None
             dice.choice((1, 1, 3_000, 12_000, 50_000)), dice.choice(("PLAN", "VERIFY"))
         )
         plan, fields = made(dice, agent), look.task(agent.task)
+        stored = look.everything() if number % 10 == 0 else None
+        looked = await agent.store.look(plan)
+        assert stored is None or look.everything() == stored
         receipt = await agent.store.reserve(plan)
+        assert told(looked) == told(receipt)
         expected = answer(plan, before(receipt, fields), receipt.now_ms)
         assert told(receipt) == told(expected), (number, fields, plan)
         if receipt.verdict is Verdict.HELD and dice.random() < 0.8:

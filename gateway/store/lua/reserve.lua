@@ -8,7 +8,8 @@
 --       5 snapshot: JSON array of field, value, ... to create the task with; '' = do not create
 --       6 phase, '' if the call names none
 --       7 first phase (by order) that is held to the cumulative line; 0 = every one
---       8 kind: expected | worst_case | none, or gate: answers, and holds nothing if it may pass
+--       8 kind: expected | worst_case | none, or gate: answers, and holds nothing if it may pass;
+--         behind `look `: answers as for that kind, and changes nothing, creates nothing
 --       9 effects: 8 letters, R refuse, F flag, - not compared; task then phase, by DIMENSIONS
 --      10 input tokens, lower bound     11 input tokens to hold      12 their nano-dollars
 --      13 output tokens wanted          14 fewest worth admitting    15 nano-dollars of one
@@ -46,6 +47,10 @@
 -- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
 
 local call_id, kind, effects = ARGV[1], ARGV[8], ARGV[9]
+local looks = string.sub(kind, 1, 5) == 'look '
+if looks then
+  kind = string.sub(kind, 6)
+end
 local now = clock(KEYS[1], ARGV[2])
 
 if redis.call('EXISTS', KEYS[2]) == 1 then
@@ -88,8 +93,30 @@ local function with_open_interval(settled, inflight, since)
   return settled
 end
 
+local imagined = {}  -- fields of a task that is not there and only looked at, by its key
+
+local function read_fields(key, ...)
+  local fields = imagined[key]
+  if not fields then
+    return redis.call('HMGET', key, ...)
+  end
+  local values = {}
+  for place, field in ipairs({...}) do
+    values[place] = fields[field] or false
+  end
+  return values
+end
+
+local function imagine_task(key, snapshot)
+  local fields, words = {}, cjson.decode(snapshot)
+  for place = 1, #words, 2 do
+    fields[words[place]] = words[place + 1]
+  end
+  imagined[key] = fields
+end
+
 local function read_task(key)
-  local v = redis.call('HMGET', key,
+  local v = read_fields(key,
     'facts', 'phase', 'expires', 'inflight', 'since', 'state', 'trip', 'trip_code', 'episode',
     'tokens.L', 'tokens.G', 'tokens.C', 'tokens.R', 'tokens.S', 'tokens.H',
     'latency_ms.L', 'latency_ms.G', 'latency_ms.C', 'latency_ms.R', 'latency_ms.S', 'latency_ms.H',
@@ -134,7 +161,7 @@ local function add_phase(key, phase, wall)
   local prefix, place = phase .. '.', #scopes + 1
   local tokens, latency = prefix .. 'tokens.', prefix .. 'latency_ms.'
   local nano_usd, calls = prefix .. 'nano_usd.', prefix .. 'calls.'
-  local v = redis.call('HMGET', key,
+  local v = read_fields(key,
     prefix .. 'exec', prefix .. 'inflight', prefix .. 'since', prefix .. 'last',
     tokens .. 'L', tokens .. 'C', tokens .. 'S', tokens .. 'H',
     latency .. 'L', latency .. 'C', latency .. 'S', latency .. 'H',
@@ -165,7 +192,11 @@ if not task.facts then
   if ARGV[5] == '' then
     return {'absent'}
   end
-  create_task(KEYS[6], KEYS[4], now, ARGV[4], ARGV[5])
+  if looks then
+    imagine_task(KEYS[6], ARGV[5])
+  else
+    create_task(KEYS[6], KEYS[4], now, ARGV[4], ARGV[5])
+  end
   task = read_task(KEYS[6])
 end
 if task.facts ~= ARGV[4] then
@@ -430,6 +461,28 @@ local function reply(held_tokens, held_nano, held_output)
   return out
 end
 
+local function held_amounts()
+  return amount(input + output_tokens(output)), amount(input_nano + output * unit_nano)
+end
+
+local function needed_tokens()
+  return verdict == 'short' and amount(input + output_tokens(output_min)) or 0
+end
+
+if verdict == 'count' or verdict == 'soft' or graced and verdict ~= 'held' then
+  grace = ''
+end
+if verdict == 'count' or verdict == 'soft' then
+  return reply(0, 0, 0)
+end
+if looks then
+  if verdict ~= 'held' then
+    return reply(needed_tokens(), 0, 0)
+  end
+  local tokens, nano = held_amounts()
+  return reply(tokens, nano, output)
+end
+
 if verdict == 'refused' or verdict == 'short' then
   redis.call('HINCRBY', KEYS[6], 'refused', 1)
   local scope = stopped.scope
@@ -443,12 +496,6 @@ if verdict == 'refused' or verdict == 'short' then
 end
 if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
   stop_by_loop(loop, KEYS[6], call_id, now)
-end
-if verdict == 'count' or verdict == 'soft' or graced and verdict ~= 'held' then
-  grace = ''
-end
-if verdict == 'count' or verdict == 'soft' then
-  return reply(0, 0, 0)
 end
 
 -- S, H and C of one balance of a scope, for the ledger; - where there is none.
@@ -507,7 +554,7 @@ end
 
 if verdict ~= 'held' then
   tell_of_refusal()
-  return reply(verdict == 'short' and amount(input + output_tokens(output_min)) or 0, 0, 0)
+  return reply(needed_tokens(), 0, 0)
 end
 
 if exempt_now then
@@ -520,8 +567,7 @@ if kind == 'gate' then
   return reply(0, 0, 0)
 end
 
-local held_tokens = amount(input + output_tokens(output))
-local held_nano = amount(input_nano + output * unit_nano)
+local held_tokens, held_nano = held_amounts()
 
 local function hold(scope)
   local prefix, since = scope.prefix, scope.inflight > 0 and scope.since or int(now)
