@@ -4,7 +4,9 @@
   worker, beside a call of 1 KB.
 - The same near its limit, where each has to be counted: the longest time in which the worker
   answered nobody, seen from outside by a connection that asks for a route that there is not, every
-  two milliseconds. Beside it the same without the counted calls, for the machine's own share.
+  two milliseconds. Such a wait has the machine's own pauses in it, so beside it stand the same
+  without the counted calls, and the longest that the worker's loop was on a core from one probe
+  to the next: what of a wait is its own.
 - Memory of an idle worker, and the time from the start to the first answer of a provider.
 
 `--quick` is for tests: a tenth of the time, figures of little worth. Exits with 1 if a call was
@@ -29,7 +31,7 @@ from pathlib import Path
 import uvloop
 
 from loadtest.generator import Generator, Run, constant
-from loadtest.linux import children, machine, pace_ns, peak_rss_bytes
+from loadtest.linux import children, machine, main_thread_ns, pace_ns, peak_rss_bytes
 from loadtest.programs import ROOT, ProgramError, end_on_signals
 from loadtest.station import Cost, Station, station
 from loadtest.traffic import chat_requests
@@ -51,9 +53,10 @@ _NO_ROUTE_STATUS = 404
 
 @dataclass
 class Silence:
-    """How long a probe waited for its answer, in milliseconds."""
+    """How long a probe waited for its answer; the loop's time on a core till the next; in ms."""
 
     waits_ms: list[float] = field(default_factory=list)
+    work_ms: list[float] = field(default_factory=list)
 
     def line(self, what: str) -> str:
         """Return the figures as a row."""
@@ -62,7 +65,8 @@ class Silence:
         return (
             f"{what:<44}p50 {ordered[len(ordered) // 2]:.2f} ms, "
             f"p99.9 {ordered[len(ordered) * 999 // 1000]:.1f} ms, longest {ordered[-1]:.1f} ms, "
-            f"{late} of {len(ordered):,} above {_STALL_MS:g} ms"
+            f"{late} of {len(ordered):,} above {_STALL_MS:g} ms; "
+            f"loop at work {max(self.work_ms):.1f} ms at most"
         )
 
 
@@ -116,7 +120,7 @@ async def silence_while_counting(bench: Station, scale: float, problems: list[st
         ("the first count, its process started", [0.5]),
         (f"{_COUNTED_PER_S:g} counted prompts/s", constant(_COUNTED_PER_S, scale * _COUNTED_S)),
     ):
-        async with _probed(address) as silence, Generator(*address, requests) as generator:
+        async with _probed(bench) as silence, Generator(*address, requests) as generator:
             run = await generator.open_loop(schedule)
             await asyncio.sleep(1.0 if schedule else scale * _COUNTED_S)
         problems += run.problems()
@@ -136,11 +140,11 @@ def _counting_processes(bench: Station) -> int:
 
 
 @asynccontextmanager
-async def _probed(address: tuple[str, int]) -> AsyncIterator[Silence]:
+async def _probed(bench: Station) -> AsyncIterator[Silence]:
     """Ask the worker what it answers at once, again and again, as long as the block lasts."""
     silence = Silence()
-    reader, writer = await asyncio.open_connection(*address)
-    probing = asyncio.ensure_future(_probe(reader, writer, silence))
+    reader, writer = await asyncio.open_connection(*bench.gateway.address)
+    probing = asyncio.ensure_future(_probe(reader, writer, bench.worker_pid, silence))
     try:
         yield silence
     finally:
@@ -153,10 +157,10 @@ async def _probed(address: tuple[str, int]) -> AsyncIterator[Silence]:
 
 
 async def _probe(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silence: Silence
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int, silence: Silence
 ) -> None:
     while True:
-        began = time.perf_counter()
+        worked_ns, began = main_thread_ns(pid), time.perf_counter()
         writer.write(b"GET /none HTTP/1.1\r\nHost: probe\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         if int(head.split()[1]) != _NO_ROUTE_STATUS:
@@ -165,6 +169,7 @@ async def _probe(
         await reader.readexactly(int(length))
         silence.waits_ms.append((time.perf_counter() - began) * 1000)
         await asyncio.sleep(1 / _PROBES_PER_S)
+        silence.work_ms.append((main_thread_ns(pid) - worked_ns) / 1_000_000)
 
 
 def worst_case_policies(folder: Path) -> Path:

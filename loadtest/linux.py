@@ -18,6 +18,11 @@ def cpu_us(pid: int) -> float:
     return (int(fields[_UTIME]) + int(fields[_STIME])) * _TICK_US
 
 
+def main_thread_ns(pid: int) -> int:
+    """Time that the main thread of a process was on a core so far."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
+
+
 def peak_rss_bytes(pid: int) -> int:
     """The most memory that the process ever had resident."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

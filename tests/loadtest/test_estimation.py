@@ -20,7 +20,10 @@ def test_a_whole_run() -> None:
 
 
 def test_a_row_of_silence() -> None:
-    """Percentiles by rank, and what was above 5 ms."""
-    row = Silence([6.0] + [1.0] * 1_999).line("what")
+    """Percentiles by rank, what was above 5 ms, and what of it was the worker's own."""
+    row = Silence([6.0] + [1.0] * 1_999, [0.2, 2.5, 0.1]).line("what")
     assert row.startswith("what   ")
-    assert row.endswith("p50 1.00 ms, p99.9 1.0 ms, longest 6.0 ms, 1 of 2,000 above 5 ms")
+    assert row.endswith(
+        "p50 1.00 ms, p99.9 1.0 ms, longest 6.0 ms, 1 of 2,000 above 5 ms; "
+        "loop at work 2.5 ms at most"
+    )
