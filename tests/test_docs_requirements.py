@@ -10,9 +10,16 @@ BY_ID = re.compile(
 )
 
 
-# The cases that a budget's life has to stand: edge cases, failures, stop-loss, tracking, overrides,
-# rollout and rollback.
+# What a budget's life has to be and to stand: configuration, calculation, tracking, stop-loss, edge
+# cases, failures, overrides, rollout and rollback; and what users of gateways miss.
 WANTED = [
+    *(f"CFG-{number}" for number in range(1, 11)),
+    *(f"CAL-{number}" for number in range(1, 8)),
+    *(f"USE-{number}" for number in range(1, 6)),
+    *(f"REP-{number}" for number in range(1, 7)),
+    *(f"GW-{number}" for number in range(1, 21) if number != 17),
+    *("A1", "A12", "CMP-1", "ERR-1", "parallel admission overshoot", "client disconnect"),
+    *("provider reports 0 usage on a non-empty completion", "streaming without usage"),
     *(f"EC{number}" for number in range(1, 24)),
     *(f"PM{number}" for number in range(1, 9)),
     *(f"SL-{number}" for number in range(1, 14)),

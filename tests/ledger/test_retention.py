@@ -24,7 +24,7 @@ def agent(store: RedisStore, tenant: str) -> Agent:
     return made
 
 
-async def test_sums_are_carried_forward(agent: Agent, desk: Desk) -> None:
+async def test_A12_sums_are_carried_forward(agent: Agent, desk: Desk) -> None:
     """Of the task, its phases and executions, and of its ancestors: the store still agrees."""
     await agent.call("PLAN")
     child = Agent(
@@ -51,7 +51,7 @@ async def test_sums_are_carried_forward(agent: Agent, desk: Desk) -> None:
     assert (await desk.verify()).differences == ()
 
 
-async def test_the_writer_deletes_by_itself(agent: Agent, desk: Desk) -> None:
+async def test_A12_the_writer_deletes_by_itself(agent: Agent, desk: Desk) -> None:
     """What ended in 1970 is more than 90 days old."""
     await agent.call("PLAN")
     await desk.written()
@@ -60,7 +60,7 @@ async def test_the_writer_deletes_by_itself(agent: Agent, desk: Desk) -> None:
     assert desk.said("ledger_cleaned") == [{"level": "info", "tenant": desk.tenant, "calls": 1}]
 
 
-async def test_a_large_ledger_is_said_once(desk: Desk) -> None:
+async def test_A12_a_large_ledger_is_said_once(desk: Desk) -> None:
     """A1: with the remedy."""
     await desk.written(size_alert_bytes=1_000)
     (said,) = desk.said("ledger_is_large")

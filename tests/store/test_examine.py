@@ -30,7 +30,7 @@ async def test_a_single_server_is_taken(connection: StoreConnection) -> None:
     assert not await may_evict(connection)
 
 
-async def test_eviction_is_noticed(start_valkey: Callable[..., ValkeyServer]) -> None:
+async def test_A1_eviction_is_noticed(start_valkey: Callable[..., ValkeyServer]) -> None:
     """A cache's settings would forget what was spent."""
     server = start_valkey("--maxmemory-policy", "allkeys-lru")
     connection = StoreConnection(parse_store_url(server.url))
