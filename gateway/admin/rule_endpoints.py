@@ -182,8 +182,6 @@ RULE_REQUESTS: Mapping[type[BaseModel], Mapping[str, dict[str, Any]]] = {
                 "output_tokens": 800,
             }
         },
-        "call of a key": {
-            "value": {"task": "IMP-COST-01", "key": "k7dm2xq9", "model": "gpt-5.1", "grace": True}
-        },
+        "last call": {"value": {"task": "IMP-COST-01", "output_tokens": 2_000, "grace": True}},
     },
 }

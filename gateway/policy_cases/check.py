@@ -1,13 +1,14 @@
 """Go through the case files of a policy folder: `cases/<policy file stem>.yaml`."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from gateway.core.errors import InvalidConfigError
 from gateway.core.policy import PolicySet
-from gateway.findings import Findings, errors_among, explain
+from gateway.findings import Finding, Findings, errors_among, explain
 from gateway.policy_cases.document import CaseDocument, CasesDocument
 from gateway.policy_cases.run import differences
 from gateway.rule_files.check import Checked
@@ -65,31 +66,46 @@ def _run(folder: Path, file: Path, findings: Findings) -> int:
             key, line = ".".join(map(str, fault["loc"])), line_of(root, fault["loc"])
             findings.error(f"{_named(root, fault['loc'])}{key}", line, problem, remedy)
         return 0
+    folders = _Folders(folder, file)
     for place, case in enumerate(cases):
         line = line_of(root, ("cases", place))
-        policies = _policies(folder, file, case, findings, line)
-        if policies is not None:
-            for difference in differences(case, policies):
-                remedy = "correct the policy, or what the case expects"
-                findings.error(f"case {case.name!r}", line, difference, remedy)
+        for difference in _differences(folders, case, findings, line):
+            remedy = "correct the policy, or what the case expects"
+            findings.error(f"case {case.name!r}", line, difference, remedy)
     return len(cases)
 
 
-def _policies(
-    folder: Path, file: Path, case: CaseDocument, findings: Findings, line: int
-) -> PolicySet | None:
-    """Return the folder's policies as the case has them."""
-    changes = {file.name: case.change}
-    policies, found = read_policies(folder, case.mode, changes)
+class _Folders:
+    """The policies of a folder as cases have them: with another mode, or keys changed."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self._folder, self._file = folder, file
+        self._read: dict[str, tuple[PolicySet | None, list[Finding]]] = {}
+
+    def under(self, case: CaseDocument) -> tuple[PolicySet | None, list[Finding]]:
+        """Return the case's policies, None if its change is at fault, and all findings."""
+        name = f"{case.mode} {json.dumps(case.change, sort_keys=True, default=str)}"
+        if name not in self._read:
+            changes = {self._file.name: case.change}
+            self._read[name] = read_policies(self._folder, case.mode, changes)
+        return self._read[name]
+
+
+def _differences(
+    folders: _Folders, case: CaseDocument, findings: Findings, line: int
+) -> Sequence[str]:
+    """Return how what comes of a case differs from what it expects; none if it cannot be run."""
+    policies, found = folders.under(case)
     for fault in errors_among(found):
         key = f"case {case.name!r}: change{f'.{fault.key}' if fault.key else ''}"
         findings.error(key, line, fault.problem, fault.remedy)
-    known = {policy.name for policy in policies.spend_limit} if policies is not None else set()
-    for name in sorted(set(case.given.windows) - known) if policies is not None else ():
+    if policies is None:
+        return ()
+    unknown = sorted(set(case.given.windows) - {policy.name for policy in policies.spend_limit})
+    for name in unknown:
         key = f"case {case.name!r}: given.windows.{name}"
         findings.error(key, line, "is no spend limit of this folder", "name it as its policy")
-        policies = None
-    return policies
+    return () if unknown else differences(case, policies)
 
 
 def _named(root: MappingNode, key: Key) -> str:

@@ -67,7 +67,7 @@ async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None
             dice.choice((1, 1, 3_000, 12_000, 50_000)), dice.choice(("PLAN", "VERIFY"))
         )
         plan, fields = made(dice, agent), look.task(agent.task)
-        stored = look.everything() if number % 10 == 0 else None
+        stored = look.everything() if number % 25 == 0 else None
         looked = await agent.store.look(plan)
         assert stored is None or look.everything() == stored
         receipt = await agent.store.reserve(plan)
