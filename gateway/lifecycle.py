@@ -19,7 +19,7 @@ from gateway.own_budget import own_budget
 from gateway.planner import Plan, Planner
 from gateway.ports import Doors, Downstream, Request, ResponseSink
 from gateway.relay import Drains, Relay
-from gateway.trace import Trace, head_lines, record_of
+from gateway.trace import Trace, budget_comment, head_lines, record_of
 from gateway.untracked import read_untracked, unread
 from gateway.usage_wish import REFUSED, UsageWishes, WishGate
 
@@ -134,6 +134,8 @@ class Lifecycle:
             head_lines=head_lines(trace),
             drains=self._drains[call.route.upstream],
         )
+        if self._plane.budget_comment:
+            relay.comment = budget_comment(trace, plan)
         self.metering.open(call.call_id, plan, relay)
         await self._send(attempt, relay, body, downstream)
         return relay

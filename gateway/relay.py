@@ -5,6 +5,7 @@ in the same callback; there is no task, await or queue per chunk.
 import asyncio
 from typing import Protocol
 
+from gateway.core.budget_comment import BudgetComment
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.dialects.stream_end import Cut
 from gateway.core.dialects.wire_format import ModelRequest, WireFormat
@@ -109,6 +110,7 @@ class Relay:
         self._streaming = asked is not None and asked.stream
         self._head_lines = head_lines
         self._drains = drains
+        self.comment: BudgetComment | None = None
         self._drains_now = False
         self._drained_bytes = 0
         self._meter: Meter = PlainMeter()
@@ -152,10 +154,23 @@ class Relay:
             )
         hides = self._streaming and self.hides_usage
         self._may_grow = hides or length is None
+        if self.comment is not None and not self._takes_comment(headers, is_events=is_events):
+            self.comment = None
         if not self.client_left_early:
             self._downstream.start(
                 status, response_headers(headers), self._head_lines, None if hides else length
             )
+
+    def _takes_comment(self, headers: Headers, *, is_events: bool) -> bool:
+        """Return whether a comment may stand behind the events of this answer."""
+        return (
+            self._wire is not None
+            and self._wire.takes_comments
+            and is_events
+            and self._may_grow
+            and self.status == _OK
+            and _value(headers, b"content-encoding") in (b"", b"identity")
+        )
 
     def on_body(self, data: bytes) -> None:
         """Send bytes on, as far as the meter does not hold them back."""
@@ -169,11 +184,14 @@ class Relay:
 
     def on_end(self) -> None:
         """End the client's answer."""
+        unfinished = self._meter.unfinished if self.comment is not None else 0
         rest = self._meter.end()
         self.complete, self.stopped = True, ""
         if not self.client_left_early:
             if rest:
                 self._downstream.write(rest)
+            if self.comment is not None and not unfinished and not rest:
+                self._downstream.write(self.comment.line(self.seen.reported_usage()))
             self._downstream.finish()
         self._finish()
 
@@ -303,7 +321,11 @@ class Relay:
 
 
 def _content_type(headers: Headers) -> bytes:
+    return _value(headers, b"content-type")
+
+
+def _value(headers: Headers, wanted: bytes) -> bytes:
     for name, value in headers:
-        if RULES[name].lower == b"content-type":
+        if RULES[name].lower == wanted:
             return value.lower()
     return b""

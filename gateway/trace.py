@@ -6,6 +6,7 @@ from gateway.accounting import Charge
 from gateway.call import Call, path_label
 from gateway.core.admission import Balance, Scope, ScopeKind, Verdict
 from gateway.core.budget import Dimension
+from gateway.core.budget_comment import BudgetComment
 from gateway.core.call_facts import MOST_TEXT, CallOutcome, CrossedLine, Standing
 from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.headers import budget_header_lines
@@ -96,6 +97,18 @@ def head_lines(trace: Trace) -> str:
         0 if trace.relay and not trace.relay.sent else _held_tokens(trace),
         receipt.spent_nano_usd,
     )
+
+
+def budget_comment(trace: Trace, plan: Plan) -> BudgetComment | None:
+    """Return what a stream tells at its end; None without a task, or where its store failed."""
+    task, receipt = trace.tags.task, trace.receipt
+    if task is None or receipt is None or not receipt.scopes:
+        return None
+    balance = receipt.scopes[0].balances.get(Dimension.TOKENS)
+    if balance is None:
+        return None
+    weights = plan.reserve.facts.weights
+    return BudgetComment(task, trace.phase_name, balance, _held_tokens(trace), weights)
 
 
 def _call_lines(trace: Trace, call: Call) -> str:

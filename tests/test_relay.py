@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.budget_comment import BudgetComment
 from gateway.core.configuration import UpstreamSettings
 from gateway.core.dialects.ollama import OLLAMA
 from gateway.core.dialects.openai_chat import OPENAI_CHAT
@@ -94,6 +95,7 @@ class Line:
         hide_usage: bool = False,
         drains: Drains | None = None,
         wire: WireFormat = OPENAI_CHAT,
+        comment: BudgetComment | None = None,
         **upstream: Any,
     ) -> None:
         self.client, self.provider = Client(), Provider()
@@ -107,6 +109,7 @@ class Line:
             head_lines="x-budget: 1\r\n",
             drains=self.drains,
         )
+        self.relay.comment = comment
 
     def follow(self) -> None:
         self.relay.sent = True

@@ -443,7 +443,7 @@ def test_every_setting_reaches_the_workers(write: Write, monkeypatch: pytest.Mon
         " socket_ping_ms: 10, socket_idle_ms: 11}\n"
         "server: {websocket_origins: 'https://a.example'}\n"
         "store: {timeout_ms: 4, lease_ms: 50, heartbeat_ms: 6, tombstone_ms: 7}\n"
-        "tasks: {phase_idle_close_ms: 8, session_headers: X-Session}\n"
+        "tasks: {phase_idle_close_ms: 8, session_headers: X-Session, budget_comment: true}\n"
         "keys: {required: true}\n"
         "tracking: {enabled: false}\n"
         "log: {calls: false, format: text, level: debug}\n"

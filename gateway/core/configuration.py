@@ -111,6 +111,7 @@ class DataPlane:
     keys_required: bool = False
     session_headers: tuple[str, ...] = SESSION_HEADERS
     tracking: bool = True
+    budget_comment: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,6 +406,7 @@ def data_plane(
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
         session_headers=settings.tasks.session_headers,
         tracking=settings.tracking.enabled,
+        budget_comment=settings.tasks.budget_comment,
         drain_ms=limits.drain_ms,
         drain_idle_ms=limits.drain_idle_ms,
         socket_ping_ms=limits.socket_ping_ms,

@@ -404,6 +404,7 @@ class TasksSection(_Section):
     idle_complete_ms: Annotated[int, Field(ge=1_000, le=365 * _DAY_MS)] | None = _DAY_MS
     roadmap_file: str = ""
     session_headers: Annotated[Words, AfterValidator(_header_names)] = SESSION_HEADERS
+    budget_comment: Switch = False
 
     @property
     def roadmap_path(self) -> Path | None:

@@ -252,4 +252,5 @@ ANTHROPIC_MESSAGES = WireFormat(
     may_be_only_text=has_no_usage,
     is_usage_only=never_usage_only,
     stream_end=end_of_messages,
+    takes_comments=True,
 )

@@ -374,4 +374,5 @@ OPENAI_CHAT = WireFormat(
     may_be_only_text=may_be_only_text,
     is_usage_only=is_usage_only,
     stream_end=end_of_chat,
+    takes_comments=True,
 )

@@ -149,6 +149,7 @@ OPENAI_COMPLETIONS = WireFormat(
     may_be_only_text=openai_chat.may_be_only_text,
     is_usage_only=openai_chat.is_usage_only,
     stream_end=end_of_chat,
+    takes_comments=True,
 )
 OPENAI_EMBEDDINGS = WireFormat(
     read=read_embedding,

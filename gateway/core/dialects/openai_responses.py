@@ -253,4 +253,5 @@ OPENAI_RESPONSES = WireFormat(
     may_be_only_text=has_no_usage,
     is_usage_only=never_usage_only,
     stream_end=end_of_response,
+    takes_comments=True,
 )

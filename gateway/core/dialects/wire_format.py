@@ -85,6 +85,7 @@ class WireFormat(msgspec.Struct, frozen=True):
     - `longest_event`: bytes of an event up to which it is worth a copy.
     - `stream_end(cut)`: what ends a stream from here; None where none is ever cut.
     - `streams_lines`: its streams are lines of JSON, not events.
+    - `takes_comments`: its clients skip comments between events; Gemini's SDK takes them for JSON.
     """
 
     read: Callable[[bytes, bytes], ModelRequest]
@@ -97,6 +98,7 @@ class WireFormat(msgspec.Struct, frozen=True):
     longest_event: int = 1_048_576
     stream_end: Callable[[Cut], bytes] | None = None
     streams_lines: bool = False
+    takes_comments: bool = False
 
 
 def edited_body(
