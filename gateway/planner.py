@@ -26,6 +26,7 @@ from gateway.core.grace import GracePlan, plan_grace
 from gateway.core.identity import Dialect, Tags
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
+from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
 from gateway.core.prices import ModelPrice, ModelsInUse
@@ -174,6 +175,7 @@ class Planner:
             else None,
             soft_line=shape.soft_line,
             switch=self._switch.text,
+            one_phase=policy.parallel_phases is ParallelPhases.REFUSE and mode is Mode.ENFORCE,
         )
         mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark, shape)

@@ -173,7 +173,8 @@ class ReservePlan(Struct, frozen=True):
     policies of these kinds, where there are any. From `soft_line` on, nothing is held: the answer
     is SOFT.
     `spend` are the spend limits that hold for the call, `rate` the velocity of its task.
-    `switch` is the copy of enforcement's switch that the plan was made by.
+    `switch` is the copy of enforcement's switch that the plan was made by. `one_phase` refuses a
+    call beside those of another phase.
     """
 
     call_id: str
@@ -197,6 +198,7 @@ class ReservePlan(Struct, frozen=True):
     spend: tuple[SpendLimit, ...] = ()
     rate: RatePlan | None = None
     switch: str = ""
+    one_phase: bool = False
 
 
 class Background(Vocabulary):

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.budget import Amounts
 from gateway.core.errors import InvalidConfigError
 from gateway.core.match import CallMatch
+from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import (
     DimensionAction,
@@ -130,6 +131,7 @@ phase_action: Refuse
 token_action: off
 cost_action: Flag
 store_failure: CLOSED
+parallel_phases: Refuse
 """
     assert load_policies(folder(a=text)).stop_loss == (
         StopLossPolicy(
@@ -147,6 +149,7 @@ store_failure: CLOSED
             store_failure=StoreFailure.CLOSED,
             token_action=DimensionAction.OFF,
             cost_action=DimensionAction.FLAG,
+            parallel_phases=ParallelPhases.REFUSE,
         ),
     )
 

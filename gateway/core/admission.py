@@ -155,17 +155,22 @@ def admit(
     kind: ReserveKind,
     need: Need,
     too_fast: Dimension | None = None,
+    *,
+    parallel: bool = False,
 ) -> Admission:
     """Return whether a call may start.
 
     `scopes`: the task, its ancestors, the spend limits that are enforced, then the phase.
-    `too_fast` names the dimension in which the task's velocity refuses (`core/velocity.py`).
+    `too_fast` names the dimension in which the task's velocity refuses (`core/velocity.py`);
+    `parallel` tells that the last scope is a phase that may not work beside another one's calls.
     """
     stopped = first_stop(scopes, effects)
     if stopped is None and too_fast is not None:
         stopped = Admission(Verdict.REFUSED, scopes[0], too_fast, "velocity_exceeded")
     if stopped is not None:
         return stopped
+    if parallel:
+        return Admission(Verdict.IN_FLIGHT, scopes[-1], code="budget_in_flight")
     if kind is ReserveKind.NONE:
         return Admission(Verdict.HELD, output=need.output)
     in_flight = _first_in_flight(scopes, effects)

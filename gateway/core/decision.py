@@ -12,6 +12,7 @@ from gateway.core.budget import Dimension, percent
 from gateway.core.grace import Grace
 from gateway.core.limit_standing import LimitStanding, crossings, limit_message
 from gateway.core.loops import LoopStanding
+from gateway.core.parallel_phases import parallel_message
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
 from gateway.core.unpriced import Unpriced
@@ -45,7 +46,8 @@ class Receipt(Struct, frozen=True):
     `None` balances never occur; a scope without a limit in a dimension lacks that balance.
     `held_tokens` is what was held, or what the call would have needed; `held_nano_usd` and `output`
     (the ceiling that was paid for) mean something only if it was HELD. `limits` are the spend
-    limits that the call is held to, `stop_limit` the one that stopped it.
+    limits that the call is held to, `stop_limit` the one that stopped it, `parallel_phase` the
+    phase that put it off (IN_FLIGHT).
     """
 
     verdict: Verdict
@@ -67,6 +69,7 @@ class Receipt(Struct, frozen=True):
     limits: tuple[LimitStanding, ...] = ()
     stop_limit: LimitStanding | None = None
     rate: RateStanding | None = None
+    parallel_phase: WorkPhase | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -287,8 +290,10 @@ def remediation_task(task: str, episode: int) -> str:
 
 
 def _in_flight(receipt: Receipt) -> str:
-    scope = receipt.stop_scope
+    scope, other = receipt.stop_scope, receipt.parallel_phase
     name = scope.name if scope else "-"
+    if other is not None:
+        return parallel_message(receipt.scopes[0].name, name, other.value)
     return (
         f"The rest of the budget of {name} is held by calls that are still open. "
         "Ask again in a moment."

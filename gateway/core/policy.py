@@ -20,6 +20,7 @@ from gateway.core.mid_stream_stop import MidStreamStopPolicy
 from gateway.core.model_downgrade import ModelDowngradePolicy
 from gateway.core.output_clamp import OutputClampPolicy
 from gateway.core.override_bounds import OverrideBoundsPolicy
+from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy_base import AnyPolicy, Effect, Match, Mode, Policy, first_match
 from gateway.core.prices import ModelPrice
@@ -98,6 +99,7 @@ class StopLossPolicy(Policy):
     allowance_tokens: int = 50_000
     token_action: DimensionAction | None = None
     cost_action: DimensionAction | None = None
+    parallel_phases: ParallelPhases = ParallelPhases.COUNT
 
     def __hash__(self) -> int:
         """Return a hash over the name alone: names are unique in a set, and calls look up by it."""

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPolicy
+from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import (
     DimensionAction,
@@ -123,6 +124,7 @@ class StopLossDocument(PolicyDocument):
     phase_action: Annotated[Effect, one_of(Effect)] = Effect.FLAG
     token_action: _Action | None = None
     cost_action: _Action | None = None
+    parallel_phases: Annotated[ParallelPhases, one_of(ParallelPhases)] = ParallelPhases.COUNT
     store_failure: Annotated[StoreFailure, one_of(StoreFailure)] = StoreFailure.OPEN
     allowance_tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] = 50_000
 
@@ -137,6 +139,7 @@ class StopLossDocument(PolicyDocument):
             phase_action=self.phase_action,
             token_action=self.token_action,
             cost_action=self.cost_action,
+            parallel_phases=self.parallel_phases,
             store_failure=self.store_failure,
             allowance_tokens=self.allowance_tokens,
         )

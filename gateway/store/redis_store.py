@@ -68,7 +68,7 @@ _BACKGROUND_MS = 24 * 3_600_000
 _BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
-_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 15, 4, 6
+_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 16, 4, 6
 _SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
 
 
@@ -276,6 +276,7 @@ class RedisStore:
             self._windows_of(plan),
             rate_words(plan.rate) if plan.rate else "",
             plan.switch,
+            "1" if plan.one_phase else "",
         ]
 
     def _windows_of(self, plan: ReservePlan) -> bytes:
@@ -345,6 +346,7 @@ class RedisStore:
             loop=_loop_standing(reply[12]) if reply[12] else None,
             grace=Grace(reply[13]) if reply[13] else None,
             rate=_rate_standing(plan, reply[14]),
+            parallel_phase=_PHASES.get(reply[15]),
         )
 
     # Settle, release ----------------------------------------------------------------------------

@@ -309,3 +309,17 @@ def test_only_a_phase_before_the_first_that_enforces_is_let_go_on(
 ) -> None:
     """A call without a phase is held to the cumulative line."""
     assert is_held_to_line(enforce_from, phase) is is_held
+
+
+# Phases -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(ReserveKind))
+def test_EC10_a_phase_waits_for_another_one_s_calls(kind: ReserveKind) -> None:
+    """However little is held; what refuses comes first."""
+    waiting = [task(balance(0)), phase(balance(0))]
+    put_off = Admission(Verdict.IN_FLIGHT, waiting[1], code="budget_in_flight")
+    assert admit(waiting, REFUSING, kind, NEED, parallel=True) == put_off
+    assert admit(waiting, REFUSING, kind, NEED).verdict is Verdict.HELD
+    over = [task(balance(28_081)), phase(balance(0))]
+    assert admit(over, REFUSING, kind, NEED, parallel=True).code == "task_budget_exceeded"

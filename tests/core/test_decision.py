@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict, first_stop
 from gateway.core.budget import Dimension
@@ -240,6 +241,17 @@ def test_in_flight_is_retryable_and_no_breach() -> None:
         retryable=True,
     )
     assert decision.refuses
+
+
+def test_EC10_a_phase_that_waits_for_another_one() -> None:
+    """It may ask again, and is told for which."""
+    own = structs.replace(scope(), kind=ScopeKind.PHASE, name="THINK")
+    seen = receipt(Verdict.IN_FLIGHT, scope(), own, stop=1, code="budget_in_flight")
+    seen = structs.replace(seen, parallel_phase=WorkPhase.PLAN)
+    decided = decide(seen, POLICY, Mode.ENFORCE, 1)
+    assert (decided.code, decided.retryable) == ("budget_in_flight", True)
+    assert decided.message.startswith("Phase PLAN of task IMP-COST-01 has calls")
+    assert "no call of THINK starts beside them" in decided.message
 
 
 def test_in_flight_without_a_scope() -> None:

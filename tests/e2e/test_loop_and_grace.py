@@ -1,7 +1,9 @@
-"""Loops and grace calls on real sockets: two lifecycles on one store, as two gateways are."""
+"""Loops, grace calls and phases on real sockets: two lifecycles on one store, as two gateways are."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest_asyncio
@@ -10,6 +12,7 @@ from gateway.core.configuration import Rules
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPolicy
 from gateway.core.overrides import Override, OverrideKind
+from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.policy import Mode, PolicySet
 from gateway.store.limits import apply_override
 from loadtest.fake_provider import FakeProvider, Script
@@ -32,12 +35,14 @@ def under(*, loop: tuple[LoopPolicy, ...] = (), grace: tuple[GraceCallPolicy, ..
     )
 
 
-async def ask(serving: Bench, *lines: str, say: str = "hello", **fields: Any) -> Reply:
-    """Make one call of task T in VERIFY, and wait for its record."""
+async def ask(
+    serving: Bench, *lines: str, say: str = "hello", phase: str = "VERIFY", **fields: Any
+) -> Reply:
+    """Make one call of task T, and wait for its record."""
     messages = [{"role": "user", "content": say}]
     body = json.dumps({"model": "m", "messages": messages, **fields}).encode()
     head = ["POST /v1/chat/completions HTTP/1.1", "Host: t", "X-Task-Id: T"]
-    head += ["X-Task-Phase: VERIFY", *lines, f"Content-Length: {len(body)}", "", ""]
+    head += [f"X-Task-Phase: {phase}", *lines, f"Content-Length: {len(body)}", "", ""]
     calls = len(serving.told.calls)
     async with serving.client() as client:
         reply = await client.ask("\r\n".join(head).encode() + body)
@@ -113,3 +118,28 @@ async def test_GW14_a_grace_call_is_clamped_and_let_through_once(
         first, graced = (json.loads(seen.body) for seen in provider.requests)
         assert first["max_tokens"] == 9_000
         assert 4_900 < graced["max_tokens"] < 5_000
+
+
+async def test_EC10_one_phase_at_a_time(valkey: str, provider: FakeProvider, tenant: str) -> None:
+    """A call of another phase is put off, on another gateway too, until those before it have ended."""
+    strict = replace(ENFORCING, parallel_phases=ParallelPhases.REFUSE)
+    in_force = rules(policies=PolicySet((strict,), "h", unpriced_model=()))
+    provider.script(lambda r: Script(fault="hang") if b"stay" in r.body else None)
+    async with (
+        bench(valkey, provider.base_url, tenant, in_force) as one,
+        bench(valkey, provider.base_url, tenant, in_force) as two,
+    ):
+        leaving = asyncio.ensure_future(ask(one, say="stay", stream=True))
+        async with asyncio.timeout(60):
+            while not provider.requests:
+                await asyncio.sleep(0.01)
+        assert (await ask(two)).status == 200, "the same phase"
+        reply = await ask(two, phase="PR")
+        assert (reply.status, header(reply, "x-should-retry")) == (429, "true")
+        error = json.loads(reply.body)["error"]
+        assert error["code"] == "budget_in_flight"
+        assert "Phase VERIFY of task T has calls that are still open" in error["message"]
+        leaving.cancel()
+        await one.recorded(1)
+        assert (await ask(two, phase="PR")).status == 200
+        assert len(provider.requests) == 3

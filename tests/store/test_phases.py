@@ -8,6 +8,7 @@ from msgspec.structs import replace as replace_fields
 
 from gateway.core.acts import Act
 from gateway.core.phases import WorkPhase
+from gateway.core.policy import ReserveKind
 from gateway.store.limits import UnknownTask
 from gateway.store.phases import PhaseChange, mark_phase
 from gateway.store.tasks import read_task
@@ -71,6 +72,35 @@ async def test_EC10_parallel_phases_are_counted(agent: Agent, look: Look) -> Non
     assert look.number("parallel") == 1  # THINK has no call open
     assert (await agent.reserve("THINK"))[1].verdict.value == "held"
     assert look.number("parallel") == 2
+
+
+async def test_EC10_one_phase_at_a_time_where_a_policy_says_so(agent: Agent, look: Look) -> None:
+    """Whatever phase is the current one; nothing is held or counted, and later it passes."""
+    agent.need = replace_fields(agent.need, input_low=1, input_high=1, output=1)
+    begun, _ = await agent.reserve("PLAN", one_phase=True)
+    await mark(agent, "start", "THINK")  # counted as ever, and current from now on
+    before = look.everything()
+    _, receipt = await agent.reserve("THINK", one_phase=True)
+    assert (receipt.verdict.value, receipt.stop_code) == ("in_flight", "budget_in_flight")
+    assert (receipt.parallel_phase, receipt.stop_dimension) == (WorkPhase.PLAN, None)
+    assert receipt.stop_scope is not None
+    assert receipt.stop_scope.name == "THINK"
+    changed = {name for name, kept in look.everything().items() if before.get(name) != kept}
+    assert changed == {look.keys.ledger}, "that it was put off is told, and that is all"
+    refused = look.client.xrevrange(look.keys.ledger, count=1)[0][1]["s"]
+    assert refused == "budget_in_flight 0 0 phase THINK"
+    for kind in ReserveKind:
+        assert (await agent.reserve("PLAN", one_phase=True, kind=kind))[1].verdict.value == "held"
+        _, other = await agent.reserve("VERIFY", one_phase=True, kind=kind)
+        assert other.verdict.value == "in_flight"
+    assert (await agent.reserve("IMPLEMENT"))[1].verdict.value == "held", "another policy"
+    _, other = await agent.reserve("THINK", one_phase=True)
+    assert other.parallel_phase is WorkPhase.PLAN, "the first in working order"
+    for call_id in list(look.leases()):
+        await agent.store.release(agent.plan(call_id=call_id))
+    assert begun.call_id not in look.leases()
+    assert (await agent.reserve("THINK", one_phase=True))[1].verdict.value == "held"
+    assert (await agent.reserve("", one_phase=True))[1].verdict.value == "held"
 
 
 async def test_wall_time_from_start_to_end(agent: Agent) -> None:

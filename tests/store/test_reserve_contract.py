@@ -40,6 +40,7 @@ from tests.store.agent import FACTS, LIMITS
 
 NOW = 5_000_000
 AMOUNTS = st.integers(0, 40)
+REVIEW_WORKS = ("closed", "active")
 TRIP_CODES = ("task_budget_exceeded", "runaway_task")
 _numbers = count(1)
 
@@ -69,6 +70,16 @@ class Case:
     completion: Mapping[Dimension, int] = field(default_factory=dict)
     limits: tuple[LimitStanding, ...] = ()
     rate: RateStanding | None = None
+    one_phase: bool = False
+    working: tuple[WorkPhase, ...] = ()
+
+    @property
+    def parallel_phase(self) -> WorkPhase | None:
+        """The first phase but the call's that has calls open; REVIEW may have some as well."""
+        here = self.effective_phase
+        others = {*self.working, *([WorkPhase.REVIEW] if self.review in REVIEW_WORKS else [])}
+        found = sorted(others - {here}, key=lambda phase: phase.order)
+        return found[0] if self.one_phase and here is not None and found else None
 
     @property
     def too_fast(self) -> Dimension | None:
@@ -216,6 +227,8 @@ def cases(draw: st.DrawFn, calm: bool) -> Case:
         },
         tuple(draw(limits(at, calm)) for at in range(draw(st.sampled_from((0, 0, 1, 2, 8))))),
         draw(st.none() | rates(calm)),
+        draw(st.sampled_from((False, False, False, True))),
+        tuple(draw(st.sets(st.sampled_from((WorkPhase.SPEC, WorkPhase.IMPLEMENT)), max_size=2))),
     )
 
 
@@ -306,6 +319,7 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
         need=case.need,
         spend=tuple(replace(one.limit, name=f"{one.name}-{number}") for one in case.limits),
         rate=case.rate.plan if case.rate else None,
+        one_phase=case.one_phase,
     )
     standings = map(replace_limit, case.limits, plan.spend)
     put = Put(client, TenantKeys(tenant), plan, scopes, tuple(standings))
@@ -318,6 +332,7 @@ def _put(client: redis.Redis, tenant: str, case: Case) -> Put:
             name = plan.task if scope.kind is ScopeKind.PHASE else scope.name
             pipe.hset(put.keys.task(name), mapping=_fields(item))
         own = {"facts": facts_text(facts), **_completion_fields(case)}
+        own |= {f"{phase.value}.inflight": "1" for phase in case.working}
         pipe.hset(put.keys.task(plan.task), mapping=own)
         if case.current_phase:
             pipe.hset(put.keys.task(plan.task), "phase", case.current_phase.value)
@@ -375,7 +390,7 @@ async def test_the_script_answers_as_the_specification(
     put = _put(redis_client, tenant, case)
     before = put.read()
     limits_before = put.read_limits()
-    expected = admit(put.compared, case.effects, case.kind, case.need, case.too_fast)
+    expected = _expected(case, put)
 
     receipt = await store.reserve(put.plan)
 
@@ -388,6 +403,7 @@ async def test_the_script_answers_as_the_specification(
     assert list(receipt.scopes) == put.scopes
     assert receipt.limits == put.limits
     assert receipt.rate == case.rate
+    assert receipt.parallel_phase is _waits_for(case, expected)
     of_limits = {d.value: 0 for d in RATED}
     if expected.verdict is Verdict.HELD:
         nano_usd = case.need.input_nano_usd + expected.output * case.need.unit_nano_usd
@@ -406,6 +422,19 @@ async def test_the_script_answers_as_the_specification(
         _check_that_nothing_is(put, before)
         need = _tokens(case.need, case.need.output_min)
         assert receipt.held_tokens == (need if expected.verdict is Verdict.SHORT else 0)
+
+
+def _expected(case: Case, put: Put) -> Admission:
+    return admit(
+        *(put.compared, case.effects, case.kind, case.need, case.too_fast),
+        parallel=case.parallel_phase is not None,
+    )
+
+
+def _waits_for(case: Case, expected: Admission) -> WorkPhase | None:
+    """The phase that puts a call off: the one case of `in_flight` that is of no dimension."""
+    waits = expected.verdict is Verdict.IN_FLIGHT and expected.dimension is None
+    return case.parallel_phase if waits else None
 
 
 def _trips(expected: Admission) -> bool:

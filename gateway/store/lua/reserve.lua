@@ -23,6 +23,7 @@
 --      26 windows of spend limits, as lua/limits.lua has them; '' = none
 --      27 velocity: policy, span in ms, R or F, lines of tokens, nano_usd, calls or -; '' = none
 --      28 the switch as the plan knows it, '' = enforcement is on
+--      29 1 = no call starts beside another phase's (EC10), '' = any does
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key'}             the gateway key has another version by now: read it anew
@@ -36,15 +37,17 @@
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
 --          loop {repeats, stopped now (0/1), growing} or '', grace or '', velocity,
---          scope, ...}        verdict: held | refused | short | in_flight | count | soft. Nothing is held
+--          phase that put the call off or '', scope, ...}
+--                             verdict: held | refused | short | in_flight | count | soft. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
 -- that of a window {S H of tokens, nano_usd, calls}; the last one, of the phase, is {L C S H of each
 -- dimension}. Velocity is {tokens, nano_usd, calls}, or ''. Missing values are nil. The figures
 -- are those before this call; line L: C, but R for the task itself, which is let through to its end; an open latency interval is counted in.
 --
--- Order: killed, blocked, tripped, runaway, task, ancestors, windows, phase, loop, velocity, then holds. If one refuses,
--- nothing is held anywhere. The rules are those of core/admission.py, which the tests hold this to.
+-- Order: killed, blocked, tripped, runaway, task, ancestors, windows, phase, loop, velocity, another phase
+-- at work, then holds. If one refuses, nothing is held anywhere. The rules are those of
+-- core/admission.py, which the tests hold this to.
 
 local call_id, kind, effects = ARGV[1], ARGV[8], ARGV[9]
 local looks = string.sub(kind, 1, 5) == 'look '
@@ -424,6 +427,17 @@ local function over_soft_line()
   return S > 0 and (allowed <= 0 or S / allowed >= num(percent) / 100)
 end
 
+local parallel = ''  -- the phase whose calls put this one off
+
+-- A phase may have to wait until no other one works (core/parallel_phases.py).
+local function must_wait()
+  if ARGV[29] ~= '1' or not phase_scope then
+    return nil
+  end
+  parallel = another_at_work(KEYS[6], phase)
+  return parallel ~= '' and stop('budget_in_flight', phase_scope, 0) or nil
+end
+
 local verdict, stopped = 'held', first_stop() or in_circles() or too_fast()
 if stopped and ARGV[24] ~= '' then
   stopped = with_grace(stopped)
@@ -434,8 +448,9 @@ elseif stopped then
   verdict = 'refused'
 elseif not graced and over_soft_line() then
   verdict = 'soft'
-elseif kind ~= 'none' and kind ~= 'gate' then
-  stopped = first_in_flight()
+else
+  local compares = kind ~= 'none' and kind ~= 'gate'
+  stopped = must_wait() or compares and first_in_flight() or nil
   if stopped then
     verdict = 'in_flight'
   elseif kind == 'worst_case' then
@@ -454,7 +469,7 @@ local function reply(held_tokens, held_nano, held_output)
                stopped and stopped.dimension or '', stopped and stopped.code or '',
                tripped_now, exempt and 'L' or line,
                loop and {int(loop.repeats), loop.stopped_now or 0, int(loop.growing)} or '',
-               grace, rate_used or ''}
+               grace, rate_used or '', parallel}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
   end

@@ -129,6 +129,21 @@ local function parallel_to(key, current, phase)
   return current
 end
 
+-- The first phase in working order, but for `phase`, that has calls in flight; '' if none has.
+local function another_at_work(key, phase)
+  local names, fields, first = {}, {}, ''
+  for name in pairs(ORDER) do
+    names[#names + 1], fields[#fields + 1] = name, name .. '.inflight'
+  end
+  for place, inflight in ipairs(redis.call('HMGET', key, unpack(fields))) do
+    local name = names[place]
+    if num(inflight) > 0 and name ~= phase and (first == '' or ORDER[name] < ORDER[first]) then
+      first = name
+    end
+  end
+  return first
+end
+
 -- Totals that this act took to half of their limit or beyond, as words for the ledger (`p`).
 local PRESSURE = {}
 
