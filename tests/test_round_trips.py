@@ -13,12 +13,14 @@ import pytest_asyncio
 
 from gateway.core.acts import Act
 from gateway.core.budget import Amounts
+from gateway.core.keys import GatewayKey, changed, secret_digest
 from gateway.core.loops import LoopPolicy
 from gateway.core.policy import Mode, PolicySet, ReserveKind
 from gateway.core.spend_limits import LimitScope, SpendLimitPolicy
 from gateway.core.velocity import RatePolicy
 from gateway.store.connection import StoreConnection
 from gateway.store.enforcement import switch_enforcement
+from gateway.store.key_store import KeyStore
 from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.in_process import ENFORCING, Bench, bench, rules
@@ -40,6 +42,8 @@ CLOSE = replace(
     LIMITS, stop_loss=(replace(ENFORCING, enforce_from=None, reserve=ReserveKind.WORST_CASE),)
 )
 LINE = 28_080
+CRLF = "\r\n"
+LONG_MS = 10**11
 
 
 @pytest_asyncio.fixture
@@ -73,22 +77,29 @@ def scripts_run(serving: Bench) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
 
 
-async def round_trips(serving: Bench, asked: list[str], text: str = "hi") -> int:
-    """Make one call; return how often the store was asked for it, by either count."""
+async def call(serving: Bench, asked: list[str], text: str = "hi", key: str = "") -> list[str]:
+    """Make one call; return what the store was asked for it."""
     said = [{"role": "user", "content": text}]
     body = json.dumps({"model": "gpt-4o", "messages": said, "max_tokens": 100})
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Task-Phase: PLAN\r\n"
-        f"X-Task-Id: T\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"{key and f'X-Tollgate-Key: {key}' + CRLF}X-Task-Id: T\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     asked.clear()
     before, calls = scripts_run(serving), len(serving.told.calls)
     async with serving.client() as client:
         assert (await client.ask((head + body).encode())).status == 200
     await serving.recorded(calls + 1)
-    assert asked == ["script"] * len(asked), "commands beside scripts"
-    assert scripts_run(serving) - before == len(asked)
-    return len(asked)
+    assert scripts_run(serving) - before == asked.count("script")
+    return list(asked)
+
+
+async def round_trips(serving: Bench, asked: list[str], text: str = "hi") -> int:
+    """Make one call; return how often the store was asked for it, by either count."""
+    names = await call(serving, asked, text)
+    assert names == ["script"] * len(names), "commands beside scripts"
+    return len(names)
 
 
 @pytest.mark.parametrize("policies", [PolicySet((ENFORCING,), unpriced_model=()), LIMITS])
@@ -118,3 +129,27 @@ async def test_EC20_near_a_limit_the_input_is_counted_and_asked_again(
         key = TenantKeys(tenant).task("T")
         serving.client_of_store.hset(key, "tokens.S", LINE - 4_000)
         assert await round_trips(serving, asked, "word " * 800) == 3
+
+
+async def test_EC20_a_stale_key_costs_one_more_reserve(
+    valkey: str,
+    provider: FakeProvider,
+    tenant: str,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And reading it, once; a key that did not change costs nothing at all."""
+    monkeypatch.setattr("gateway.store.key_store._FRESH_MS", LONG_MS)  # however slow the machine is
+    key_id, secret = f"{abs(hash(tenant)) % 10**8:08d}", "s" * 40
+    key = GatewayKey(key_id, secret_digest(secret.encode()), "an agent", tenant=tenant)
+    text, once = f"tg-{key_id}-{secret}", ["script", "script"]
+    in_force = rules(ENFORCING, policies=LIMITS)
+    async with bench(valkey, provider.base_url, tenant, in_force) as serving:
+        keys = KeyStore(serving.store.connection)
+        await keys.add(key)
+        assert await call(serving, asked, key=text) == ["HGET", "script", *once]  # a new task
+        assert [await call(serving, asked, key=text) for _ in range(2)] == [once, once]
+        for name in ("renamed", "and again"):
+            await keys.change(key_id, lambda key, name=name: changed(key, name=name))
+            assert await call(serving, asked, key=text) == ["script", "HGET", *once]
+            assert await call(serving, asked, key=text) == once
