@@ -190,6 +190,32 @@ async def test_the_sdk_reads_the_refusal(
     assert provider.totals().calls == 1
 
 
+async def test_RBK2_an_open_socket_follows_the_switch(
+    enforcing: Gateway, provider: FakeProvider, task: str
+) -> None:
+    """Off and on again while it is open: the very next response.create is let through, or refused."""
+    provider.script(lambda _: SPENT)
+    act = {"approver": "ann", "reason": "a test"}
+    async with socket(enforcing, task) as connection:
+        await say(connection, CREATE)
+        await hear_until(connection, "response.completed")
+        await enforcing.settled(task, 1)
+        off = {"enabled": False, **act}
+        assert (await enforcing.admin("POST", "/admin/v1/enforcement", off)).status_code == 200
+        try:
+            await say(connection, CREATE)
+            await hear_until(connection, "response.completed")
+            await enforcing.settled(task, 2)
+        finally:
+            on = {"enabled": True, **act}
+            assert (await enforcing.admin("POST", "/admin/v1/enforcement", on)).status_code == 200
+        await say(connection, CREATE)
+        assert (await hear(connection))["code"] == "runaway_task"
+        assert (await closed(connection))[0] == 1008
+    assert enforcing.number(task, "would_refuse.calls") == 1
+    assert provider.totals().calls == 2
+
+
 async def test_responses_that_come_by_themselves_stop_at_the_budget(
     enforcing: Gateway, provider: FakeProvider, task: str
 ) -> None:
