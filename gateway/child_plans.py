@@ -1,6 +1,6 @@
 """What children that carry no calls themselves are told: the ledger's writer, the translator."""
 
-from gateway.control import FarSide, LedgerPlan, TranslatorPlan
+from gateway.control import FarSide, LedgerPlan, TelemetryPlan, TranslatorPlan
 from gateway.core.configuration import DataPlane, Rules
 from gateway.settings import (
     Settings,
@@ -29,6 +29,20 @@ def ledger_plan(settings: Settings, plane: DataPlane, rules: Rules) -> LedgerPla
         evidence_dir=str(evidence_dir(settings)),
         reports=writes_reports(settings),
         webhooks=rules.policies.webhook,
+        telemetry=_telemetry_plan(settings),
+    )
+
+
+def _telemetry_plan(settings: Settings) -> TelemetryPlan:
+    said = settings.telemetry
+    headers = (part.strip().partition("=") for part in said.otlp_headers.split(",") if part.strip())
+    return TelemetryPlan(
+        tells=settings.tracking.enabled,
+        otlp_endpoint=said.otlp_endpoint,
+        otlp_headers={name: text for name, _, text in headers},
+        interval_s=said.interval_s,
+        include_task_id=said.include_task_id,
+        phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
     )
 
 

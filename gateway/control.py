@@ -61,6 +61,20 @@ class Telemetry(msgspec.Struct, tag=True):
     priced: list[tuple[str, str]] = []
 
 
+class TelemetryPlan(msgspec.Struct, frozen=True):
+    """What the writer tells of phases and tasks, how often, and where to; '' is nowhere."""
+
+    tells: bool = True
+    otlp_endpoint: str = ""
+    otlp_headers: dict[str, str] = {}
+    interval_s: float = 10.0
+    include_task_id: bool = False
+    phase_idle_close_ms: int = 60_000
+
+
+NO_EXPORT = TelemetryPlan()
+
+
 class LedgerPlan(msgspec.Struct, tag=True):
     """To the ledger's writer, first of all: what to write where."""
 
@@ -78,6 +92,7 @@ class LedgerPlan(msgspec.Struct, tag=True):
     evidence_dir: str = "state/evidence"
     reports: bool = False
     webhooks: tuple[WebhookPolicy, ...] = ()
+    telemetry: TelemetryPlan = NO_EXPORT
 
 
 class UseWebhooks(msgspec.Struct, tag=True):

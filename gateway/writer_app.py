@@ -10,14 +10,24 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from gateway.control import LedgerPlan, LedgerTelemetry, UseWebhooks, frame, receive
+from gateway.control import (
+    LedgerPlan,
+    LedgerTelemetry,
+    TelemetryPlan,
+    UseWebhooks,
+    frame,
+    receive,
+)
 from gateway.core.webhook import WebhookPolicy
 from gateway.dispatch.dispatcher import Dispatcher, DispatchRules
+from gateway.dispatch.phase_watch import PhaseWatch, WatchRules
 from gateway.ledger.database import open_engine
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.writer import LedgerWriter, WriterRules
@@ -25,12 +35,17 @@ from gateway.reports.reporter import Reporter, ReportRules
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.telemetry import names
+from gateway.telemetry.budgets import BudgetTelemetry
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.event_log import EventLog
 from gateway.telemetry.recorder import CountingRecorder
 
+if TYPE_CHECKING:
+    from gateway.telemetry.otlp import OtlpExport
+
 _TELEMETRY_S = 1.0
 _STORE_TIMEOUT_MS = 5_000
+_LAST_EXPORT_S = 3.0
 
 
 class WriterApp:
@@ -60,7 +75,24 @@ class WriterApp:
         self._outbox = Outbox(
             plan.webhooks, bool(plan.roadmap_file), plan.evidence_dir, has_reports=plan.reports
         )
-        self.writer = LedgerWriter(rules, self._connection, engine, recorder.event, self._outbox)
+        self._export = _export(plan.telemetry, self._counters, recorder.event)
+        self.writer = LedgerWriter(
+            rules,
+            self._connection,
+            engine,
+            recorder.event,
+            self._outbox,
+            self._export.add_calls if self._export is not None else None,
+        )
+        told = plan.telemetry
+        self._watch = PhaseWatch(
+            WatchRules(plan.tenants, told.interval_s, told.phase_idle_close_ms),
+            (engine, self._connection),
+            BudgetTelemetry(self._counters, self._export),
+            lambda: told.tells and self.writer.state.writing,
+            recorder.event,
+            self._export,
+        )
         self._dispatcher = Dispatcher(
             DispatchRules(Path(plan.roadmap_file) if plan.roadmap_file else None),
             engine,
@@ -86,7 +118,10 @@ class WriterApp:
         """Write until told to stop."""
         await self._connection.open_or_keep_trying()
         loop = asyncio.get_running_loop()
-        parts = (self._keep_telling(), self._dispatcher.run(), self._reporter.run())
+        parts = [self._keep_telling(), self._dispatcher.run(), self._reporter.run()]
+        parts.append(self._watch.run())
+        if self._export is not None:
+            parts.append(self._export.run())
         beside = [loop.create_task(part) for part in parts]
         try:
             await self.writer.run()
@@ -95,6 +130,10 @@ class WriterApp:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await self._reporter.flush()
+            if self._export is not None:
+                with suppress(TimeoutError):  # a collector that is slow is not waited for
+                    async with asyncio.timeout(_LAST_EXPORT_S):
+                        await self._export.flush()
             self._tell()
             await self._connection.close()
 
@@ -112,6 +151,18 @@ class WriterApp:
             told = LedgerTelemetry(self._counters.take(), state.writing, state.size_bytes)
             self._out.write(frame(told))
         self._log.flush()
+
+
+def _export(
+    plan: TelemetryPlan, counters: Counters, event: Callable[..., None]
+) -> "OtlpExport | None":
+    """Return what exports; nothing of OpenTelemetry is loaded where nothing is."""
+    if not plan.otlp_endpoint:
+        return None
+    from gateway.telemetry.otlp import OtlpExport, OtlpRules
+
+    rules = OtlpRules(plan.otlp_endpoint, plan.otlp_headers, plan.interval_s, plan.include_task_id)
+    return OtlpExport(rules, counters, event, socket.gethostname())
 
 
 async def run_writer(control: socket.socket) -> None:

@@ -245,7 +245,7 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
         "FILE:5: stor: unknown key. Remedy: did you mean 'store'? known here: server, admin, "
-        "upstreams, redis, ledger, policies, budgets, prices, remediation, reports, breaker, state_dir, "
+        "upstreams, redis, ledger, policies, budgets, prices, remediation, reports, breaker, telemetry, state_dir, "
         "limits, keys, store, tasks, tracking, refusal_status, log.",
         "FILE:6: log: must be a mapping of keys, not 'text'. Remedy: write `key: value` lines.",
         "FILE:7: state_dir: is empty. Remedy: name a path, or leave the key out for its default.",

@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
-from gateway.control import LedgerPlan
+from gateway.control import LedgerPlan, TelemetryPlan
 from gateway.core.notices import NoticeKind
 from gateway.core.webhook import WebhookPolicy
 from gateway.telemetry.counters import Counters
@@ -17,6 +20,7 @@ from gateway.writer_process import LedgerProcess
 from tests.dispatch.receiver import SECRET, receiving
 from tests.store.agent import Agent
 from tests.store.valkey_server import is_alive
+from tests.telemetry.collector import collecting
 
 PATIENCE_S = 60
 
@@ -113,6 +117,40 @@ async def test_a_writer_that_dies(running: tuple[LedgerProcess, Counters]) -> No
             await asyncio.sleep(0.01)
     assert process.exit_code == -signal.SIGKILL
     assert not is_alive(pid)
+
+
+async def test_EC18_a_collector_that_is_away_disturbs_nothing(
+    plan: LedgerPlan, agent_of: Agent
+) -> None:
+    """Calls are written and reports made meanwhile; what is exported afterwards arrives."""
+    async with collecting() as collector, asyncio.timeout(PATIENCE_S):
+        collector.answers = [503] * 8
+        export = TelemetryPlan(otlp_endpoint=collector.url, interval_s=0.2)
+        counters = Counters()
+        process = LedgerProcess(structs.replace(plan, telemetry=export), counters)
+        running = asyncio.ensure_future(process.run())
+        await agent_of.call("PLAN")
+        await agent_of.call("REVIEW", tokens=0)
+        while not (Path(plan.evidence_dir) / "T/verify/budget_report.md").exists():
+            await asyncio.sleep(0.05)
+        while dict(counters.of("tollgate_ledger_rows_total")).get(("calls",)) != 2:
+            await asyncio.sleep(0.05)
+        while ("telemetry_dropped", "warning") not in dict(counters.of("tollgate_events_total")):
+            await asyncio.sleep(0.05)
+        agent_of.task = "U"
+        while not [span for span in collector.spans if span.name == "call"]:
+            await agent_of.call("PLAN")
+            await asyncio.sleep(0.2)
+        await process.stop(PATIENCE_S)
+        await running
+    assert process.exit_code == 0
+
+
+def test_nothing_of_opentelemetry_is_loaded_where_nothing_is_exported() -> None:
+    """Neither by a worker nor by the writer."""
+    code = "import sys, gateway.app, gateway.writer_app; print('opentelemetry' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 @pytest.fixture

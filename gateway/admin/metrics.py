@@ -17,8 +17,6 @@ from gateway.admin.parts import PARTS, AdminParts, Health
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 
-_BUCKETS = (*map(str, names.CALL_MS_BUCKETS), "+Inf")
-
 
 async def get_metrics(request: web.Request) -> web.Response:
     """Return all metrics, in the format that the scraper prefers."""
@@ -42,7 +40,8 @@ class _Gateway(Collector):
         """Yield every family."""
         for metric in names.COUNTERS:
             yield _counter(metric, self._parts.counters)
-        yield _histogram(names.CALL_MS, self._parts.counters)
+        for metric in names.HISTOGRAMS:
+            yield _histogram(metric, self._parts.counters)
         yield from _gauges(self._parts.health())
 
 
@@ -59,7 +58,8 @@ def _counter(metric: names.Metric, counters: Counters) -> Metric:
 def _histogram(metric: names.Metric, counters: Counters) -> Metric:
     """Return a histogram; what is counted by bucket is summed up over the buckets below."""
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    buckets = [(bucket, dict(counters.of(f"{metric.name}:{bucket}"))) for bucket in _BUCKETS]
+    bounds = (*map(str, metric.buckets_ms), "+Inf")
+    buckets = [(bound, dict(counters.of(f"{metric.name}:{bound}"))) for bound in bounds]
     for labels, total in counters.of(f"{metric.name}:sum"):
         cumulative, rows = 0, []
         for bucket, counted in buckets:

@@ -174,7 +174,10 @@ PHASE_EXECUTIONS = Table(
     _maybe_big("tokens_limit"),
     _maybe_big("latency_limit_ms"),
     _maybe_big("nano_usd_limit"),
+    # What telemetry has told of it: null nothing, 1 its begin, 2 its end.
+    Column("told", Integer),
     PrimaryKeyConstraint("tenant", "task", "phase", "execution", name="phase_executions_pk"),
+    Index("phase_executions_by_told", "told", "tenant"),
 )
 
 # One row for each line that a task, its ancestor or its phase has crossed, at the first call that
@@ -238,6 +241,15 @@ AUDIT = Table(
     _text("details"),  # JSON
     PrimaryKeyConstraint("tenant", "number", name="audit_pk"),
     Index("audit_by_subject", "tenant", "subject", "number"),
+)
+
+# Up to which number of the audit telemetry has told of tasks' ends.
+TOLD = Table(
+    "told",
+    METADATA,
+    _text("tenant"),
+    _big("number"),
+    PrimaryKeyConstraint("tenant", name="told_pk"),
 )
 
 # What is otherwise in the store alone: gateway keys (`key:<id>`, with digests of secrets, never a

@@ -27,7 +27,7 @@ from gateway.ledger.database import (
     migrate,
     size_bytes,
 )
-from gateway.ledger.entries import Entry, EntryReader, Rows
+from gateway.ledger.entries import Entry, EntryReader, Row, Rows
 from gateway.ledger.insert import insert_rows
 from gateway.ledger.outbox import Outbox, delete_told
 from gateway.ledger.records import forget_sessions, keep_records, mirror_keys
@@ -98,7 +98,11 @@ class _Tenant:
 
 
 class LedgerWriter:
-    """Writes one ledger, while it holds its lock. `event` is ports.Recorder.event."""
+    """Writes one ledger, while it holds its lock. `event` is ports.Recorder.event.
+
+    `on_calls` is told of the rows of calls once they are written, in a thread; again if they come
+    again.
+    """
 
     def __init__(
         self,
@@ -107,8 +111,10 @@ class LedgerWriter:
         engine: Engine,
         event: Event,
         outbox: Outbox | None = None,
+        on_calls: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         self.state = WriterState()
+        self._on_calls = on_calls
         self._outbox = outbox or Outbox()
         self._rules = rules
         self._store = connection
@@ -236,6 +242,8 @@ class LedgerWriter:
         except (SQLAlchemyError, OverflowError, ValueError) as error:
             return self._insert_in_parts(reader, entries, error)
         self.state.count(rows)
+        if self._on_calls is not None:
+            self._on_calls(rows.calls)
         return rows
 
     def _insert_in_parts(

@@ -79,6 +79,19 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _collector(value: str) -> str:
+    return _base_url(value) if value else ""
+
+
+def _header_list(value: str) -> str:
+    """Return text like `name=value,name=value`, as OpenTelemetry writes headers."""
+    for part in filter(None, value.split(",")):
+        name, equals, text = part.strip().partition("=")
+        if not (equals and _HEADER_NAME.fullmatch(name) and text.isprintable() and text.isascii()):
+            raise rule("is no list of headers", "write it like name=value,name=value")
+    return value
+
+
 def _pem_file(value: str) -> str:
     if value and not Path(value).is_file():
         raise rule(f"{value} is no file", "name a PEM file, or leave the key empty")
@@ -356,6 +369,15 @@ class BreakerSection(_Section):
     baseline_ms: Annotated[float | None, Field(gt=0, le=60_000)] = None
 
 
+class TelemetrySection(_Section):
+    """Where metrics and spans go by OTLP; empty: nowhere. Prometheus scrapes the admin plane."""
+
+    otlp_endpoint: Annotated[str, AfterValidator(_collector)] = ""
+    otlp_headers: Annotated[str, AfterValidator(_header_list), Field(repr=False)] = ""
+    interval_s: Annotated[int, Field(ge=1, le=3_600)] = 10
+    include_task_id: Switch = False
+
+
 class LimitsSection(_Section):
     """What one connection may cost, and all of a worker's together."""
 
@@ -453,6 +475,7 @@ class GatewayFile(BaseModel):
     remediation: RemediationSection = RemediationSection()
     reports: ReportsSection = ReportsSection()
     breaker: BreakerSection = BreakerSection()
+    telemetry: TelemetrySection = TelemetrySection()
     state_dir: Place = Path("state")
     limits: LimitsSection = LimitsSection()
     keys: KeysSection = KeysSection()

@@ -4,13 +4,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from gateway.telemetry.names import CALL_MS_BUCKETS, Metric
+from gateway.telemetry.names import Metric
 
 Key = tuple[str, tuple[str, ...]]
 
 
 class Counters:
-    """Counts and one kind of histogram; `take` hands them over and starts from zero."""
+    """Counts and histograms; `take` hands them over and starts from zero."""
 
     def __init__(self) -> None:
         self._values: dict[Key, int] = {}
@@ -22,9 +22,9 @@ class Counters:
 
     def observe_ms(self, metric: Metric, labels: tuple[str, ...], value_ms: float) -> None:
         """Add to a histogram: its bucket (not cumulative), its sum and its count."""
-        names, values = _histogram_names(metric.name), self._values
+        names, values = _histogram_names(metric), self._values
         for name, amount in (
-            (names[bisect_left(CALL_MS_BUCKETS, value_ms)], 1),
+            (names[bisect_left(metric.buckets_ms, value_ms)], 1),
             (names[-2], round(value_ms)),
             (names[-1], 1),
         ):
@@ -50,7 +50,7 @@ class Counters:
 
 
 @cache
-def _histogram_names(metric: str) -> tuple[str, ...]:
+def _histogram_names(metric: Metric) -> tuple[str, ...]:
     """Return the names of a histogram's buckets in order, then of its sum and its count."""
-    bounds = (*map(str, CALL_MS_BUCKETS), "+Inf", "sum", "count")
-    return tuple(f"{metric}:{bound}" for bound in bounds)
+    bounds = (*map(str, metric.buckets_ms), "+Inf", "sum", "count")
+    return tuple(f"{metric.name}:{bound}" for bound in bounds)

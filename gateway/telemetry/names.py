@@ -12,7 +12,19 @@ class Metric:
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    buckets_ms: tuple[int, ...] = ()
 
+
+CALL_MS_BUCKETS = (
+    *(5, 10, 25, 50, 100, 250, 500),
+    *(1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000),
+)
+PHASE_MS_BUCKETS = (
+    *(1_000, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000),
+    *(1_800_000, 3_600_000, 14_400_000, 86_400_000),
+)
+_OF_PHASE = ("phase", "complexity", "importance", "breach_status")
+_OF_TASK = ("complexity", "importance", "budget_status")
 
 CALLS = Metric(
     "tollgate_calls_total",
@@ -42,7 +54,35 @@ UNPRICED = Metric("tollgate_unpriced_calls_total", "Metered calls without a know
 CLIENT_LEFT = Metric("tollgate_client_left_total", "Calls whose client left before the end.")
 EVENTS = Metric("tollgate_events_total", "Noteworthy events, by name and level.", ("name", "level"))
 CALL_MS = Metric(
-    "tollgate_call_duration_ms", "Time from request to record, milliseconds.", ("dialect",)
+    "tollgate_call_duration_ms",
+    "Time from request to record, milliseconds.",
+    ("dialect",),
+    CALL_MS_BUCKETS,
+)
+PHASE_TOKENS = Metric(
+    "autopilot_phase_tokens_used_total", "Tokens of ended phase executions.", _OF_PHASE
+)
+PHASE_MS = Metric(
+    "autopilot_phase_latency_ms",
+    "Active time of ended phase executions, milliseconds.",
+    _OF_PHASE,
+    PHASE_MS_BUCKETS,
+)
+PHASE_BREACHES = Metric(
+    "autopilot_phase_budget_breach_total",
+    "Ended phase executions above their limit.",
+    _OF_PHASE,
+)
+TASK_TOKENS = Metric("autopilot_task_tokens_total", "Tokens of completed tasks.", _OF_TASK)
+TASK_MS = Metric(
+    "autopilot_task_latency_total_ms",
+    "Active time of completed tasks, milliseconds.",
+    _OF_TASK,
+    PHASE_MS_BUCKETS,
+)
+TELEMETRY_DROPPED = Metric(
+    "tollgate_telemetry_dropped_total",
+    "Spans that the collector of telemetry did not take.",
 )
 OVERHEAD_CALLS = Metric(
     "tollgate_overhead_calls_total", "Calls whose time up to the decision was measured."
@@ -70,24 +110,12 @@ COUNTERS = (
     CLIENT_LEFT,
     EVENTS,
     LEDGER_ROWS,
+    PHASE_TOKENS,
+    PHASE_BREACHES,
+    TASK_TOKENS,
+    TELEMETRY_DROPPED,
 )
-CALL_MS_BUCKETS = (
-    5,
-    10,
-    25,
-    50,
-    100,
-    250,
-    500,
-    1_000,
-    2_500,
-    5_000,
-    10_000,
-    30_000,
-    60_000,
-    300_000,
-)
-
+HISTOGRAMS = (CALL_MS, PHASE_MS, TASK_MS)
 WORKERS_READY = Metric("tollgate_workers_ready", "Workers that accept calls.")
 OPEN_CALLS = Metric("tollgate_open_calls", "Calls that are under way.")
 STORE_CONNECTED = Metric("tollgate_store_connected", "1 while the supervisor's store is connected.")

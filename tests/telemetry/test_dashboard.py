@@ -26,12 +26,13 @@ def expressions() -> list[str]:
 
 def test_MET4_every_metric_that_is_named_exists() -> None:
     """With each label that an expression selects by or sums by."""
-    histogram = {f"{names.CALL_MS.name}_{end}" for end in ("bucket", "sum", "count")}
     labels = {metric.name: set(metric.labels) for metric in (*names.COUNTERS, *names.GAUGES)}
-    labels |= {name: {*names.CALL_MS.labels, "le"} for name in histogram}
+    for metric in names.HISTOGRAMS:
+        ends = (f"{metric.name}_{end}" for end in ("bucket", "sum", "count"))
+        labels |= dict.fromkeys(ends, {*metric.labels, "le"})
     assert len(expressions()) > 15
     for expression in expressions():
-        named = re.findall(r"tollgate_\w+", expression)
+        named = re.findall(r"(?:tollgate|autopilot)_\w+", expression)
         assert named, expression
         assert set(named) <= labels.keys(), expression
         summed = re.findall(r"by \(([^)]*)\)", expression)
