@@ -28,8 +28,8 @@ def test_MET4_every_metric_that_is_named_exists() -> None:
     """With each label that an expression selects by or sums by."""
     labels = {metric.name: set(metric.labels) for metric in (*names.COUNTERS, *names.GAUGES)}
     for metric in names.HISTOGRAMS:
-        ends = (f"{metric.name}_{end}" for end in ("bucket", "sum", "count"))
-        labels |= dict.fromkeys(ends, {*metric.labels, "le"})
+        for end in ("bucket", "sum", "count"):
+            labels[f"{metric.name}_{end}"] = {*metric.labels, "le"}
     assert len(expressions()) > 15
     for expression in expressions():
         named = re.findall(r"(?:tollgate|autopilot)_\w+", expression)
