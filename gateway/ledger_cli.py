@@ -19,6 +19,7 @@ from gateway.ledger.database import keep_epoch, ledger_errors, open_ledger
 from gateway.ledger.export import FORMATS, TABLES, export
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison, Difference
+from gateway.ledger.windows import PREFIX
 from gateway.settings import Settings, ledger_url, load_settings
 from gateway.store.connection import StoreConnection
 from gateway.store.examine import epoch
@@ -82,7 +83,7 @@ class MomentType(click.ParamType[int]):
 @_CONFIG
 @click.option("--task", type=_TaskType(), help="This task alone.")
 def verify(config_file: Path | None, task: str | None) -> None:
-    """Compare the store's totals with the ledger's sums, task by task.
+    """Compare the store's totals with the ledger's sums: tasks, and windows of spend limits.
 
     Calls may go on meanwhile. Exits with 3 if there are differences, 1 if it cannot be told.
     """
@@ -90,10 +91,14 @@ def verify(config_file: Path | None, task: str | None) -> None:
     for difference in verified.differences:
         click.echo(_told(difference))
     if verified.differences:
-        tasks = len({difference.task for difference in verified.differences})
-        click.echo(f"{tasks} of {verified.tasks} tasks differ")
+        differ = {difference.task for difference in verified.differences}
+        windows = sum(name.startswith(PREFIX) for name in differ)
+        click.echo(f"{len(differ) - windows} of {verified.tasks} tasks differ")
+        if windows:
+            click.echo(f"{windows} of {verified.windows} windows of spend limits differ")
         sys.exit(_EXIT_DIFFERENT)
-    click.echo(f"ok: {verified.tasks} tasks agree")
+    beside = f" and {verified.windows} windows of spend limits" if verified.windows else ""
+    click.echo(f"ok: {verified.tasks} tasks{beside} agree")
 
 
 def _told(difference: Difference) -> str:

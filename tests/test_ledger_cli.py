@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from gateway.core.errors import InvalidConfigError
 from gateway.ledger.database import latest_revision, migrate, open_engine
+from gateway.ledger.verify import Difference, Verified
 from gateway.ledger_cli import ledger
 
 
@@ -95,3 +96,28 @@ def test_an_export_of_a_span_of_time(tmp_path: Path) -> None:
     result = run("export", "--since", "2026-11-23", "--until", "2026-11-24T01:00+02:00", "f")
     assert (result.exit_code, result.output) == (0, "ok: 0 rows of calls in f\n")
     assert Path("f").read_text() == ""
+
+
+DIFFERS = Difference("T", "calls.S", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("verified", "code", "said"),
+    [
+        (Verified(3, ()), 0, "ok: 3 tasks agree\n"),
+        (Verified(3, (), 2), 0, "ok: 3 tasks and 2 windows of spend limits agree\n"),
+        (Verified(3, (DIFFERS,), 2), 3, "T: calls.S: store 1, ledger 2\n1 of 3 tasks differ\n"),
+        (
+            Verified(3, (Difference("window:daily:key:k@2026", "tokens.S", 7_000, 6),), 2),
+            3,
+            "window:daily:key:k@2026: tokens.S: store 7,000, ledger 6\n"
+            "0 of 3 tasks differ\n1 of 2 windows of spend limits differ\n",
+        ),
+    ],
+)
+def test_GW11_what_verify_says(
+    verified: Verified, code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ledger_cli._with_both", lambda *_: verified)
+    result = run("verify")
+    assert (result.exit_code, result.output) == (code, said)

@@ -20,7 +20,13 @@ from gateway.ledger.history import TaskPast, read_pasts, recent_tombstones
 from gateway.ledger.records import give_back_records
 from gateway.ledger.schema import CALLS, TASKS
 from gateway.ledger.sums import is_summed, task_sums
-from gateway.ledger.windows import give_back_windows
+from gateway.ledger.windows import (
+    PREFIX,
+    WindowDifference,
+    compare_windows,
+    give_back_windows,
+    known_windows,
+)
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
 from gateway.store.limits import decode_override
@@ -46,7 +52,10 @@ CatchUp = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure on which the store and the ledger do not agree."""
+    """One figure on which the store and the ledger do not agree.
+
+    `task` may be a window of a spend limit, with `window:` before its name.
+    """
 
     task: str
     field: str
@@ -56,10 +65,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How many tasks were compared, and where they differ."""
+    """How many tasks and windows of spend limits were compared, and where they differ."""
 
     tasks: int
     differences: tuple[Difference, ...]
+    windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class Comparison:
     # Verify -------------------------------------------------------------------------------------
 
     async def verify(self, only: str | None = None) -> Verified:
-        """Compare all tasks, or one. Raises StoreError and LedgerError."""
+        """Compare all tasks and windows, or one task. Raises StoreError and LedgerError."""
         compared, differences = 0, list[Difference]()
         tasks = [only] if only else await self._all_tasks()
         for batch in _batches(tasks):
@@ -102,7 +112,21 @@ class Comparison:
                 if found:
                     found = await self._differences(sorted({one.task for one in found}))
             differences += found
-        return Verified(compared, tuple(differences))
+        windows = [] if only else await known_windows(self._store, self._tenant, self._ledger)
+        for batch in _batches(windows):
+            differences += await self._differing_windows(batch)
+        return Verified(compared, tuple(differences), len(windows))
+
+    async def _differing_windows(self, windows: Sequence[str]) -> list[Difference]:
+        found: list[WindowDifference] = []
+        for _ in range(_LOOKS):
+            found = await compare_windows(
+                self._store, self._tenant, self._ledger, self._catch_up, windows
+            )
+            windows = sorted({one.window for one in found})
+            if not windows:
+                break
+        return [Difference(PREFIX + one.window, *one[1:]) for one in found]
 
     async def _differences(self, tasks: Sequence[str]) -> list[Difference]:
         audit, sums = await self._both(tasks)

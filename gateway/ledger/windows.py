@@ -7,6 +7,7 @@ of today's policies, and a window is made of exactly those calls that were count
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select
 
@@ -15,7 +16,8 @@ from gateway.ledger.schema import CALLS, CARRIED
 from gateway.ledger.sums import TOTALS
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
-from gateway.store.restore import read_windows, restore_window
+from gateway.store.limits import server_ms
+from gateway.store.restore import Audit, read_windows, restore_window
 
 # What a window has in the store; in `carried` it stands under this prefix in place of a task.
 FIELDS = ("tokens.S", "nano_usd.S", "calls.S")
@@ -24,6 +26,9 @@ PREFIX = "window:"
 # The store keeps a window for so long after its end, for corrections (store/lua/limits.lua).
 _KEPT_MS = 26 * 3_600_000
 _BATCH = 2_000
+_SCANNED = 1_000
+_FROM_THE_START = "0"
+_EVER = 1 << 62  # a number that no act has yet
 _LOOKS = 3  # the charge of a call that expired may be mended while one looks
 
 WindowSums = Mapping[str, Mapping[str, int]]
@@ -78,6 +83,53 @@ def forget_windows(connection: Connection, tenant: str, now_ms: int) -> None:
             connection.execute(delete(CARRIED).where(of_tenant, carried.task == name))
 
 
+class WindowDifference(NamedTuple):
+    """One figure of a window on which the store and the ledger do not agree."""
+
+    window: str
+    field: str
+    store: int
+    ledger: int
+
+
+async def known_windows(store: StoreConnection, tenant: str, ledger: Connection) -> list[str]:
+    """Return the windows that either side knows, of whatever time. Raises StoreError."""
+    pattern = TenantKeys(tenant).window_named("*")
+    known, at = set(window_sums(ledger, tenant, _EVER)), _FROM_THE_START
+    ledger.rollback()
+    while True:
+        at, keys = await store.execute("SCAN", at, "MATCH", pattern, "COUNT", _SCANNED)
+        known.update(key[len(pattern) - 1 :] for key in keys)
+        if at == _FROM_THE_START:
+            return sorted(known)
+
+
+async def compare_windows(
+    store: StoreConnection,
+    tenant: str,
+    ledger: Connection,
+    catch_up: Callable[[str], Awaitable[None]],
+    windows: Sequence[str],
+) -> list[WindowDifference]:
+    """Return where the two sides do not agree, both looked at at the same number.
+
+    One that the store has rightly forgotten by its own time is left out. Raises StoreError and
+    LedgerError.
+    """
+    audit, sums = await _both(store, TenantKeys(tenant), ledger, catch_up, windows)
+    now_ms = await server_ms(store)
+    found = []
+    for window in windows:
+        there, here = audit.tasks[window], sums.get(window, {})
+        if not there and not is_needed(window, now_ms):
+            continue
+        for field in FIELDS:
+            stored, summed = int(there.get(field) or 0), here.get(field, 0)
+            if stored != summed:
+                found.append(WindowDifference(window, field, stored, summed))
+    return found
+
+
 async def give_back_windows(
     store: StoreConnection,
     tenant: str,
@@ -92,7 +144,7 @@ async def give_back_windows(
     """
     names, restored = TenantKeys(tenant), set[str]()
     now_ms = ledger.scalar(select(func.max(CALLS.c.at_ms)).where(CALLS.c.tenant == tenant)) or 0
-    known = window_sums(ledger, tenant, 1 << 62)
+    known = window_sums(ledger, tenant, _EVER)
     ledger.rollback()
     needed = sorted(window for window in known if is_needed(window, now_ms))
     for batch in _batches(needed):
@@ -117,10 +169,7 @@ async def _lacking(
     windows: Sequence[str],
 ) -> Mapping[str, Mapping[str, int]]:
     """Return what the store lacks of some windows, both sides looked at at the same number."""
-    audit = await read_windows(store, names, windows)
-    await catch_up(audit.last_entry)
-    sums = window_sums(ledger, names.tenant, audit.number)
-    ledger.rollback()
+    audit, sums = await _both(store, names, ledger, catch_up, windows)
     lacking = {}
     for window in windows:
         there, here = audit.tasks[window], sums.get(window, {})
@@ -128,6 +177,20 @@ async def _lacking(
         if added := {field: amount for field, amount in more.items() if amount > 0}:
             lacking[window] = added
     return lacking
+
+
+async def _both(
+    store: StoreConnection,
+    names: TenantKeys,
+    ledger: Connection,
+    catch_up: Callable[[str], Awaitable[None]],
+    windows: Sequence[str],
+) -> tuple[Audit, WindowSums]:
+    audit = await read_windows(store, names, windows)
+    await catch_up(audit.last_entry)
+    sums = window_sums(ledger, names.tenant, audit.number)
+    ledger.rollback()  # the next look must not see an old snapshot
+    return audit, sums
 
 
 def _batches(items: Sequence[str]) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ from gateway.ledger.insert import insert_records
 from gateway.ledger.records import forget_sessions
 from gateway.ledger.retention import delete_older
 from gateway.ledger.schema import AUDIT, CALLS, CARRIED, PHASE_EXECUTIONS, RECORDS
-from gateway.ledger.verify import Comparison
+from gateway.ledger.verify import Comparison, Difference
 from gateway.ledger.windows import forget_windows
 from gateway.store.connection import StoreConnection
 from gateway.store.generations import reopen_task
@@ -116,6 +116,37 @@ async def test_EC15_GW11_what_was_refused_stays_refused(
     assert (receipt.verdict.value, receipt.stop_code) == ("refused", "spend_limit_exceeded")
     await agent.store.settle(settlement(expired, 1))  # its tombstone knows its windows
     assert (await windows(desk))[TODAY]["tokens.S"] == "1001"
+
+
+async def test_GW11_verify_compares_windows(agent: Agent, desk: Desk) -> None:
+    """Whichever side has more, or has it at all; a window that is over is no longer missed."""
+    for _ in range(2):
+        await called(agent, 100, *EVERY)
+    await agent.reserve(spend=(DAILY,))  # what is held is in no ledger
+    await desk.written()
+    agreed = await desk.verify()
+    assert (agreed.tasks, agreed.windows, agreed.differences) == (1, 4, ())
+    today, for_good = desk.keys.window_named(TODAY), desk.keys.window_named("all:tenant:default")
+    await desk.store.execute("HINCRBY", today, "tokens.S", 5)
+    await desk.store.execute("HINCRBY", for_good, "calls.S", -1)
+    unknown = desk.keys.window_named("gone:key:k@2024-11-20")
+    await desk.store.execute("HSET", unknown, "nano_usd.S", 3)
+    found = await desk.verify()
+    assert found.windows == 5
+    assert found.differences == (
+        Difference("window:all:tenant:default", "calls.S", 1, 2),
+        Difference(f"window:{TODAY}", "tokens.S", 205, 200),
+        Difference("window:gone:key:k@2024-11-20", "nano_usd.S", 3, 0),
+    )
+    assert (await desk.verify("T")).differences == ()
+    await desk.store.execute("DEL", today, for_good, unknown)
+    lost = (await desk.verify()).differences
+    assert [one.task for one in lost] == ["window:all:tenant:default"] * 3
+    assert {(one.field, one.store, one.ledger) for one in lost} == {
+        ("tokens.S", 0, 200),
+        ("nano_usd.S", 0, 1_400),
+        ("calls.S", 0, 2),
+    }
 
 
 async def test_calls_of_meanwhile_count_once(agent: Agent, desk: Desk) -> None:
