@@ -16,15 +16,19 @@ async def claim_task(
     *,
     now_ms: str = "",
 ) -> None:
-    """Take note that the key begins a task. Raises TooManyTasks, StoreError."""
+    """Take note that the key begins a task. Raises TooManyTasks, StoreError.
+
+    The set of the tasks that it has begun is read first: a script names all keys that it reads.
+    """
+    begun: list[str] = await connection.execute("ZRANGE", names.begun(key_id), 0, -1)
     reply = await connection.run(
         load_script("claim_task"),
-        [names.clock, names.begun(key_id)],
+        [names.clock, names.begun(key_id), *map(names.task, begun)],
         [
             *(now_ms, task),
             "" if caps.per_hour is None else caps.per_hour,
             "" if caps.open is None else caps.open,
-            names.task(""),
+            *begun,
         ],
     )
     if reply[0] == "hour":

@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gateway.core.acts import Act, Verb
 from gateway.core.keys import TaskCaps
 from gateway.ports import TooManyTasks
+from gateway.store.connection import StoreConnection
 from gateway.store.steering import steer_task
 from tests.store.agent import Agent, Look
 
@@ -65,3 +67,41 @@ async def test_many_at_once_begin_no_more_than_they_may(agent: Agent) -> None:
         *(begin(agent, f"T{number}", caps) for number in range(8)), return_exceptions=True
     )
     assert sum(isinstance(each, TooManyTasks) for each in begun) == 5
+
+
+async def test_tasks_that_began_since_the_set_was_read_are_open(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another gateway's do: the cap holds though the script is not told where they are."""
+    await begin(agent, "A", TaskCaps(open=2))
+    execute = StoreConnection.execute
+
+    async def late(self: StoreConnection, *args: Any) -> Any:
+        return [] if args[0] == "ZRANGE" else await execute(self, *args)
+
+    monkeypatch.setattr(StoreConnection, "execute", late)
+    await begin(agent, "B", TaskCaps(open=2))
+    with pytest.raises(TooManyTasks, match="2 open tasks"):
+        await begin(agent, "C", TaskCaps(open=2))
+
+
+async def test_every_task_that_is_looked_at_is_among_the_keys(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script must on a cluster."""
+    run, told = StoreConnection.run, list[list[Any]]()
+
+    async def kept(self: StoreConnection, script: Any, keys: Any, args: Any) -> Any:
+        if script.name == "claim_task":
+            told.append(list(keys))
+        return await run(self, script, keys, args)
+
+    monkeypatch.setattr(StoreConnection, "run", kept)
+    for task in ("A", "B", "C"):
+        await begin(agent, task, TaskCaps(open=5))
+    names = agent.store.keys(agent.tenant)
+    assert [keys[2:] for keys in told] == [
+        [],
+        [names.task("A")],
+        [names.task("A"), names.task("B")],
+    ]
