@@ -3,19 +3,72 @@ the very next call through the other.
 """
 
 import asyncio
-from typing import Any
+import shutil
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import pytest_asyncio
 
-from loadtest.fake_provider import FakeProvider
-from tests.e2e.conftest import StartGateway
-from tests.e2e.running_gateway import Gateway
+from loadtest.fake_provider import FakeProvider, Script
+from tests.e2e.running_gateway import PATIENCE_S, ROOT, Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STOPPED = ("task_budget_exceeded", "runaway_task")
 WHO = {"approver": "ann", "reason": "a scenario"}
+LINE_NANO_USD = 50_000_000
+INPUT_NANO_USD, OUTPUT_NANO_USD = 2_500, 10_000  # of a token of gpt-4o
+SPENDERS = """\
+kind: stop_loss
+name: spenders
+mode: enforce
+match: {team: [spenders]}
+reserve: worst_case
+"""
+DAILY = """\
+kind: spend_limit
+name: daily
+mode: enforce
+match: {team: [spenders]}
+window: day
+timezone: ZONE
+hard: {cost_usd: 0.05}
+"""
+
+
+class Pair(NamedTuple):
+    """Two gateways on one store, under the same policies."""
+
+    one: Gateway
+    other: Gateway
+
+
+def zone_at_noon() -> str:
+    """A time zone in which no day ends during a test."""
+    return f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pair(
+    tmp_path_factory: pytest.TempPathFactory, _one_provider: FakeProvider
+) -> AsyncIterator[Pair]:
+    """One worker each, enforcing what is shipped; and two policies for keys of a team."""
+    folder: Path = tmp_path_factory.mktemp("pair")
+    policies = folder / "policies"
+    policies.mkdir()
+    for file in (ROOT / "policies").glob("*.yaml"):
+        shutil.copy(file, policies)
+    (policies / "0-spenders.yaml").write_text(SPENDERS)
+    (policies / "daily.yaml").write_text(DAILY.replace("ZONE", zone_at_noon()))
+    options: dict[str, Any] = {"mode": "enforce", "TOLLGATE_POLICIES__DIR": str(policies)}
+    async with Gateway(folder / "one", _one_provider.base_url, **options) as one:
+        options["TOLLGATE_REDIS__URL"] = one.store_url
+        async with Gateway(folder / "other", _one_provider.base_url, **options) as other:
+            yield Pair(one, other)
 
 
 async def call(
@@ -45,11 +98,10 @@ async def call(
 
 
 async def test_a_change_through_one_gateway_holds_for_the_next_call_through_the_other(
-    start_gateway: StartGateway, enforcing: Gateway, task: str
+    pair: Pair, provider: FakeProvider, task: str
 ) -> None:
     """OVR-1, EC17, SL-5, SL-12, EC9: registration, block, kill, resume, gate, grant, phases."""
-    one = enforcing
-    other = await start_gateway(mode="enforce", TOLLGATE_REDIS__URL=one.store_url)
+    one, other = pair
 
     path = "/admin/v1/tasks"
     bad = await one.admin("POST", path, {"id": task, "budget_overrides": {"plan": {"tokens": "x"}}})
@@ -118,11 +170,10 @@ async def a_key_is_revoked(one: Gateway, other: Gateway, task: str) -> None:
 
 
 async def test_sums_are_exact_for_50_tasks_with_4_callers_each(
-    start_gateway: StartGateway, enforcing: Gateway, provider: FakeProvider
+    pair: Pair, provider: FakeProvider
 ) -> None:
     """PM3: in four phases, over two gateways; what each was charged is what was served for it."""
-    one = enforcing
-    other = await start_gateway(mode="enforce", TOLLGATE_REDIS__URL=one.store_url)
+    one, other = pair
     tasks = [f"many-{number}" for number in range(50)]
     phases = ("PLAN", "THINK", "IMPLEMENT", "VERIFY")
     wanted: dict[str, int] = {}
@@ -159,6 +210,58 @@ async def test_sums_are_exact_for_50_tasks_with_4_callers_each(
         assert one.held(task) == (0, 0, 0, 0)
     served = provider.totals()
     assert served.prompt_tokens + served.completion_tokens == sum(wanted.values())
+
+
+async def test_GW11_a_key_stays_within_its_dollars_of_a_day_over_two_gateways(
+    pair: Pair, provider: FakeProvider, task: str
+) -> None:
+    """Whatever comes at once: what was charged is what was served, and never above the line."""
+    one, other = pair
+    made = (await one.admin("POST", "/admin/v1/keys", {"name": "s", "team": "spenders"})).json()
+    provider.script(lambda _: Script(prompt_tokens=None, completion_tokens=100_000))
+    said = {"model": "gpt-4o", "messages": [{"role": "user", "content": "go on"}]}
+
+    async def ask(client: httpx.AsyncClient, number: int) -> httpx.Response:
+        return await client.post(
+            "/v1/chat/completions",
+            json={**said, "max_tokens": 200 + 50 * number},
+            headers={
+                **{"Authorization": "Bearer sk-test", "X-Tollgate-Key": made["key"]},
+                **{"X-Task-Id": f"{task}-{number}", "X-Task-Phase": "PLAN"},
+            },
+        )
+
+    async def spend(client: httpx.AsyncClient, number: int) -> int:
+        """Make calls until one is refused for good; return how many passed."""
+        passed = 0
+        while True:
+            answer = await ask(client, number)
+            if answer.status_code == 429:
+                assert answer.json()["error"]["code"] == "budget_in_flight"
+                await asyncio.sleep(0.01)
+            elif answer.status_code == 200:
+                passed += 1
+            else:
+                assert refusal(answer) == "spend_limit_exceeded"
+                assert f"Spend limit daily of key {made['id']}" in answer.text
+                return passed
+
+    async with one.client() as first, other.client() as second, asyncio.timeout(PATIENCE_S):
+        clients = (first, second)
+        passed = await asyncio.gather(*(spend(clients[n % 2], n) for n in range(6)))
+        [window] = one.store.keys(one.keys.window_named(f"daily:key:{made['id']}@*"))
+        while int(one.store.hget(window, "calls.H") or 0):
+            await asyncio.sleep(0.01)
+        for client in clients:
+            assert refusal(await ask(client, 0)) == "spend_limit_exceeded"
+    fields = {name: int(value) for name, value in one.store.hgetall(window).items()}
+    served = provider.totals()
+    spent = served.prompt_tokens * INPUT_NANO_USD + served.completion_tokens * OUTPUT_NANO_USD
+    assert fields["nano_usd.S"] == spent
+    assert LINE_NANO_USD // 2 < spent <= LINE_NANO_USD
+    assert fields["tokens.S"] == served.prompt_tokens + served.completion_tokens
+    assert fields["calls.S"] == served.calls == sum(passed)
+    assert (fields["tokens.H"], fields["nano_usd.H"]) == (0, 0)
 
 
 def refusal(answer: Any) -> str:
