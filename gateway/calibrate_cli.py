@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from gateway.core.configuration import DataPlane
 from gateway.core.errors import LedgerError
 from gateway.ledger.database import ledger_errors, open_ledger
 from gateway.ledger_cli import MomentType
@@ -15,7 +14,6 @@ from gateway.settings import ledger_url, load_settings
 
 _EXIT_IMPOSSIBLE = 1
 _EXIT_TOO_FEW = 3
-_TENANT = DataPlane(store_url="").tenant
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +42,7 @@ def calibrate(
     config, _, _ = budgets_or_defaults(settings.budgets.file, lambda *_, **__: None)
     try:
         with ledger_errors(), open_ledger(ledger_url(settings)) as connection:
-            uses = read_uses(connection, _TENANT, since, until, least)
+            uses = read_uses(connection, settings.tenant, since, until, least)
         if not any(use.enough for use in uses):
             most = max(use.executions for use in uses)
             click.echo(

@@ -18,7 +18,6 @@ import msgspec
 from gateway.admin_cli.commands import group_of
 from gateway.command_store import open_store
 from gateway.core.acts import Act
-from gateway.core.configuration import DataPlane
 from gateway.core.errors import StoreError
 from gateway.core.identity import ID_PATTERN
 from gateway.core.keys import (
@@ -35,7 +34,6 @@ from gateway.store.key_making import key_text, new_id, new_secret
 from gateway.store.key_store import KeyStore
 
 _EXIT_IMPOSSIBLE = 1
-_TENANT = DataPlane(store_url="").tenant  # there is one so far
 _HOUR_MS = 3_600_000
 _VOCABULARIES: dict[str, Any] = {
     "phase": WorkPhase,
@@ -133,7 +131,7 @@ def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> N
         id=new_id(),
         secret_sha256=secret_digest(secret.encode()),
         name=name,
-        tenant=_TENANT,
+        tenant=load_settings(config_file, {}).tenant,
         team=said["team"],
         created_ms=now_ms,
         expires_ms=now_ms + days * 24 * _HOUR_MS if days is not None else None,
@@ -156,8 +154,10 @@ def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> N
 @_CONFIG
 @_JSON
 def list_keys(config_file: Path | None, as_json: bool) -> None:
-    """Show all keys, without their secrets."""
-    found = _with_store(config_file, lambda store: store.read_all())
+    """Show all keys of the gateway's tenant, without their secrets."""
+    every = _with_store(config_file, lambda store: store.read_all())
+    tenant = load_settings(config_file, {}).tenant
+    found = [key for key in every if key.tenant == tenant]
     if as_json:
         click.echo(_json([public_fields(key) for key in found]))
         return
@@ -218,9 +218,11 @@ def _changed(
     verb: str,
     said: Mapping[str, str],
 ) -> GatewayKey:
+    tenant = load_settings(config_file, {}).tenant
+
     async def work(store: KeyStore) -> GatewayKey | None:
         known = await store.read(key_id)
-        if known is None:
+        if known is None or known.tenant != tenant:
             return None
         return await store.change(key_id, change, _act(verb, known, said["by"], said["reason"]))
 

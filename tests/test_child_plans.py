@@ -77,3 +77,20 @@ def test_RBK2_reports_need_tracking(sections: dict[str, Any], written: bool) -> 
     rules = Rules(budgets(), PolicySet(), PriceTable({}))
     plan = ledger_plan(settings, data_plane(settings, "redis://localhost"), rules)
     assert (plan.reports, plan.evidence_dir) == (written, "elsewhere")
+
+
+def test_what_is_told_of_phases(tmp_path: Path) -> None:
+    """Headers are taken apart; without tracking there is nothing to tell."""
+    said = {
+        "otlp_endpoint": "http://collector:4318/",
+        "otlp_headers": "authorization=Bearer a=b, x-scope=team",
+        "interval_s": 3,
+    }
+    rules = Rules(budgets(), PolicySet(), PriceTable({}))
+    settings = load_settings(None, {"state_dir": str(tmp_path), "telemetry": said})
+    told = ledger_plan(settings, data_plane(settings, "redis://localhost"), rules).telemetry
+    assert told.otlp_endpoint == "http://collector:4318"
+    assert told.otlp_headers == {"authorization": "Bearer a=b", "x-scope": "team"}
+    assert (told.tells, told.interval_s, told.phase_idle_close_ms) == (True, 3, 60_000)
+    proxy = load_settings(None, {"state_dir": str(tmp_path), "tracking": {"enabled": False}})
+    assert not ledger_plan(proxy, data_plane(proxy, "redis://localhost"), rules).telemetry.tells

@@ -146,3 +146,17 @@ def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path:
     result = run("list")
     assert result.exit_code == 1
     assert "Remedy: start the gateway, or correct redis.url." in result.output
+
+
+def test_each_tenant_has_keys_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `tenant` says; another's is not shown, changed or revoked."""
+    monkeypatch.setenv("TOLLGATE_TENANT", "acme")
+    key = made("an agent")
+    assert key["tenant"] == "acme"
+    monkeypatch.setenv("TOLLGATE_TENANT", "default")
+    assert str(key["id"]) not in run("list").output
+    for command in ("rotate", "revoke"):
+        result = run(command, str(key["id"]))
+        assert (result.exit_code, "there is no key" in result.output) == (1, True)
+    monkeypatch.setenv("TOLLGATE_TENANT", "acme")
+    assert listed(key["id"])["revoked_ms"] is None

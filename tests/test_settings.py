@@ -244,7 +244,7 @@ def test_every_fault_is_named_with_file_line_key_and_remedy(write: Write) -> Non
         "FILE:3: server.port: must be a valid integer, not '8080'. "
         "Remedy: write a whole number, without quotes.",
         "FILE:4: admin.token: must be a valid string. Remedy: put the value in quotes.",
-        "FILE:5: stor: unknown key. Remedy: did you mean 'store'? known here: server, admin, "
+        "FILE:5: stor: unknown key. Remedy: did you mean 'store'? known here: tenant, server, admin, "
         "upstreams, redis, ledger, policies, budgets, prices, remediation, reports, breaker, telemetry, state_dir, "
         "limits, keys, store, tasks, tracking, refusal_status, log.",
         "FILE:6: log: must be a mapping of keys, not 'text'. Remedy: write `key: value` lines.",
@@ -555,3 +555,34 @@ def test_admin_tokens_come_from_a_variable_as_json(monkeypatch: pytest.MonkeyPat
 def test_what_is_no_admin_token_is_told(tokens: dict[str, object], key: str) -> None:
     with pytest.raises(InvalidConfigError, match=re.escape(key)):
         load_settings(None, {"admin": {"tokens": tokens}})
+
+
+def test_a_gateway_is_one_tenant_s(write: Write) -> None:
+    """Its name is part of every key in the store; what could leave its place there is none."""
+    assert data_plane(load_settings(None, {}), "unix:///s").tenant == "default"
+    assert data_plane(load_settings(None, {"tenant": "acme-2"}), "unix:///s").tenant == "acme-2"
+    for name in ("", "Acme", "a}b", "_", "a b", "x" * 64):
+        [fault] = faults(write(f"tenant: '{name}'\n"))
+        assert fault.startswith(f"FILE:1: tenant: {name!r} cannot name a tenant. Remedy: use up to")
+
+
+TELEMETRY = [
+    ("otlp_endpoint: collector:4318", "otlp_endpoint: is not an http(s) origin"),
+    ("otlp_endpoint: http://user:pw@collector", "otlp_endpoint: holds credentials"),
+    ("otlp_headers: authorization", "otlp_headers: is no list of headers"),
+    ("otlp_headers: 'a b=1'", "otlp_headers: is no list of headers"),
+    ("interval_s: 0", "interval_s: "),
+]
+
+
+@pytest.mark.parametrize(("line", "fault"), TELEMETRY)
+def test_where_telemetry_goes_is_checked(write: Write, line: str, fault: str) -> None:
+    [told] = faults(write(f"telemetry:\n  {line}\n"))
+    assert told.startswith(f"FILE:2: telemetry.{fault}")
+
+
+def test_headers_for_the_collector_are_a_secret() -> None:
+    settings = load_settings(
+        None, {"telemetry": {"otlp_headers": "authorization=Bearer s3cret, x-scope=team"}}
+    )
+    assert "s3cret" not in repr(settings)

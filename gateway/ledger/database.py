@@ -8,7 +8,7 @@ advisory lock that ends with the connection, beside a SQLite file lies a lock fi
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,12 @@ def ledger_id(connection: Connection) -> str:
 def known_epoch(connection: Connection, tenant: str) -> str | None:
     """Return the epoch of the store's data that the ledger goes with, None if it is new."""
     return connection.scalar(select(EPOCHS.c.epoch).where(EPOCHS.c.tenant == tenant))
+
+
+def other_tenants(connection: Connection, tenants: Sequence[str]) -> list[str]:
+    """Return tenants whose calls are in the ledger beside these; a database is one tenant's."""
+    known = connection.scalars(select(EPOCHS.c.tenant).order_by(EPOCHS.c.tenant))
+    return [tenant for tenant in known if tenant not in tenants]
 
 
 def keep_epoch(connection: Connection, tenant: str, epoch: str) -> None:

@@ -25,6 +25,7 @@ from gateway.ledger.database import (
     ledger_errors,
     ledger_id,
     migrate,
+    other_tenants,
     size_bytes,
 )
 from gateway.ledger.entries import Entry, EntryReader, Row, Rows
@@ -163,6 +164,12 @@ class LedgerWriter:
     def _prepare(self) -> str:
         with ledger_errors():
             migrate(self._connection)
+            others = other_tenants(self._connection, self._rules.tenants)
+            if others:
+                raise LedgerError(
+                    f"the database is the ledger of tenant {others[0]}. Remedy: give each tenant "
+                    "a database of its own (ledger.url, or state_dir)"
+                )
             return ledger_id(self._connection)
 
     def _close(self) -> None:

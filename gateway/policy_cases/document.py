@@ -126,7 +126,7 @@ class GivenDocument(Document):
 
     `windows` are by the name of the spend limit, `velocity` what was used in the rate's window.
     `repeats` are earlier calls like this one, `repeats_s_ago` seconds ago. `stream` is what was
-    seen of an answer so far.
+    seen of an answer so far, `working` another phase that has calls in flight.
     """
 
     task: BalancesDocument | None = None
@@ -141,6 +141,7 @@ class GivenDocument(Document):
     loop_stopped: bool = False
     growing: Annotated[int, Field(ge=0, le=10_000)] = 0
     grace_used: bool = False
+    working: _Phase = None
     switched_off: bool = False
     stream: UsedDocument | None = None
 

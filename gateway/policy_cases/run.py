@@ -214,6 +214,7 @@ def _standing(plan: Plan, given: GivenDocument) -> Standing:
         _loop(plan, given),
         given.loop_stopped,
         given.grace_used,
+        given.working,
     )
 
 

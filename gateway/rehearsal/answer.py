@@ -11,6 +11,7 @@ from gateway.core.decision import Receipt
 from gateway.core.grace import Grace, GracePlan, graced_output
 from gateway.core.limit_standing import LimitStanding
 from gateway.core.loops import CODE, LoopStanding
+from gateway.core.phases import WorkPhase
 from gateway.core.shaping import over_soft_line
 from gateway.core.velocity import RateStanding
 from gateway.ports import ReservePlan
@@ -20,6 +21,7 @@ class Standing(Struct, frozen=True):
     """How everything stands before a call. `tasks` are the task and its ancestors.
 
     `loop` is None where no loop is looked for. `loop_stopped`: a loop has stopped the task before.
+    `working` is another phase of the task that has calls in flight.
     """
 
     tasks: tuple[Scope, ...]
@@ -29,6 +31,7 @@ class Standing(Struct, frozen=True):
     loop: LoopStanding | None = None
     loop_stopped: bool = False
     grace_used: bool = False
+    working: WorkPhase | None = None
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -61,7 +64,8 @@ def answer(plan: ReservePlan, standing: Standing, now_ms: int) -> Receipt:
         if is_soft and grace is not Grace.ADMITTED:
             stopped = Admission(Verdict.SOFT)
         else:
-            stopped = admit(scopes, plan.effects, plan.kind, need)
+            waits = plan.one_phase and standing.phase is not None and standing.working is not None
+            stopped = admit(scopes, plan.effects, plan.kind, need, parallel=waits)
     if grace is Grace.ADMITTED and stopped.verdict is not Verdict.HELD:
         grace = None  # something else stops the call: the grace is left for another one
     return _receipt(plan, standing, stopped, grace, now_ms)
@@ -130,4 +134,5 @@ def _receipt(
         limits=standing.limits,
         stop_limit=next(limits, None),
         rate=standing.rate,
+        parallel_phase=standing.working if plan.one_phase else None,
     )

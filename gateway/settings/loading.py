@@ -382,6 +382,7 @@ def data_plane(
     return DataPlane(
         store_url=store_url,
         journal_dir=str(settings.state_dir / "journal"),
+        tenant=settings.tenant,
         upstreams={
             name: _upstream(section, environment_proxy, translator_socket(settings))
             for name, section in settings.upstreams.items()

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from gateway.core.credentials import AUTH_HEADERS
 from gateway.core.disconnect import Disconnect
 from gateway.core.headers import KEY_HEADERS
+from gateway.core.match import DEFAULT_TENANT
 from gateway.core.policy import Mode
 from gateway.core.routing import CONNECT, FAMILIES, SERVER_ERRORS
 from gateway.core.sessions import SESSION_HEADERS
@@ -26,6 +27,7 @@ _ORIGIN = re.compile(r"(?i)https?://[a-z0-9._-]+(?::[0-9]{1,5})?/?")
 _LONGEST_PATTERN = 128  # characters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CREDENTIALS = frozenset(name.decode() for name in KEY_HEADERS)
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ERROR_STATUS = re.compile("[45][0-9]{2}")
 
@@ -77,6 +79,13 @@ def _base_url(value: str) -> str:
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise rule("has a query or fragment", "give the origin and, if needed, a path")
     return value.rstrip("/")
+
+
+def _tenant(value: str) -> str:
+    if not _TENANT.fullmatch(value):
+        remedy = "use up to 63 lower-case letters, digits and hyphens, a letter or digit first"
+        raise rule(f"{value!r} cannot name a tenant", remedy)
+    return value
 
 
 def _collector(value: str) -> str:
@@ -464,6 +473,7 @@ class GatewayFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    tenant: Annotated[str, AfterValidator(_tenant)] = DEFAULT_TENANT
     server: ServerSection = ServerSection()
     admin: AdminSection = AdminSection()
     upstreams: dict[str, UpstreamSection] = Field(default_factory=_default_upstreams)

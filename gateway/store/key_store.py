@@ -133,7 +133,10 @@ def _version_of(key: GatewayKey, version: int) -> tuple[Argument, ...]:
 
 
 class KeyRing:
-    """A worker's copies of keys of one tenant. Bounded: the oldest go first."""
+    """A worker's copies of keys of one tenant. Bounded: the oldest go first.
+
+    Another tenant's key is as unknown as one that was never made.
+    """
 
     def __init__(
         self, store: KeyStore, wall_ms: Callable[[], int], names: TenantKeys | None = None
@@ -158,11 +161,14 @@ class KeyRing:
                 self._remember(now_ms, key)
             elif known is not None or await self._may_be_lost():
                 raise KeysLost(credential.key_id)
-        if key is None or not key.has_secret(credential.secret, now_ms):
+        if key is None or self._is_foreign(key) or not key.has_secret(credential.secret, now_ms):
             raise BadCall("invalid_key", "The gateway key is not known here.")
         if not key.is_good(now_ms):
             raise BadCall("invalid_key", f"The gateway key {key.id} is revoked or has expired.")
         return key
+
+    def _is_foreign(self, key: GatewayKey) -> bool:
+        return self._names is not None and key.tenant != self._names.tenant
 
     async def _may_be_lost(self) -> bool:
         return self._names is not None and await self._store.has_lost(self._names)

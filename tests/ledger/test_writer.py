@@ -1,6 +1,7 @@
 """What happened in the store is in the ledger, once, whoever dies in between."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -439,3 +440,20 @@ async def test_what_is_wrong_with_the_database_is_not_the_entries_fault(
 def _execute(desk: Desk, statement: str) -> None:
     with desk.engine.begin() as connection:
         connection.execute(text(statement))
+
+
+async def test_a_database_is_one_tenant_s(agent: Agent, desk: Desk) -> None:
+    """Another tenant's writer leaves it alone, says why, and its entries wait."""
+    await desk.written()
+    other = replace(desk, tenant=f"{desk.tenant}-b", events=[])
+    agent.tenant = other.tenant
+    await agent.call("PLAN")
+    writer = other.writer()
+    running = asyncio.ensure_future(writer.run())
+    await _until(lambda: other.said("ledger_database_failed"))
+    writer.stop()
+    await running
+    [told] = other.said("ledger_database_failed")
+    assert f"is the ledger of tenant {desk.tenant}. Remedy: give each tenant" in told["error"]
+    assert desk.rows() == []
+    assert await desk.store.execute("XLEN", other.keys.ledger) > 0

@@ -82,6 +82,16 @@ async def test_a_worker_keeps_copies(keys: KeyStore, key: GatewayKey) -> None:
     assert raised.value.code == "invalid_key"
 
 
+async def test_another_tenant_s_key_is_nobody_s(keys: KeyStore, key: GatewayKey) -> None:
+    """Though its secret is right; at its own tenant's gateway it is good."""
+    await keys.add(structs.replace(key, tenant="acme"))
+    credential = Credential(key.id, SECRET, b"x-api-key")
+    with pytest.raises(BadCall, match="not known") as raised:
+        await KeyRing(keys, Wall(), TenantKeys("default")).key_of(credential)
+    assert raised.value.code == "invalid_key"
+    assert (await KeyRing(keys, Wall(), TenantKeys("acme")).key_of(credential)).tenant == "acme"
+
+
 async def test_who_proves_nothing_is_nobody(keys: KeyStore, key: GatewayKey) -> None:
     await keys.add(key)
     ring = KeyRing(keys, Wall())

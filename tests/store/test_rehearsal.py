@@ -8,6 +8,7 @@ from gateway.core.decision import Receipt
 from gateway.core.grace import Grace, GracePlan
 from gateway.core.loops import LoopPlan
 from gateway.core.model_downgrade import SoftLine
+from gateway.core.phases import WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.core.velocity import RatePlan
 from gateway.ports import ReservePlan
@@ -31,6 +32,7 @@ def made(dice: random.Random, agent: Agent) -> ReservePlan:
         if dice.random() < 0.8
         else None,
         soft_line=SoftLine(dice.choice((30, 80, 120))) if dice.random() < 0.4 else None,
+        one_phase=dice.random() < 0.3,
     )
 
 
@@ -46,7 +48,12 @@ def before(receipt: Receipt, fields: dict[str, str]) -> Standing:
         receipt.loop,
         "loop" in fields,
         fields.get("grace", "") == stop,
+        next((phase for phase in WorkPhase if is_at_work(phase, receipt, fields)), None),
     )
+
+
+def is_at_work(phase: WorkPhase, receipt: Receipt, fields: dict[str, str]) -> bool:
+    return phase is not receipt.phase and int(fields.get(f"{phase.value}.inflight") or 0) > 0
 
 
 async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None:
@@ -54,7 +61,7 @@ async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None
 
     A look, which changes nothing, is answered as the reserve is.
     """
-    dice = random.Random(6)
+    dice = random.Random(7)
     verdicts: set[Verdict] = set()
     graces: set[Grace | None] = set()
     codes: set[str] = set()
@@ -86,4 +93,5 @@ async def test_answers_are_those_of_the_script(agent: Agent, look: Look) -> None
 
 def told(receipt: Receipt) -> tuple[object, ...]:
     held = receipt.output if receipt.verdict is Verdict.HELD else None
-    return receipt.verdict, receipt.stop_code, receipt.stop_dimension, receipt.grace, held
+    waits = receipt.parallel_phase if receipt.verdict is Verdict.IN_FLIGHT else None
+    return receipt.verdict, receipt.stop_code, receipt.stop_dimension, receipt.grace, held, waits
