@@ -14,6 +14,7 @@ from gateway.core.headers import RULES
 from gateway.core.identity import Dialect, Route, Tags, deployments_of
 from gateway.core.json_edit import member_spans
 from gateway.core.keys import GatewayKey
+from gateway.core.match import DEFAULT_TENANT
 from gateway.core.model_rename import can_rename, renamed
 from gateway.core.multipart import is_form
 from gateway.core.routing import Routing
@@ -29,7 +30,8 @@ class Call(Struct, frozen=True):
 
     There `wire`, if it is not None, reads answers that were asked for before.
 
-    `key` is the gateway key that pays, None where calls need none. `model_asked` is the model that
+    `key` is the gateway key that pays, None where calls need none; `tenant` is the gateway's.
+    `model_asked` is the model that
     the client named where another one is served instead, else ''.
     """
 
@@ -41,6 +43,7 @@ class Call(Struct, frozen=True):
     wire: WireFormat | None = None
     key: GatewayKey | None = None
     model_asked: str = ""
+    tenant: str = DEFAULT_TENANT
 
     @property
     def task(self) -> str:
@@ -78,6 +81,7 @@ def read_call(
     route: Route,
     routing: Routing = _NO_ROUTING,
     key: GatewayKey | None = None,
+    tenant: str = DEFAULT_TENANT,
 ) -> Call:
     """Return what a budget needs to know of a request.
 
@@ -87,7 +91,7 @@ def read_call(
     wire = WIRE_FORMATS.get(route.dialect)
     if wire is None or request.method != b"POST":
         later = OPENAI_RESPONSES if is_later_answer(route.target.partition(b"?")[0]) else None
-        return Call(call_id, request, tags, route, wire=later, key=key)
+        return Call(call_id, request, tags, route, wire=later, key=key, tenant=tenant)
     for value in [v for name, v in request.headers if RULES[name].lower == b"content-encoding"]:
         if value.lower() != b"identity":
             raise BadCall(
@@ -95,7 +99,8 @@ def read_call(
                 "Content-Encoding: send the body unencoded, so that it can be budgeted.",
             )
     asked = _read_request(wire, request, route)
-    return Call(call_id, request, tags, routing.by_model(route, asked.model), asked, wire, key)
+    route = routing.by_model(route, asked.model)
+    return Call(call_id, request, tags, route, asked, wire, key, tenant=tenant)
 
 
 def _read_request(wire: WireFormat, request: Request, route: Route) -> ModelRequest:

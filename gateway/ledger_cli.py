@@ -12,7 +12,6 @@ import click
 from sqlalchemy import Connection
 
 from gateway.command_store import open_store
-from gateway.core.configuration import DataPlane
 from gateway.core.errors import LedgerError, StoreError
 from gateway.core.identity import ID_PATTERN
 from gateway.ledger.database import keep_epoch, ledger_errors, open_ledger
@@ -29,7 +28,6 @@ _EXIT_IMPOSSIBLE = 1
 _EXIT_DIFFERENT = 3
 _CATCH_UP_S = 30.0
 _LOOK_S = 0.05
-_TENANT = DataPlane(store_url="").tenant  # there is one so far
 _CONFIG = click.option(
     "--config",
     "config_file",
@@ -118,8 +116,8 @@ def rebuild(config_file: Path | None) -> None:
 
     async def work(comparison: Comparison, parts: "_Parts") -> str:
         rebuilt = await comparison.rebuild(parts.settings.store.tombstone_ms)
-        current = await epoch(parts.store, TenantKeys(_TENANT))
-        keep_epoch(parts.ledger, _TENANT, current)
+        tenant = parts.settings.tenant
+        keep_epoch(parts.ledger, tenant, await epoch(parts.store, TenantKeys(tenant)))
         return (
             f"ok: {rebuilt.restored} of {rebuilt.tasks} tasks were given something back, "
             f"{rebuilt.tombstones} ended calls are known again; so were {rebuilt.windows} windows "
@@ -147,7 +145,9 @@ def export_table(
     """Write a table of the ledger into FILE. A gateway need not run."""
     settings = load_settings(config_file, {})
     with _told_to_the_user(), open_ledger(ledger_url(settings)) as connection:
-        rows = export(connection, _TENANT, table, form, file, since_ms=since, until_ms=until)
+        rows = export(
+            connection, settings.tenant, table, form, file, since_ms=since, until_ms=until
+        )
         click.echo(f"ok: {rows} rows of {table} in {file}")
 
 
@@ -171,9 +171,11 @@ def _with_both(
 
     async def run() -> Answer:
         async with _open_both(settings) as parts:
-            stream = LedgerStream(parts.store, _TENANT)
+            stream = LedgerStream(parts.store, settings.tenant)
             catch_up = _catch_up(stream)
-            return await work(Comparison(parts.store, _TENANT, parts.ledger, catch_up), parts)
+            return await work(
+                Comparison(parts.store, settings.tenant, parts.ledger, catch_up), parts
+            )
 
     with _told_to_the_user():
         return asyncio.run(run())

@@ -53,7 +53,9 @@ class Lifecycle:
             if not trace.is_tracked:
                 await self._proxy(trace, read_untracked(trace, routing), planner, downstream)
                 return
-            call = trace.call = read_call(trace.call_id, request, tags, route, routing, key)
+            call = trace.call = read_call(
+                trace.call_id, request, tags, route, routing, key, self._plane.tenant
+            )
             if call.asked is None:
                 await metering.callers.authorise(trace, call, planner)
                 await self._pass(trace, call, planner, downstream)

@@ -175,7 +175,14 @@ class Session:
 
     def _call(self, trace: Trace, asked: ModelRequest) -> Call:
         call = trace.call = Call(
-            trace.call_id, trace.request, trace.tags, self._route, asked, self._wire, trace.key
+            trace.call_id,
+            trace.request,
+            trace.tags,
+            self._route,
+            asked,
+            self._wire,
+            trace.key,
+            tenant=self._plane.tenant,
         )
         return call
 

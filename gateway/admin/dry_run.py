@@ -108,7 +108,8 @@ async def post_dry_run(request: web.Request) -> web.Response:
         known = await facts_of(parts.connection, parts.names, asked.task)
         facts = known or TaskFacts(asked.complexity, asked.importance)
         planner = await _planner(parts)
-        said = structs.replace(asked.said, key=await _key(parts, asked))
+        key, tenant = await _key(parts, asked), parts.names.tenant
+        said = structs.replace(asked.said, key=key, tenant=tenant)
         store = RedisStore(parts.connection)
 
         async def look(plan: Plan) -> Receipt:

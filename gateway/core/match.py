@@ -61,6 +61,10 @@ class Subject(Protocol):
     def models(self) -> tuple[str | None, ...]:
         """Return the model's names; empty or None where the call names none."""
 
+    @property
+    def tenant(self) -> str:
+        """Return the tenant that the call is made for: its gateway's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActedOn:
@@ -70,6 +74,7 @@ class ActedOn:
     phase: None = None
     key: None = None
     models: tuple[str | None, ...] = ()
+    tenant: str = DEFAULT_TENANT
 
     @property
     def tags(self) -> "ActedOn":
@@ -100,7 +105,7 @@ class CallMatch:
             and (not self.model or _fits(self.model, call.models))
             and (not self.key or _fits(self.key, [key.id, key.name] if key else ()))
             and (not self.team or _fits(self.team, [key.team] if key else ()))
-            and (not self.tenant or _fits(self.tenant, [key.tenant if key else DEFAULT_TENANT]))
+            and (not self.tenant or _fits(self.tenant, [call.tenant]))
         )
 
 

@@ -25,6 +25,7 @@ from gateway.core.estimate import LearnedOutput
 from gateway.core.keys import GatewayKey
 from gateway.core.limit_standing import LimitStanding
 from gateway.core.loops import LoopStanding, repeats_of
+from gateway.core.match import DEFAULT_TENANT
 from gateway.core.notices import Notice, NoticeKind
 from gateway.core.override_bounds import CODE as OUT_OF_BOUNDS
 from gateway.core.override_bounds import binding, excess
@@ -140,6 +141,7 @@ def _said(asked: CallDocument) -> CallSaid:
         asked.path,
         asked.input_tokens,
         asked.output_tokens,
+        key.tenant if key else DEFAULT_TENANT,
     )
 
 

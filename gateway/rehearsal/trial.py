@@ -14,6 +14,7 @@ from gateway.core.errors import CallError
 from gateway.core.estimate import InputEstimate
 from gateway.core.identity import identify
 from gateway.core.keys import GatewayKey, forbidden, tags_under
+from gateway.core.match import DEFAULT_TENANT
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.planner import Plan, Planner
 from gateway.ports import Request, TaskFacts
@@ -36,6 +37,7 @@ class CallSaid(Struct, frozen=True):
     path: str = "/v1/chat/completions"
     input_tokens: int = 0
     output_tokens: int | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 class Tried(Struct, frozen=True):
@@ -98,7 +100,7 @@ def _read(said: CallSaid) -> Call:
     tags, route = identify(target, request.headers)
     if said.key is not None:
         tags = tags_under(said.key, tags)
-    call = read_call("trial", request, tags, route, key=said.key)
+    call = read_call("trial", request, tags, route, key=said.key, tenant=said.tenant)
     if said.key is not None and call.asked is not None:
         error = forbidden(said.key, call.route.upstream, *call.models)
         if error is not None:

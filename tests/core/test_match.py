@@ -1,6 +1,6 @@
 """Which calls a policy is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -20,6 +20,7 @@ class Asked:
     key: GatewayKey | None
     tags: Tags
     models: tuple[str | None, ...]
+    tenant: str = "default"
 
 
 CALL = Asked(
@@ -56,6 +57,12 @@ def test_every_name_that_is_asked_for_must_fit(
 ) -> None:
     assert match.matches(CALL) is fits
     assert match.matches(BARE) is fits_bare
+
+
+def test_the_tenant_is_the_gateway_s_with_a_key_or_without() -> None:
+    of_acme = CallMatch(tenant=frozenset({"acme"}))
+    assert of_acme.matches(replace(BARE, tenant="acme"))
+    assert not of_acme.matches(BARE)
 
 
 def test_the_first_policy_that_means_the_call_holds() -> None:
