@@ -75,6 +75,17 @@ def reject_duplicates(body: bytes, keys: tuple[bytes, ...]) -> dict[str, msgspec
     return members
 
 
+def has_second_members(body: bytes, members: dict[str, msgspec.Raw]) -> bool:
+    """Return whether a member of an object stands twice; `members` are what a decoder kept."""
+    if _is_compact(body, members):
+        return False
+    try:
+        _spans(body, dict(members))
+    except BadCall:
+        return True
+    return False
+
+
 def _is_compact(body: bytes, members: dict[str, msgspec.Raw]) -> bool:
     """Return whether `members` account for every byte of `body`: then none stands twice.
 

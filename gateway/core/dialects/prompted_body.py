@@ -64,6 +64,7 @@ def prompt_apart(
     nothing else was put aside: the list begins there, a reader that comes to its end finds the same
     rest, and a second list of that name would still be there. Lists with blanks, or with members
     that stand twice, are longer than their members say, and what is left is no object: then None.
+    Raises BadCall as `media_in` does.
     """
     name = b'"%b":[' % prompt.encode()
     found = body.find(name)
@@ -78,9 +79,8 @@ def prompt_apart(
         return None
     if bytes(members.pop(prompt, b"")) != _STAND_IN:
         return None
-    if is_only_text(messages):
-        return members, TEXT_ONLY
-    return members, media_in(memoryview(body)[start:end])
+    media = TEXT_ONLY if is_only_text(messages) else media_in(memoryview(body)[start:end])
+    return members, media
 
 
 def _quotes_in_samples(body: bytes) -> int:

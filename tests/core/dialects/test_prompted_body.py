@@ -163,6 +163,85 @@ def test_another_spelling_of_the_prompt_is_refused() -> None:
             read(body)
 
 
+LONG_BYTES = 40_000
+
+
+def short_and_long(messages: bytes) -> list[bytes]:
+    """Bodies with these messages, which are read in two passes and in one; and one with blanks."""
+    text = b'{"role":"user","content":"%b"}' % (b"x " * LONG_BYTES)
+    short = b'{"model":"a","messages":[%b]}' % messages
+    return [
+        short,
+        b'{"model":"a","messages":[%b,%b]}' % (text, messages),
+        b'{"model":"a", "messages": [%b,%b]}' % (text, messages),
+        short + b" " * LONG_BYTES,
+    ]
+
+
+PICTURE = b'{"type":"image_url","image_url":{"url":"https://a.example/x.png"}}'
+ODD = [
+    (b'{"role":"user","content":"x","Content":[%b]}' % PICTURE, "'Content' .* 'content'"),
+    (b'{"role":"user","Content":"x"}', "'Content' .* 'content'"),
+    (b'{"content":[{"Type":"image_url","Image_Url":{}}]}', "'Type' .* 'type'"),
+    (b'{"content":[{"type":"text","text":"x"},{"Image_url":1}]}', "'Image_url' .* 'image_url'"),
+    (b'{"parts":[{"text":"x","inlinedata":{}}]}', "'inlinedata' .* 'inlineData'"),
+    (b'{"parts":[{"functionResponse":{"Parts":[]}}]}', "'Parts' .* 'parts'"),
+    (b'{"content":[{"type":"text","\\u0053ource":{}}]}', "'Source' .* 'source'"),
+    (b'{"content":[{"type":"text","text":"\xed\xa0\x80","Source":{}}]}', "'Source' .* 'source'"),
+    ('{"content":[{"type":"text","\u017fource":{}}]}'.encode(), "'source'"),
+    (b'{"content":[{"type":"image_url","image_url":{"URL":"x"}}]}', "'URL' .* 'url'"),
+]
+
+
+@pytest.mark.parametrize(("messages", "said"), ODD)
+def test_another_spelling_of_what_may_be_a_medium_is_refused(messages: bytes, said: str) -> None:
+    """In a message and in its parts, however the body is read; as at the top level."""
+    for body in short_and_long(messages):
+        with pytest.raises(BadCall, match=f"Member {said}" if " " in said else said) as refusal:
+            read(body)
+        assert refusal.value.code == "invalid_body"
+
+
+@pytest.mark.parametrize(
+    ("messages", "name"),
+    [
+        (b'{"content":[%b],"content":"x"}' % PICTURE, "content"),
+        (b'{"content":"x","content":[%b]}' % PICTURE, "content"),
+        (b'{"content":[{"type":"image_url","type":"text","text":"x"}]}', "type"),
+        (b'{"content":[{"type":"text","text":"x","\\u0074ype":"image_url"}]}', "type"),
+        (b'{"content":[{"image_url":"a","image_url":"b"}]}', "image_url"),
+        (b'{"content":[{"type":"image_url","image_url":{"url":"a","url":"b"}}]}', "url"),
+        (b'{"parts":[{"inlineData":{"data":"a","mimeType":"x","data":"b"}}]}', "data"),
+    ],
+)
+def test_a_medium_under_a_name_that_stands_twice_is_refused(messages: bytes, name: str) -> None:
+    """Parsers disagree on which of them counts."""
+    for body in short_and_long(messages):
+        with pytest.raises(BadCall, match=f"Member '{name}' stands twice") as refusal:
+            read(body)
+        assert refusal.value.code == "invalid_body"
+
+
+@pytest.mark.parametrize(
+    ("messages", "images"),
+    [
+        (b'{"role":"user","content":"x","content":"y"}', 0),
+        (b'{"role":"user","content":"x","vendor":1,"Vendor":2,"vendor":3}', 0),
+        (b'{"content":[{"type":"tool_use","input":{"Content":"x","Type":"file"}}],"v":0}', 0),
+        (b'{"parts":[{"functionResponse":{"response":{"Parts":1,"type":"image"}}}]}', 0),
+        (b'{"content":[%b],"name":"a","name":"b"}' % PICTURE, 1),
+        (b'{"content":[%b,{"type":"text","text":"x","text":"y"}, null, 1]}' % PICTURE, 1),
+        (b'{"content": [ %b ] }' % PICTURE, 1),
+        (b'{"content":[{"type":"text","text":"\xed\xa0\x80"},%b]}' % PICTURE, 1),
+    ],
+)
+def test_other_names_and_texts_may_be_as_they_are(messages: bytes, images: int) -> None:
+    """Whichever of two texts counts is text; a tool's own names tell of nothing."""
+    for body in short_and_long(messages):
+        decoded, media = read(body)
+        assert (decoded.model, len(media.images), media.is_unbounded) == ("a", images, False)
+
+
 PIECES = st.lists(
     st.sampled_from(
         [
