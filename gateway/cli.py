@@ -1,4 +1,4 @@
-"""The command line: `tollgate serve | check | explain | calibrate | ledger | keys`, and others.
+"""The command line: `tollgate serve`, `check`, `explain`, `calibrate`, `backtest` and others.
 
 Commands over the admin API are made of a table, in `admin_cli`.
 Modules are imported inside the commands, so that `tollgate --help` answers at once.
@@ -187,6 +187,15 @@ def calibrate(arguments: tuple[str, ...]) -> None:
     from gateway.calibrate_cli import calibrate as run
 
     run.main(list(arguments), prog_name="tollgate calibrate")
+
+
+@tollgate.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def backtest(arguments: tuple[str, ...]) -> None:
+    """Play the ledger's calls under other policies or budgets."""
+    from gateway.backtest_cli import backtest as run
+
+    run.main(list(arguments), prog_name="tollgate backtest")
 
 
 class _TermType(click.ParamType[Any]):

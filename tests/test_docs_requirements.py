@@ -18,7 +18,7 @@ WANTED = [
     *(f"USE-{number}" for number in range(1, 6)),
     *(f"REP-{number}" for number in range(1, 7)),
     *(f"MET-{number}" for number in range(1, 7)),
-    *(f"GW-{number}" for number in range(1, 21) if number != 17),
+    *(f"GW-{number}" for number in range(1, 21)),
     *("A1", "A12", "CMP-1", "ERR-1", "parallel admission overshoot", "client disconnect"),
     *("provider reports 0 usage on a non-empty completion", "streaming without usage"),
     *(f"EC{number}" for number in range(1, 24)),

@@ -1,0 +1,116 @@
+"""`tollgate backtest` over a ledger that a store has written."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.backtest_cli import backtest
+from gateway.core.call_facts import CallAbout, CallOutcome
+from gateway.core.decision import effects_of
+from gateway.core.policy import Mode, StopLossPolicy
+from gateway.store.address import parse_store_url
+from gateway.store.connection import StoreConnection
+from gateway.store.redis_store import RedisStore
+from tests.ledger.desk import Desk
+from tests.store.agent import Agent, settlement
+
+REPOSITORY = Path(__file__).parents[1]
+BUDGETS = (REPOSITORY / "config/phase_budgets.yaml").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valkey: str, tenant: str) -> Path:
+    """A folder of a gateway whose ledger has five calls of 8,000 tokens, all let through."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOLLGATE_TENANT", tenant)
+    (tmp_path / "state").mkdir()
+    asyncio.run(_work(valkey, tenant, tmp_path / "state/ledger.db"))
+    return tmp_path
+
+
+async def _work(valkey: str, tenant: str, ledger: Path) -> None:
+    connection = StoreConnection(parse_store_url(valkey))
+    await connection.open()
+    agent = Agent(RedisStore(connection), tenant)
+    agent.effects = effects_of(StopLossPolicy(), Mode.OBSERVE)
+    about = CallAbout(model="gpt-5", path="/v1/chat/completions")
+    outcome = CallOutcome(decision="allow", source="provider", priced=True)
+    for number in range(5):
+        agent.at(1_795_000_000_000 + number * 60_000)
+        plan, _ = await agent.reserve("VERIFY", about=about)
+        await agent.store.settle(settlement(plan, 8_000, 2_000_000_000, outcome=outcome))
+    await Desk(tenant, connection, f"sqlite:///{ledger}").written()
+    await connection.close()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(backtest, arguments)
+
+
+def document(*arguments: str) -> dict[str, Any]:
+    result = run("--json", *arguments)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+def test_the_policies_in_use_and_their_mode(folder: Path) -> None:
+    """The built-in policy observes; in enforce mode the task's last call is refused."""
+    observed = document()
+    assert (observed["calls"], observed["tasks"], observed["tasks_refused"]) == (5, 1, 0)
+    assert observed["would_refuse"] == {
+        "stop-loss": {"calls": 1, "tokens": 8_000, "nano_usd": 2_000_000_000}
+    }
+    enforced = document("--mode", "enforce")
+    assert enforced["decisions"]["refuse"]["calls"] == 1
+    assert list(enforced["refused_by"]["code"]) == ["task_budget_exceeded"]
+    assert list(enforced["refused_by"]["tier"]) == ["Medium medium"]
+    assert (enforced["tasks_refused"], enforced["tasks_refused_percent"]) == (1, 100.0)
+    assert {"then": "allow", "now": "refuse", "calls": 1} in enforced["then_now"]
+    [stop] = enforced["first_refusals"]
+    assert (stop["task"], stop["phase"], stop["tokens"]) == ("T", "VERIFY", 32_000)
+    assert enforced["from"].startswith("2026-11-18")
+
+
+def test_a_folder_a_budget_file_and_a_period(folder: Path) -> None:
+    """Half of the budgets stop the task after two calls; a later period knows nothing of them."""
+    (folder / "half.yaml").write_text(BUDGETS.replace("Medium: 1.0", "Medium: 0.5"))
+    week3 = str(REPOSITORY / "policies/rollout/week3")
+    assert document("--policies", week3)["decisions"]["refuse"]["calls"] == 1
+    half = document("--policies", week3, "--budgets", "half.yaml")
+    assert half["decisions"]["refuse"]["calls"] == 3
+    since = "2026-11-18T00:00"
+    assert document("--since", since, "--until", "2026-11-18T00:01")["calls"] <= 1
+
+
+def test_a_table_for_people(folder: Path) -> None:
+    text = run("--mode", "enforce").output
+    assert "5 calls of 1 tasks" in text
+    assert "then allow  now refuse" in text
+    assert "1 of 1 tasks are refused something (100.0 %)" in text
+    assert "task_budget_exceeded  after 32,000 tokens" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("--budgets", "none.yaml"), 2, "none.yaml"),
+        (("--policies", "bad"), 2, "bad/a.yaml:1: kind: "),
+        (("--since", "yesterday"), 2, "is no ISO 8601 time"),
+    ],
+)
+def test_a_fault_is_told(folder: Path, arguments: tuple[str, ...], code: int, problem: str) -> None:
+    (folder / "bad").mkdir()
+    (folder / "bad/a.yaml").write_text("kind: nonsense\n")
+    result = run(*arguments)
+    assert (result.exit_code, problem in result.output) == (code, True), result.output
+
+
+def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run()
+    assert (result.exit_code, "there is no ledger at" in result.output) == (1, True)
