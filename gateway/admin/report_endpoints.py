@@ -172,6 +172,7 @@ REPORT_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
             "VERIFY used 1580% of its tokens: shorten what it carries along, or raise its base "
             "budget."
         ],
+        "doubts": ["95% went into VERIFY, in one go: its base budget may be too small."],
         "unavailable": [],
         "redacted": False,
     },

@@ -9,6 +9,7 @@ from gateway.core.budget import Dimension, StopLoss, percent
 from gateway.core.overrides import Override
 from gateway.ledger.report_facts import TaskHistory
 from gateway.reports.advice import compare, find_anomalies, recommend, summarise
+from gateway.reports.doubts import doubts_about_blocks
 from gateway.reports.report import (
     Amount,
     Amounts,
@@ -88,6 +89,7 @@ def build_report(
         anomalies=anomalies,
         similar_tasks=similar,
         recommendations=advice,
+        doubts=doubts_about_blocks(totals, phases, (stop, blocked), breaches or (), share, similar),
         unavailable=tuple(_missing(view, history, from_ledger=from_ledger)),
     )
 

@@ -39,6 +39,7 @@ def as_markdown(report: Report) -> str:
         _section("Anomalies", _anomalies(report)),
         _section("Comparison with Similar Tasks", _comparison(report)),
         _section("Recommendations", report.recommendations),
+        _section("Was the Block Right?", _doubts(report)) if report.doubts else "",
         _foot(report),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -261,6 +262,11 @@ def _anomalies(report: Report) -> Iterator[str]:
         yield f"{one.phase}: {noun} {figures}"
     if not report.anomalies:
         yield "None." if report.phases else f"{UNAVAILABLE}."
+
+
+def _doubts(report: Report) -> Iterator[str]:
+    yield from report.doubts
+    yield "Judge it: `tollgate breaches judge CALL false_positive|justified --reason ...`"
 
 
 def _comparison(report: Report) -> Iterator[str]:

@@ -148,7 +148,8 @@ class Report:
 
     `state` is the task's; unless it is `completed`, the report is `mid_task`. `data_source` is
     `provider`, `estimated` or `mixed`, by who counted the tokens; `figures_from` is `store` or
-    `ledger`. What is not known is None, and `unavailable` has a sentence on it.
+    `ledger`. What is not known is None, and `unavailable` has a sentence on it. `doubts` say what
+    speaks for a block having been wrong.
     """
 
     task_id: str
@@ -175,5 +176,6 @@ class Report:
     anomalies: tuple[Anomaly, ...]
     similar_tasks: Comparison | None
     recommendations: tuple[str, ...]
+    doubts: tuple[str, ...]
     unavailable: tuple[str, ...]
     redacted: bool = False
