@@ -42,6 +42,7 @@ def _telemetry_plan(settings: Settings) -> TelemetryPlan:
         otlp_headers={name: text for name, _, text in headers},
         interval_s=said.interval_s,
         include_task_id=said.include_task_id,
+        statistics_s=said.statistics_minutes * 60,
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
     )
 

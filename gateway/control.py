@@ -62,7 +62,10 @@ class Telemetry(msgspec.Struct, tag=True):
 
 
 class TelemetryPlan(msgspec.Struct, frozen=True):
-    """What the writer tells of phases and tasks, how often, and where to; '' is nowhere."""
+    """What the writer tells of phases and tasks, how often, and where to; '' is nowhere.
+
+    Every `statistics_s` it looks at the figures of the last days; 0 never.
+    """
 
     tells: bool = True
     otlp_endpoint: str = ""
@@ -70,6 +73,7 @@ class TelemetryPlan(msgspec.Struct, frozen=True):
     interval_s: float = 10.0
     include_task_id: bool = False
     phase_idle_close_ms: int = 60_000
+    statistics_s: float = 0.0
 
 
 NO_EXPORT = TelemetryPlan()
@@ -102,11 +106,15 @@ class UseWebhooks(msgspec.Struct, tag=True):
 
 
 class LedgerTelemetry(msgspec.Struct, tag=True):
-    """From the writer, every second: what it counted since the last time, and how it stands."""
+    """From the writer, every second: what it counted since the last time, and how it stands.
+
+    `alarming` are the figures of statistics that have a value: whether they are beyond a threshold.
+    """
 
     counted: list[tuple[str, tuple[str, ...], int]]
     writing: bool
     size_bytes: int
+    alarming: dict[str, bool] = {}
 
 
 class FarSide(msgspec.Struct, frozen=True):

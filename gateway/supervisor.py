@@ -325,6 +325,7 @@ class Supervisor:
         return LedgerHealth(
             writing=ledger is not None and ledger.writing,
             size_bytes=ledger.size_bytes if ledger else 0,
+            alarming=ledger.alarming if ledger else {},
             waiting=lag.waiting,
             lag_ms=lag.lag_ms,
             lost=lag.lost,

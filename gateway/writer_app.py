@@ -28,6 +28,7 @@ from gateway.control import (
 from gateway.core.webhook import WebhookPolicy
 from gateway.dispatch.dispatcher import Dispatcher, DispatchRules
 from gateway.dispatch.phase_watch import PhaseWatch, WatchRules
+from gateway.dispatch.statistics_watch import FigureRules, StatisticsWatch
 from gateway.ledger.database import open_engine
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.writer import LedgerWriter, WriterRules
@@ -110,6 +111,15 @@ class WriterApp:
             time.time,
         )
 
+        self._figures = StatisticsWatch(
+            FigureRules(plan.tenants, told.statistics_s),
+            engine,
+            lambda: told.tells and self.writer.state.writing,
+            recorder.event,
+            time.time,
+        )
+        self._looks_at_figures = told.statistics_s > 0
+
     def use_webhooks(self, webhooks: tuple[WebhookPolicy, ...]) -> None:
         """Post what happens from now on to these."""
         self._outbox.webhooks = webhooks
@@ -122,6 +132,8 @@ class WriterApp:
         parts.append(self._watch.run())
         if self._export is not None:
             parts.append(self._export.run())
+        if self._looks_at_figures:
+            parts.append(self._figures.run())
         beside = [loop.create_task(part) for part in parts]
         try:
             await self.writer.run()
@@ -148,7 +160,8 @@ class WriterApp:
         for table, amount in rows.items():
             self._counters.add(names.LEDGER_ROWS, (table,), amount)
         if not self._out.is_closing():
-            told = LedgerTelemetry(self._counters.take(), state.writing, state.size_bytes)
+            alarming = self._figures.alarming
+            told = LedgerTelemetry(self._counters.take(), state.writing, state.size_bytes, alarming)
             self._out.write(frame(told))
         self._log.flush()
 

@@ -19,6 +19,7 @@ class LedgerProcess:
     def __init__(self, plan: LedgerPlan, counters: Counters) -> None:
         self.writing = False
         self.size_bytes = 0
+        self.alarming: dict[str, bool] = {}
         self.exit_code: int | None = None
         self._plan = plan
         self._counters = counters
@@ -54,6 +55,7 @@ class LedgerProcess:
             await self._listen(reader)
         self.exit_code = await process.wait()
         self.writing, self._process, self._writer = False, None, None
+        self.alarming = {}
         writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -62,6 +64,7 @@ class LedgerProcess:
             if isinstance(message, LedgerTelemetry):
                 self._counters.merge(message.counted)
                 self.writing, self.size_bytes = message.writing, message.size_bytes
+                self.alarming = message.alarming
 
     async def stop(self, wait_s: float) -> None:
         """Let it write what is in the streams; kill it if that takes too long."""

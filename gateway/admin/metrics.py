@@ -88,6 +88,11 @@ def _gauges(health: Health) -> Iterator[Metric]:
         (names.LEDGER_LOST, ledger.lost),
     ):
         yield GaugeMetricFamily(metric.name, metric.help, value=float(value))
+    alert = names.STATISTICS_ALERT
+    family = GaugeMetricFamily(alert.name, alert.help, labels=alert.labels)
+    for trigger, alarms in ledger.alarming.items():
+        family.add_metric([trigger], float(alarms))
+    yield family
     build = names.BUILD_INFO
     family = GaugeMetricFamily(build.name, build.help, labels=build.labels)
     family.add_metric([health.version], 1)

@@ -24,7 +24,8 @@ class LedgerHealth:
     """How the ledger is doing. Nothing of this keeps a call from being served.
 
     `waiting` entries are in the stream and not in the database, the oldest for `lag_ms`; `lost`
-    were dropped because the stream was full.
+    were dropped because the stream was full. `alarming` are statistics with a value, and whether
+    each is beyond its threshold; empty where another gateway writes the ledger.
     """
 
     writing: bool = False
@@ -32,6 +33,7 @@ class LedgerHealth:
     waiting: int = 0
     lag_ms: int = 0
     lost: int = 0
+    alarming: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

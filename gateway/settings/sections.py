@@ -384,6 +384,7 @@ class TelemetrySection(_Section):
     otlp_endpoint: Annotated[str, AfterValidator(_collector)] = ""
     otlp_headers: Annotated[str, AfterValidator(_header_list), Field(repr=False)] = ""
     interval_s: Annotated[int, Field(ge=1, le=3_600)] = 10
+    statistics_minutes: Annotated[int, Field(ge=0, le=1_440)] = 15
     include_task_id: Switch = False
 
 

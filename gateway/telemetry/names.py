@@ -145,6 +145,9 @@ LEDGER_LAG = Metric("tollgate_ledger_lag_ms", "Age of the oldest of them, millis
 LEDGER_LOST = Metric(
     "tollgate_ledger_lost_entries", "Entries that were dropped because the stream was full."
 )
+STATISTICS_ALERT = Metric(
+    "tollgate_statistics_alert", "1 while a figure is beyond its threshold, 0 within.", ("trigger",)
+)
 BUILD_INFO = Metric("tollgate_build_info", "1, labelled by version.", ("version",))
 
 GAUGES = (
@@ -162,5 +165,6 @@ GAUGES = (
     LEDGER_WAITING,
     LEDGER_LAG,
     LEDGER_LOST,
+    STATISTICS_ALERT,
     BUILD_INFO,
 )

@@ -7,10 +7,12 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admin.parts import LedgerHealth
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 from tests.admin.plane import StartPlane
 
+_ALERT = names.STATISTICS_ALERT.name
 CALLS_LABELS = ("allow", "", "openai_chat", "openai", "2xx", "PLAN")
 
 
@@ -39,7 +41,8 @@ async def test_every_metric_is_there_from_the_start(plane: StartPlane) -> None:
     for gauge in names.GAUGES:
         family = found[gauge.name]
         assert (family.type, family.documentation) == ("gauge", gauge.help)
-        assert [tuple(sample.labels) for sample in family.samples] == [gauge.labels]
+        known = [] if gauge is names.STATISTICS_ALERT else [gauge.labels]
+        assert [tuple(sample.labels) for sample in family.samples] == known
 
 
 async def test_counters_have_their_labels_in_order(plane: StartPlane) -> None:
@@ -53,6 +56,17 @@ async def test_counters_have_their_labels_in_order(plane: StartPlane) -> None:
     assert calls.labels == dict(zip(names.CALLS.labels, CALLS_LABELS, strict=True))
     assert found["tollgate_unpriced_calls"].samples[0].value == 2
     assert found["tollgate_events"].samples[0].labels["name"] == 'odd "name"\n'
+
+
+async def test_statistics_that_alarm(plane: StartPlane) -> None:
+    """As the writer's process has found; a figure of which nothing is known is missing."""
+    health = LedgerHealth(alarming={"stop_loss": True, "stuck_tasks": False})
+    answer = await (await plane(ledger=health)).get("/metrics")
+    alerts = samples(families(text_string_to_metric_families(answer.text))[_ALERT])
+    assert alerts == {
+        (_ALERT, (("trigger", "stop_loss"),)): 1,
+        (_ALERT, (("trigger", "stuck_tasks"),)): 0,
+    }
 
 
 async def test_the_histogram_is_cumulative(plane: StartPlane) -> None:

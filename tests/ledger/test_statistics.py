@@ -8,6 +8,7 @@ from gateway.core.statistics import (
     false_positive_percent,
     triggers,
 )
+from gateway.dispatch.statistics_watch import FigureRules, StatisticsWatch
 from gateway.ledger.pages import find_page
 from gateway.ledger.statistics import statistics
 from gateway.store.notes import note_act
@@ -100,3 +101,54 @@ async def test_SUC1_a_period_without_anything(worked: Desk) -> None:
     empty = figures(worked, 5 * _DAY_MS, 6 * _DAY_MS)
     assert (empty.tasks.tasks, empty.calls.calls, empty.spreads, empty.blocks) == (0, 0, [], [])
     assert empty.tasks.percent_of(0) is None
+
+
+async def test_RBK1_EC23_a_figure_that_crosses_its_threshold_is_told_once(
+    agent: Agent, desk: Desk
+) -> None:
+    """And once more when it is back; only by who holds the ledger, and whatever fails."""
+    now_s, holds = [2_000.0], [True]
+    rules = FigureRules((desk.tenant,))
+    watch = StatisticsWatch(rules, desk.engine, lambda: holds[0], desk.note, lambda: now_s[0])
+    await call(agent, "PLAN", 100, ms=10)
+    await desk.written()
+    await watch.look()
+    assert desk.said("statistics_alert") == []
+    assert watch.alarming["stop_loss"] is False
+    assert "false_positives" not in watch.alarming  # nobody has judged
+    await agent.spend(28_081)
+    await agent.reserve("VERIFY")
+    await desk.written()
+    for _ in range(2):
+        await watch.look()
+    told = {one["trigger"]: one for one in desk.said("statistics_alert")}
+    assert {"stop_loss", "stop_loss_high", "within_limit"} <= told.keys()
+    assert len(desk.said("statistics_alert")) == len(told)
+    assert told["stop_loss"] == {
+        "level": "warning",
+        "trigger": "stop_loss",
+        "rule": "SUC-1",
+        "value": 100.0,
+        "threshold": 5,
+    }
+    assert watch.alarming["stop_loss"] is True
+    for number in range(40):  # so many good tasks make it a small share
+        agent.task = f"G-{number}"
+        await call(agent, "PLAN", 10, ms=1)
+    await desk.written()
+    await watch.look()
+    assert "stop_loss" in {one["trigger"] for one in desk.said("statistics_calm")}
+    holds[0] = False
+    await watch.look()
+    assert watch.alarming == {}
+
+
+async def test_a_watch_that_fails_is_told_and_goes_on(desk: Desk) -> None:
+    def no_time() -> float:
+        raise OverflowError("no time")
+
+    watch = StatisticsWatch(
+        FigureRules((desk.tenant,)), desk.engine, lambda: True, desk.note, no_time
+    )
+    await watch.look()
+    assert desk.said("statistics_watch_failed")[0]["error"] == "OverflowError: no time"
