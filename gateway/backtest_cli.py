@@ -34,6 +34,7 @@ from gateway.store.keys import facts_from_text
 _EXIT_IMPOSSIBLE = 1
 _EXIT_FAULT = 2
 _MOST_STOPS = 20
+_ALERT_PERCENT = 10  # of tasks (PM1)
 _read_limits = msgspec.json.Decoder(TaskLimits).decode
 _read_key = msgspec.json.Decoder(GatewayKey).decode
 _UNKNOWN = TaskFacts(TaskProfile().complexity, TaskProfile().importance)
@@ -117,9 +118,12 @@ def _sources(
         facts = facts_from_text(known.facts) if known is not None else _UNKNOWN
         if name.startswith("-"):
             return TaskThen(name, facts, None)
-        if own_limits and known is not None and known.snapshot:
-            return TaskThen(name, facts, _read_limits(known.snapshot))
         profile = TaskProfile(facts.complexity, facts.importance)
+        if known is not None and known.snapshot:
+            limits = _read_limits(known.snapshot)
+            if own_limits:
+                return TaskThen(name, facts, limits)
+            profile = limits.profile  # with the limits that are the task's own
         return TaskThen(name, facts, task_limits(rules.budgets, profile))
 
     def key_of(key_id: str) -> GatewayKey:
@@ -136,6 +140,7 @@ def _document(result: Backtest) -> dict[str, Any]:
     """Return the result in the form of `--json` (docs/backtest.md)."""
     stops = sorted(result.stops.values(), key=lambda stop: stop.at_ms)
     tasks = len(result.tasks)
+    percent = round(100 * len(stops) / tasks, 1) if tasks else 0.0
     return {
         "calls": sum(one.calls for one in result.groups.values()),
         "from": _moment(result.first_ms),
@@ -146,13 +151,13 @@ def _document(result: Backtest) -> dict[str, Any]:
             result.groups, lambda group: group.policy if group.would_refuse else ""
         ),
         "refused_by": {
-            name: _by(result.groups, _refused(part))
-            for name, part in (
-                ("code", lambda group: group.code),
-                ("policy", lambda group: group.policy),
-                ("tier", lambda group: f"{group.complexity} {group.importance}"),
-                ("phase", lambda group: group.phase),
-            )
+            name: _by(result.groups, _among("refuse", part)) for name, part in _PARTS.items()
+        },
+        "flagged_by": {
+            name: _by(result.groups, _among("flag", part)) for name, part in _PARTS.items()
+        },
+        "allowed_by": {
+            name: _by(result.groups, _among("allow", part)) for name, part in _PARTS.items()
         },
         "then_now": [
             {"then": then, "now": now, "calls": calls}
@@ -160,15 +165,24 @@ def _document(result: Backtest) -> dict[str, Any]:
         ],
         "tasks": tasks,
         "tasks_refused": len(stops),
-        "tasks_refused_percent": round(100 * len(stops) / tasks, 1) if tasks else 0.0,
+        "tasks_refused_percent": percent,
+        "alert": percent > _ALERT_PERCENT,
         "first_refusals": [
             asdict(stop) | {"at": _moment(stop.at_ms)} for stop in stops[:_MOST_STOPS]
         ],
     }
 
 
-def _refused(part: Callable[[Group], str]) -> Callable[[Group], str]:
-    return lambda group: part(group) if group.decision == "refuse" else ""
+_PARTS: Mapping[str, Callable[[Group], str]] = {
+    "code": lambda group: group.code,
+    "policy": lambda group: group.policy,
+    "tier": lambda group: f"{group.complexity} {group.importance}",
+    "phase": lambda group: group.phase,
+}
+
+
+def _among(decision: str, part: Callable[[Group], str]) -> Callable[[Group], str]:
+    return lambda group: part(group) if group.decision == decision else ""
 
 
 def _by(
@@ -204,12 +218,16 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
     _table(console, "would be refused in enforce mode, by policy", document["would_refuse"])
     for name, sums in document["refused_by"].items():
         _table(console, f"refused, by {name}", sums)
+    for name, sums in document["flagged_by"].items():
+        _table(console, f"flagged, by {name}", sums)
     for row in document["then_now"]:
         console.print(f"then {row['then']:<7}now {row['now']:<7}{row['calls']:>10,} calls")
     console.print(
         f"{document['tasks_refused']:,} of {document['tasks']:,} tasks are refused something "
         f"({document['tasks_refused_percent']} %)"
     )
+    if document["alert"]:
+        console.print(f"warning: these are more than {_ALERT_PERCENT} % of the tasks")
     for stop in document["first_refusals"]:
         console.print(
             f"{stop['at']}  {stop['task']}  {stop['phase']}  {stop['code']}  "

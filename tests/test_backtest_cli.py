@@ -2,21 +2,27 @@
 
 import asyncio
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import update
 
 from gateway.backtest_cli import backtest
+from gateway.core.budget import TaskBudgetOverrides, TaskProfile, task_limits
 from gateway.core.call_facts import CallAbout, CallOutcome
 from gateway.core.decision import effects_of
 from gateway.core.policy import Mode, StopLossPolicy
+from gateway.ledger.database import open_engine
+from gateway.ledger.schema import TASKS
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.redis_store import RedisStore
 from tests.ledger.desk import Desk
-from tests.store.agent import Agent, settlement
+from tests.store.agent import Agent, budgets, settlement
 
 REPOSITORY = Path(__file__).parents[1]
 BUDGETS = (REPOSITORY / "config/phase_budgets.yaml").read_text()
@@ -70,6 +76,10 @@ def test_the_policies_in_use_and_their_mode(folder: Path) -> None:
     assert list(enforced["refused_by"]["code"]) == ["task_budget_exceeded"]
     assert list(enforced["refused_by"]["tier"]) == ["Medium medium"]
     assert (enforced["tasks_refused"], enforced["tasks_refused_percent"]) == (1, 100.0)
+    assert (observed["alert"], enforced["alert"]) == (False, True)
+    parts = [enforced[f"{decision}_by"]["tier"] for decision in ("allowed", "flagged", "refused")]
+    assert sum(one["calls"] for part in parts for one in part.values()) == 5
+    assert observed["flagged_by"]["phase"]["VERIFY"]["calls"] >= 1
     assert {"then": "allow", "now": "refuse", "calls": 1} in enforced["then_now"]
     [stop] = enforced["first_refusals"]
     assert (stop["task"], stop["phase"], stop["tokens"]) == ("T", "VERIFY", 32_000)
@@ -87,10 +97,24 @@ def test_a_folder_a_budget_file_and_a_period(folder: Path) -> None:
     assert document("--since", since, "--until", "2026-11-18T00:01")["calls"] <= 1
 
 
+def test_GW17_a_tasks_own_limits_hold_under_other_budgets(folder: Path) -> None:
+    """A task that was registered with twice the limits has twice what the tried budgets say."""
+    overrides = TaskBudgetOverrides(budget_multiplier=Decimal(2))
+    limits = task_limits(budgets(), TaskProfile(overrides=overrides))
+    with open_engine(f"sqlite:///{folder / 'state/ledger.db'}").connect() as connection:
+        connection.execute(update(TASKS).values(snapshot=msgspec.json.encode(limits).decode()))
+        connection.commit()
+    (folder / "half.yaml").write_text(BUDGETS.replace("Medium: 1.0", "Medium: 0.5"))
+    assert document("--mode", "enforce", "--budgets", "half.yaml")["refused_by"]["tier"] == {
+        "Medium medium": {"calls": 1, "tokens": 8_000, "nano_usd": 2_000_000_000}
+    }
+
+
 def test_a_table_for_people(folder: Path) -> None:
     text = run("--mode", "enforce").output
     assert "5 calls of 1 tasks" in text
     assert "then allow  now refuse" in text
+    assert "warning: these are more than 10 % of the tasks" in text
     assert "1 of 1 tasks are refused something (100.0 %)" in text
     assert "task_budget_exceeded  after 32,000 tokens" in text
 
