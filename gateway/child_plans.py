@@ -6,6 +6,7 @@ from gateway.settings import (
     Settings,
     evidence_dir,
     ledger_url,
+    monthly_nano_usd,
     translator_socket,
     writes_reports,
 )
@@ -43,6 +44,7 @@ def _telemetry_plan(settings: Settings) -> TelemetryPlan:
         interval_s=said.interval_s,
         include_task_id=said.include_task_id,
         statistics_s=said.statistics_minutes * 60,
+        monthly_nano_usd=monthly_nano_usd(settings),
         phase_idle_close_ms=settings.tasks.phase_idle_close_ms,
     )
 

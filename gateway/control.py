@@ -74,6 +74,7 @@ class TelemetryPlan(msgspec.Struct, frozen=True):
     include_task_id: bool = False
     phase_idle_close_ms: int = 60_000
     statistics_s: float = 0.0
+    monthly_nano_usd: int | None = None
 
 
 NO_EXPORT = TelemetryPlan()

@@ -43,7 +43,13 @@ from gateway.findings import errors_among
 from gateway.rule_files import load_rules
 from gateway.rule_watch import Signature, file_signature
 from gateway.server.listener import begin_no_more
-from gateway.settings import Settings, data_plane, ledger_url, writes_reports
+from gateway.settings import (
+    Settings,
+    data_plane,
+    ledger_url,
+    monthly_nano_usd,
+    writes_reports,
+)
 from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
@@ -278,6 +284,7 @@ class Supervisor:
             read_report=report_reader(url) if writes_reports(self._settings) else None,
             feed=self._feed,
             accesses=admin_accesses(self._settings),
+            monthly_nano_usd=monthly_nano_usd(self._settings),
         )
         self._admin = web.AppRunner(build_admin(parts), access_log=None, auto_decompress=False)
         await self._admin.setup()

@@ -112,7 +112,7 @@ class WriterApp:
         )
 
         self._figures = StatisticsWatch(
-            FigureRules(plan.tenants, told.statistics_s),
+            FigureRules(plan.tenants, told.statistics_s, monthly_nano_usd=told.monthly_nano_usd),
             engine,
             lambda: told.tells and self.writer.state.writing,
             recorder.event,

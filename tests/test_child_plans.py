@@ -85,6 +85,7 @@ def test_what_is_told_of_phases(tmp_path: Path) -> None:
         "otlp_endpoint": "http://collector:4318/",
         "otlp_headers": "authorization=Bearer a=b, x-scope=team",
         "interval_s": 3,
+        "running_cost_usd": 12.5,
     }
     rules = Rules(budgets(), PolicySet(), PriceTable({}))
     settings = load_settings(None, {"state_dir": str(tmp_path), "telemetry": said})
@@ -92,5 +93,6 @@ def test_what_is_told_of_phases(tmp_path: Path) -> None:
     assert told.otlp_endpoint == "http://collector:4318"
     assert told.otlp_headers == {"authorization": "Bearer a=b", "x-scope": "team"}
     assert (told.tells, told.interval_s, told.phase_idle_close_ms) == (True, 3, 60_000)
+    assert (told.statistics_s, told.monthly_nano_usd) == (900, 12_500_000_000)
     proxy = load_settings(None, {"state_dir": str(tmp_path), "tracking": {"enabled": False}})
     assert not ledger_plan(proxy, data_plane(proxy, "redis://localhost"), rules).telemetry.tells

@@ -158,7 +158,8 @@ class AdminParts:
 
     `read_charge` gives the charge of a tenant's call from the ledger, None for one that it does not
     know; it waits for the database, and raises LedgerError.
-    `read_report` None: reports are switched off.
+    `read_report` None: reports are switched off. `monthly_nano_usd` is what the gateway costs to
+    run, None if nobody said.
     `accesses` are tokens beside `token`; `feed` is for those who watch, and `keep_pages` makes what
     they read the ledger with again and again.
     """
@@ -180,6 +181,7 @@ class AdminParts:
     keep_pages: Callable[[], KeptReader] | None = None
     feed: EventFeed = field(default_factory=EventFeed)
     accesses: tuple[AdminAccess, ...] = ()
+    monthly_nano_usd: int | None = None
 
     def page_follower(self) -> KeptReader:
         """Return what reads pages again and again; close it in the end."""

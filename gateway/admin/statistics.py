@@ -14,7 +14,13 @@ from gateway.admin.query import Query, invalid_query
 from gateway.admin.views import iso
 from gateway.core.budget import NANO_USD_PER_USD
 from gateway.core.errors import LedgerError
-from gateway.core.statistics import Statistics, percent, triggers
+from gateway.core.statistics import (
+    Statistics,
+    percent,
+    return_on_investment,
+    saved_nano_usd,
+    triggers,
+)
 
 GROUPS = ("phase", "complexity")
 ONE_AT_A_TIME = web.AppKey("one_at_a_time", asyncio.Lock)
@@ -88,6 +94,10 @@ class SavingsBody(Body):
     p95_latency_ms_before: int | None
     p95_latency_ms: int | None
     latency_change_percent: float | None
+    saved_nano_usd: int | None
+    return_on_investment: float | None = Field(
+        description="Null without telemetry.running_cost_usd, or nothing to compare to."
+    )
 
 
 class TriggerBody(Body):
@@ -131,11 +141,11 @@ async def get_statistics(request: web.Request) -> web.Response:
     except LedgerError as error:
         message = f"The ledger cannot be read: {error}"
         raise ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "2"}) from None
-    return json_answer(statistics_body(figures))
+    return json_answer(statistics_body(figures, parts.monthly_nano_usd))
 
 
-def statistics_body(figures: Statistics) -> StatisticsBody:
-    """Return a period's figures as they are sent."""
+def statistics_body(figures: Statistics, monthly_nano_usd: int | None = None) -> StatisticsBody:
+    """Return a period's figures as they are sent; `monthly_nano_usd` is the gateway's own cost."""
     tasks, calls = figures.tasks, figures.calls
     return StatisticsBody(
         since=iso(figures.since_ms),
@@ -157,9 +167,14 @@ def statistics_body(figures: Statistics) -> StatisticsBody:
         blocks=[BlocksBody(**asdict(one)) for one in figures.blocks],
         spreads=[SpreadBody(**asdict(one)) for one in figures.spreads],
         trends=[TrendBody(**asdict(one)) for one in figures.trends],
-        savings=SavingsBody(**asdict(figures.savings)),
+        savings=SavingsBody(
+            **asdict(figures.savings),
+            saved_nano_usd=saved_nano_usd(figures),
+            return_on_investment=return_on_investment(figures, monthly_nano_usd),
+        ),
         triggers=[
-            TriggerBody(**{**asdict(one), "state": one.state.value}) for one in triggers(figures)
+            TriggerBody(**{**asdict(one), "state": one.state.value})
+            for one in triggers(figures, monthly_nano_usd)
         ],
     )
 

@@ -122,6 +122,8 @@ STATISTICS_EXAMPLES: Mapping[tuple[type[BaseModel], int], dict[str, Any]] = {
             "p95_latency_ms_before": 9_100,
             "p95_latency_ms": 8_700,
             "latency_change_percent": -4.4,
+            "saved_nano_usd": 41_250_000_000,
+            "return_on_investment": 3.44,
         },
         "triggers": [
             {

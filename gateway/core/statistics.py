@@ -14,6 +14,7 @@ VERDICT_ACTION = "breach.verdict"
 VERDICT_SUBJECT = "breach:"  # and the id of the call that met the line
 PERCENTILES = (50, 75, 90, 95, 99)
 _HUNDREDTH = Decimal("0.01")
+_MONTH_MS = 30 * 86_400_000
 
 
 class TriggerState(Vocabulary):
@@ -155,8 +156,34 @@ def false_positive_percent(blocks: Sequence[Blocks]) -> float | None:
     return percent(sum(one.false_positives for one in blocks), sum(one.blocks for one in blocks))
 
 
-def triggers(figures: Statistics) -> list[Trigger]:
-    """Return each figure that has a threshold, with its state."""
+def saved_nano_usd(figures: Statistics) -> int | None:
+    """Return what the period cost less than it would have, nano-dollars; below 0 it cost more.
+
+    Tasks that use fewer tokens than those before, at the period's own price of a token. None where
+    there is nothing to compare to.
+    """
+    before, now = figures.savings.tokens_per_task_before, figures.savings.tokens_per_task
+    if before is None or now is None or not figures.calls.tokens:
+        return None
+    tokens = Decimal(before - now) * figures.tasks.tasks
+    return int(tokens * figures.calls.nano_usd / figures.calls.tokens)
+
+
+def return_on_investment(figures: Statistics, monthly_nano_usd: int | None) -> float | None:
+    """Return how many times its running cost a gateway has saved; None if either is unknown."""
+    saved = saved_nano_usd(figures)
+    if saved is None or not monthly_nano_usd:
+        return None
+    cost = Decimal(monthly_nano_usd) * (figures.until_ms - figures.since_ms) / _MONTH_MS
+    return float((saved / cost).quantize(_HUNDREDTH, rounding=ROUND_HALF_EVEN))
+
+
+def triggers(figures: Statistics, monthly_nano_usd: int | None = None) -> list[Trigger]:
+    """Return each figure that has a threshold, with its state.
+
+    `monthly_nano_usd` is what the gateway costs to run for thirty days, None if nobody said.
+    """
+    gain = return_on_investment(figures, monthly_nano_usd)
     tasks, false_positives = figures.tasks, false_positive_percent(figures.blocks)
     stopped = tasks.percent_of(tasks.stopped)
     critical = tasks.percent_of((tasks.importance or {}).get("critical", 0))
@@ -173,6 +200,8 @@ def triggers(figures: Statistics) -> list[Trigger]:
         _trigger("token_trend", "EC23", max(changes, default=None), 20),
         _trigger("stuck_tasks", "PM4", figures.stuck_tasks, 0),
         _trigger("ledger_rejections", "PM4", figures.rejected_entries, 0),
+        _trigger("return_on_investment", "PM5", gain, 3, "below"),
+        _trigger("return_on_investment_sunset", "PM5", gain, 2, "below"),
     ]
 
 

@@ -26,6 +26,7 @@ class FigureRules:
     tenants: tuple[str, ...]
     interval_s: float = 900.0
     days: int = 14
+    monthly_nano_usd: int | None = None
 
 
 class StatisticsWatch:
@@ -63,7 +64,8 @@ class StatisticsWatch:
             return
         try:
             for tenant in self._rules.tenants:
-                for trigger in triggers(await asyncio.to_thread(self._figures, tenant)):
+                figures = await asyncio.to_thread(self._figures, tenant)
+                for trigger in triggers(figures, self._rules.monthly_nano_usd):
                     self._tell(trigger)
         except LedgerError:
             pass  # the writer tells of it

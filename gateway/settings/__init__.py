@@ -11,6 +11,7 @@ from gateway.settings.loading import (
     evidence_dir,
     ledger_url,
     load_settings,
+    monthly_nano_usd,
     translator_socket,
     writes_reports,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "evidence_dir",
     "ledger_url",
     "load_settings",
+    "monthly_nano_usd",
     "translator_socket",
     "writes_reports",
 ]

@@ -7,6 +7,7 @@ would be a limit that is not there.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from gateway.core.breaker import BreakerRule
+from gateway.core.budget import NANO_USD_PER_USD
 from gateway.core.configuration import DataPlane, UpstreamSettings
 from gateway.core.disconnect import disconnect_of
 from gateway.findings import Finding, Findings, Severity, as_error, explain, suggestion
@@ -305,6 +307,12 @@ def evidence_dir(settings: Settings) -> Path:
     """Return the root of tasks' evidence: reports, and what links to them."""
     named = settings.reports.dir
     return Path(named) if named else settings.state_dir / "evidence"
+
+
+def monthly_nano_usd(settings: Settings) -> int | None:
+    """Return what the gateway costs to run for a month, None if nobody said."""
+    said = settings.telemetry.running_cost_usd
+    return None if said is None else int(Decimal(str(said)) * NANO_USD_PER_USD)
 
 
 def breaker_rule(settings: Settings) -> BreakerRule:

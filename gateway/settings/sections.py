@@ -385,6 +385,7 @@ class TelemetrySection(_Section):
     otlp_headers: Annotated[str, AfterValidator(_header_list), Field(repr=False)] = ""
     interval_s: Annotated[int, Field(ge=1, le=3_600)] = 10
     statistics_minutes: Annotated[int, Field(ge=0, le=1_440)] = 15
+    running_cost_usd: Annotated[float | None, Field(gt=0, le=10_000_000)] = None
     include_task_id: Switch = False
 
 

@@ -16,6 +16,8 @@ from gateway.core.statistics import (
     false_positive_percent,
     nearest_rank,
     percent,
+    return_on_investment,
+    saved_nano_usd,
     triggers,
 )
 
@@ -86,3 +88,42 @@ def test_PM5_a_change_needs_both_sides() -> None:
 )
 def test_PM1_percentiles_are_by_nearest_rank(percentile: int, wanted: int) -> None:
     assert nearest_rank([10, 20, 30, 40], percentile) == wanted
+
+
+DOLLAR = 1_000_000_000
+SPARING = replace(
+    figures_of(0, 15 * 86_400_000),  # half a month
+    tasks=TaskCounts(100),
+    calls=CallCounts(10, 0, {}, 800_000, 80 * DOLLAR, {}),
+    savings=Savings(10_000.0, 8_000.0, -20.0, None, None, None),
+)
+
+
+def test_PM5_what_was_saved_against_what_it_costs() -> None:
+    """100 tasks used 2,000 tokens less each, at $0.0001 a token: $20; half a month cost $5."""
+    assert saved_nano_usd(SPARING) == 20 * DOLLAR
+    assert return_on_investment(SPARING, 10 * DOLLAR) == 4.0
+    dearer = replace(SPARING, savings=replace(SPARING.savings, tokens_per_task=11_000.0))
+    assert saved_nano_usd(dearer) == -10 * DOLLAR
+    assert return_on_investment(dearer, 10 * DOLLAR) == -2.0
+
+
+def test_PM5_what_is_not_known_has_no_return() -> None:
+    assert return_on_investment(SPARING, None) is None
+    assert return_on_investment(SPARING, 0) is None
+    for savings in (
+        replace(SPARING.savings, tokens_per_task=None),
+        replace(SPARING.savings, tokens_per_task_before=None),
+    ):
+        assert saved_nano_usd(replace(SPARING, savings=savings)) is None
+    assert return_on_investment(replace(SPARING, calls=NOTHING.calls), DOLLAR) is None
+
+
+@pytest.mark.parametrize(
+    ("monthly", "goal", "sunset"),
+    [(13, "ok", "ok"), (14, "alert", "ok"), (20, "alert", "ok"), (21, "alert", "alert")],
+)
+def test_PM5_goal_and_sunset(monthly: int, goal: str, sunset: str) -> None:
+    found = {one.name: one.state.value for one in triggers(SPARING, monthly * DOLLAR)}
+    assert found["return_on_investment"] == goal
+    assert found["return_on_investment_sunset"] == sunset
