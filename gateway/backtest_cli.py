@@ -54,20 +54,19 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--budgets", type=_FILE, help="A budget file [default: what each task began with].")
 @click.option("--since", type=MomentType(), help="Calls that began from this time on.")
 @click.option("--until", type=MomentType(), help="And before this time.")
-@click.option("--tenant", help="Whose calls [default: tenant of the settings].")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def backtest(
     config_file: Path | None,
     policies: Path | None,
     mode: str | None,
     budgets: Path | None,
-    tenant: str | None,
+    since: int | None,
+    until: int | None,
     *,
     as_json: bool,
-    **period: int | None,
 ) -> None:
     """Play the ledger's calls under other policies or budgets; nothing is changed."""
-    settings = load_settings(config_file, {"tenant": tenant} if tenant else {})
+    settings = load_settings(config_file, {})
     try:
         rules = _rules(settings, policies, Mode(mode) if mode else None, budgets)
         with ledger_errors(), open_ledger(ledger_url(settings)) as connection:
@@ -76,7 +75,7 @@ def backtest(
             plane = data_plane(settings, "unix:///nowhere")
             idle_ms = settings.tasks.phase_idle_close_ms
             replay = Replay(_without_switch(plane), rules, sources, idle_ms)
-            result = asyncio.run(replay.play(history.events(period["since"], period["until"])))
+            result = asyncio.run(replay.play(history.events(since, until)))
     except InvalidConfigError as error:
         for fault in error.faults:
             click.echo(f"error: {fault}", err=True)

@@ -134,13 +134,6 @@ def test_a_fault_is_told(folder: Path, arguments: tuple[str, ...], code: int, pr
     assert (result.exit_code, problem in result.output) == (code, True), result.output
 
 
-def test_another_tenant(folder: Path, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Than that of the settings, which has no calls."""
-    monkeypatch.setenv("TOLLGATE_TENANT", "nobody")
-    assert document()["calls"] == 0
-    assert document("--tenant", tenant)["calls"] == 5
-
-
 def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run()
