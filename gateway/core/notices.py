@@ -33,6 +33,10 @@ class NoticeKind(Vocabulary):
     REMEDIATION = "remediation"
     REMEDIATION_FAILED = "remediation_failed"
     STORE_LOSS = "store_loss"
+    ENFORCEMENT = "enforcement"
+
+
+OF_NO_TASK = frozenset({NoticeKind.STORE_LOSS, NoticeKind.ENFORCEMENT})
 
 
 class Notice(Struct, frozen=True):

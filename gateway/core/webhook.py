@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from gateway.core.notices import Notice, NoticeKind
+from gateway.core.notices import OF_NO_TASK, Notice, NoticeKind
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase, parse_term
 from gateway.core.policy_base import Mode, Policy
 
@@ -33,11 +33,12 @@ class WebhookPolicy(Policy):
     def wants(self, notice: Notice, tiers: Tiers | None) -> bool:
         """Return whether a notice is posted; `tiers` are its task's, None if it has none.
 
-        A loss of the store concerns everybody, whatever tasks they ask for.
+        A loss of the store, and enforcement that is switched, concern everybody, whatever tasks
+        they ask for.
         """
         if self.mode is Mode.OFF or (self.events and notice.kind not in self.events):
             return False
-        if notice.kind is NoticeKind.STORE_LOSS:
+        if notice.kind in OF_NO_TASK:
             return True
         if tiers is None and (self.match.complexity or self.match.importance):
             return False

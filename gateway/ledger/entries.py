@@ -387,7 +387,7 @@ def _task_of(key: str) -> str:
     What is no task (`store/notes.py`) keeps its kind, which no task's id can look like.
     """
     kind, _, name = key.partition(":")
-    if name and kind in ("key", "files", "session", "breach"):
+    if name and kind in ("key", "files", "session", "breach", "gateway"):
         return key
     if not name or kind not in ("task", "untagged"):
         raise ValueError(f"not a task's key: {key!r}")

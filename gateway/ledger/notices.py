@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.budget import Dimension, crossed_levels, percent
-from gateway.core.notices import Notice, NoticeKind
+from gateway.core.notices import OF_NO_TASK, Notice, NoticeKind
 
 _PRESSURE_WORDS = 6
 _ACTS: Mapping[str, NoticeKind] = {
@@ -14,6 +14,8 @@ _ACTS: Mapping[str, NoticeKind] = {
     "task.resume": NoticeKind.RESUME,
     "task.complete": NoticeKind.COMPLETE,
     "task.loop": NoticeKind.LOOP,
+    "enforcement.off": NoticeKind.ENFORCEMENT,
+    "enforcement.on": NoticeKind.ENFORCEMENT,
 }
 
 
@@ -70,7 +72,7 @@ def notice_of_trip(breach: Mapping[str, Any]) -> Notice:
 
 
 def notice_of_act(audit: Mapping[str, Any]) -> Iterator[Notice]:
-    """Yield the notice of what somebody did to a task's state, if that is told."""
+    """Yield the notice of what somebody did to a task's state, or to all, if that is told."""
     kind = _ACTS.get(audit["action"])
     if kind is not None:
         yield _of_audit(kind, audit)
@@ -86,7 +88,7 @@ def _of_audit(kind: NoticeKind, audit: Mapping[str, Any]) -> Notice:
         kind,
         str(audit["number"]),
         audit["tenant"],
-        audit["subject"],
+        "" if kind in OF_NO_TASK else audit["subject"],
         audit["at_ms"],
         {
             "action": audit["action"],

@@ -1,6 +1,7 @@
 """What is told to the outside is put down with what it follows from, once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gateway.core.webhook import WebhookPolicy
 from gateway.ledger.outbox import Outbox, delete_told, find_in_queue
 from gateway.ledger.schema import AUDIT, CALLS, DELIVERIES, REMEDIATIONS
 from gateway.store.connection import StoreConnection
+from gateway.store.enforcement import switch_enforcement
 from gateway.store.keys import TenantKeys
 from gateway.store.redis_store import RedisStore
 from gateway.store.steering import steer_task
@@ -225,6 +227,27 @@ async def test_GW19_a_store_that_lost_its_data_is_told(agent: Agent, desk: Desk)
     await desk.written()
     (loss,) = told(desk, "store_loss")
     assert loss["task"] is None
+
+
+async def test_GW19_enforcement_that_is_switched_is_told(agent: Agent, desk: Desk) -> None:
+    """Each time, whatever tasks a webhook asks for; who did it and why."""
+    low = Match(calls=(CallMatch(task=frozenset({"another"})),))
+    desk.outbox.webhooks = (replace(HOOK, match=low),)
+    for enabled in (False, True):
+        action = "enforcement.on" if enabled else "enforcement.off"
+        act = Act(action, "ada", "a wrong budget file")
+        await switch_enforcement(desk.store, desk.keys, act, enabled=enabled)
+    await desk.written()
+    off, on = told(desk)
+    assert (off["event"], off["task"]) == ("enforcement", "")
+    assert (off["data"]["action"], off["data"]["actor"]) == ("enforcement.off", "ada")
+    assert on["data"]["action"] == "enforcement.on"
+    assert off["id"] != on["id"]
+    acts = [(row["subject"], row["action"], row["actor"]) for row in desk.rows(AUDIT)]
+    assert acts == [
+        ("gateway:enforcement", "enforcement.off", "ada"),
+        ("gateway:enforcement", "enforcement.on", "ada"),
+    ]
 
 
 async def test_only_what_a_webhook_asks_for_is_put_down(agent: Agent, desk: Desk) -> None:
