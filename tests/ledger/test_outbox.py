@@ -239,7 +239,7 @@ async def test_GW19_enforcement_that_is_switched_is_told(agent: Agent, desk: Des
         await switch_enforcement(desk.store, desk.keys, act, enabled=enabled)
     await desk.written()
     off, on = told(desk)
-    assert (off["event"], off["task"]) == ("enforcement", "")
+    assert (off["event"], off["task"]) == ("enforcement", None)
     assert (off["data"]["action"], off["data"]["actor"]) == ("enforcement.off", "ada")
     assert on["data"]["action"] == "enforcement.on"
     assert off["id"] != on["id"]
