@@ -49,7 +49,7 @@ async def test_GW8_a_stream_ends_with_what_is_left(serving: Bench) -> None:
         ("/v1/responses", {"model": "m", "input": SAY, "stream": True}),
         ("/v1/messages", {**CHAT, "max_tokens": 50}),
     ]
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
         for number, (path, body) in enumerate(asked, 1):
             answer = await client.post(path, json=body, headers=headers)
             await serving.recorded(number)

@@ -121,7 +121,7 @@ async def test_a_kilobyte_a_second_of_fifty_megabytes(
 
 async def bytes_of_an_event(provider: FakeProvider) -> int:
     """Return how long a streamed token is on the wire."""
-    async with httpx.AsyncClient(base_url=provider.base_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=provider.base_url, trust_env=False, timeout=60) as client:
         headers = {"x-fake-completion-tokens": "1000"}
         answer = await client.post("/v1/chat/completions", content=BODY, headers=headers)
     return len(answer.content) // 1_000

@@ -36,7 +36,7 @@ every_kind = pytest.mark.parametrize(
 async def served(provider: FakeProvider, script: Script, body: object) -> bytes:
     """Return the body of an answer, straight from the provider."""
     provider.script(lambda _: script)
-    async with httpx.AsyncClient(base_url=provider.base_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=provider.base_url, trust_env=False, timeout=60) as client:
         return (await client.post("/v1/chat/completions", json=body)).content
 
 

@@ -58,7 +58,7 @@ async def test_the_sdk_over_tls(
     async with TlsGateway(tmp_path / "state", provider.base_url, **variables) as gateway:
         assert gateway.url.startswith("https://127.0.0.1:")
         async with (
-            httpx.AsyncClient(verify=trusting(ca), trust_env=False) as transport,
+            httpx.AsyncClient(verify=trusting(ca), trust_env=False, timeout=60) as transport,
             openai.AsyncOpenAI(
                 base_url=f"{gateway.url}/v1", api_key="k", http_client=transport, max_retries=0
             ) as client,
@@ -75,7 +75,7 @@ async def test_the_sdk_over_tls(
         _, writer = await asyncio.open_connection(host, int(port), ssl=context)
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
         writer.close()
-        async with httpx.AsyncClient(trust_env=False) as plain:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as plain:
             with pytest.raises(httpx.HTTPError):
                 await plain.get(gateway.url.replace("https", "http"))
 
