@@ -84,9 +84,12 @@ def prompt_apart(
 
 
 def _quotes_in_samples(body: bytes) -> int:
-    """Return how many quotes of JSON's own stand in samples from all over the body."""
-    quotes = 0
-    for start in range(0, len(body), len(body) // _SAMPLES):
+    """Return how many quotes of JSON's own stand in samples from all over the body.
+
+    They are not an eighth of it apart: messages of one length would have their ends in every sample.
+    """
+    quotes, apart = 0, len(body) * (_SAMPLES + 1) // _SAMPLES**2
+    for start in range(0, apart * _SAMPLES, apart):
         end = start + _SAMPLE_BYTES
         quotes += body.count(b'"', start, end) - body.count(b'\\"', start, end)
     return quotes

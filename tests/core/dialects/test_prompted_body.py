@@ -276,3 +276,11 @@ def test_one_pass_takes_nothing_that_two_would_not(pieces: list[bytes], frame: b
     for body in (b"".join(pieces), frame % b"".join(pieces), frame % (MESSAGES + b"".join(pieces))):
         if in_one_pass(body):
             assert read(body) == in_two_passes(body)
+
+
+@pytest.mark.parametrize("messages", [8, 16, 24, 40])
+def test_messages_of_one_length_are_not_taken_for_short_ones(messages: int) -> None:
+    """Though an end of one stands at each eighth of the body."""
+    said = [{"role": "user", "content": "x" * 10_000} for _ in range(messages)]
+    assert in_one_pass(compact({"model": "m", "messages": said}))
+    assert in_one_pass(compact({"messages": said, "model": "m", "max_tokens": 5}))
