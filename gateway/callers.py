@@ -114,12 +114,17 @@ class Callers:
             return await self.as_of_today(trace, call, planner)
         return call
 
-    async def as_of_today(self, trace: Trace, call: Call, planner: Planner) -> Call:
+    async def as_of_today(
+        self, trace: Trace, call: Call, planner: Planner, *, key_now: str = ""
+    ) -> Call:
         """Return the call under its key and its session's binding as they are by now.
 
-        Raises BadCall if it may not be made.
+        `key_now` is the key as the store has just told it; without that it is read anew. Raises
+        BadCall if it may not be made.
         """
-        if call.key is not None:
+        if key_now:
+            self._doors.keys.learn(key_now)
+        elif call.key is not None:
             self._doors.keys.forget(call.key.id)
         tags, _ = await self.identify(trace, planner)
         trace.route, key = call.route, trace.key

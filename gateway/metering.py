@@ -107,8 +107,9 @@ class Metering:
                 receipt = await self._doors.store.reserve(plan.reserve)
             except (StaleFacts, StaleSwitch):  # the planner has the new switch already
                 facts = self._doors.store.facts_of(self._plane.tenant, call.task) or facts
-            except (StaleKey, StaleSession):
-                call = await self.callers.as_of_today(trace, call, planner)
+            except (StaleKey, StaleSession) as stale:
+                now = stale.text if isinstance(stale, StaleKey) else ""
+                call = await self.callers.as_of_today(trace, call, planner, key_now=now)
                 facts = await self._facts(call, planner)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)

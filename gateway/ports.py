@@ -255,10 +255,14 @@ class StaleFacts(StoreError):
 
 
 class StaleKey(StoreError):
-    """A plan was made with an old copy of its gateway key: it was changed or revoked meanwhile."""
+    """A plan was made with an old copy of its gateway key: it was changed or revoked meanwhile.
 
-    def __init__(self) -> None:
+    `text` is the key as it is now, '' where the store does not tell.
+    """
+
+    def __init__(self, text: str) -> None:
         super().__init__("stale_key", "the gateway key has changed")
+        self.text = text
 
 
 class StaleSession(StoreError):
@@ -291,6 +295,9 @@ class Keys(Protocol):
 
     def forget(self, key_id: str) -> None:
         """Drop the copy of a key, which is old."""
+
+    def learn(self, text: str) -> None:
+        """Take a key as the store has it now (StaleKey) for the copy."""
 
 
 class BudgetStore(Protocol):

@@ -90,10 +90,7 @@ class KeyStore:
         while True:
             text = await self._connection.execute("HGET", KEYS_KEY, key.id)
             if text is not None and _decode(text).version >= key.version:
-                version = _decode(text).version
-                return (
-                    int(await self._connection.execute("HSETNX", *_version_of(key, version))) == 1
-                )
+                return await self._give_back_version(_decode(text))
             if await self._write(text or "", key):
                 return True
 
@@ -119,8 +116,16 @@ class KeyStore:
         if not await self._connection.run(self._replace, [KEYS_KEY], args):
             return False
         # Another slot on a cluster, so it cannot be the same script; a version never runs back.
-        await self._connection.execute("HSET", *_version_of(key, key.version))
+        await self._connection.execute("HSET", *_version_of(key))
         return True
+
+    async def _give_back_version(self, key: GatewayKey) -> bool:
+        """Write a key's version where its tenant's slot lacks it; return whether it did."""
+        names = TenantKeys(key.tenant)
+        known = await self._connection.execute("HGET", names.key_versions, key.id)
+        if known is None:
+            await self._connection.execute("HSET", *_version_of(key))
+        return known is None
 
 
 def key_text(key: GatewayKey) -> str:
@@ -128,8 +133,10 @@ def key_text(key: GatewayKey) -> str:
     return _encode(key).decode()
 
 
-def _version_of(key: GatewayKey, version: int) -> tuple[Argument, ...]:
-    return TenantKeys(key.tenant).key_versions, key.id, version
+def _version_of(key: GatewayKey) -> tuple[Argument, ...]:
+    """Return what stands in the tenant's slot: the version, and the key for whoever has another."""
+    names = TenantKeys(key.tenant)
+    return names.key_versions, key.id, key.version, f"{key.id}:text", _encode(key)
 
 
 class KeyRing:
@@ -177,6 +184,10 @@ class KeyRing:
         """Read a key anew when it is asked for next: its copy was found to be old."""
         if key_id in self._known:
             self._known[key_id] = _LONG_AGO_MS, self._known[key_id][1]
+
+    def learn(self, text: str) -> None:
+        """See ports.Keys."""
+        self._remember(self._wall_ms(), _decode(text))
 
     def _remember(self, now_ms: int, key: GatewayKey) -> None:
         self._known[key.id] = now_ms, key

@@ -5,7 +5,8 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
 
     tg:{_}:probe                    string  written to learn whether the store takes writes; a TTL
     tg:{_}:keys                     hash    key id -> gateway key as JSON (`core/keys.py`)
-    tg:{T}:keys                     hash    key id -> its version: an older copy is stale
+    tg:{T}:keys                     hash    key id -> its version: an older copy is stale;
+                                            <key id>:text -> the key, for whoever has that
     tg:{T}:clock                    string  number of the latest act, microseconds; never runs back
     tg:{T}:epoch                    string  written once; gone if the server lost its data
     tg:{T}:tasks                    zset    task id -> created, ms

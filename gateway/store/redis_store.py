@@ -178,7 +178,7 @@ class RedisStore:
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
         if reply[0] == "key":
-            raise StaleKey
+            raise StaleKey(reply[1])
         if reply[0] == "session" and plan.session is not None:
             self._sessions.forget(plan.tenant, plan.session.id)
             raise StaleSession

@@ -102,3 +102,21 @@ async def test_who_proves_nothing_is_nobody(keys: KeyStore, key: GatewayKey) -> 
         with pytest.raises(BadCall, match="not known") as raised:
             await ring.key_of(credential)
         assert raised.value.code == "invalid_key"
+
+
+async def test_a_stale_copy_is_mended_by_what_the_reserve_tells(
+    keys: KeyStore, key: GatewayKey, redis_client: redis.Redis
+) -> None:
+    """The slot that has the version has the key; one that was revoked proves nothing any more."""
+    await keys.add(key)
+    wall, names = Wall(), TenantKeys(key.tenant)
+    ring, credential = KeyRing(keys, wall), Credential(key.id, SECRET, b"x-api-key")
+    await ring.key_of(credential)
+    await keys.change(key.id, lambda old: changed(old, name="renamed"))
+    text = str(redis_client.hget(names.key_versions, f"{key.id}:text"))
+    ring.learn(text)
+    assert (await ring.key_of(credential)).name == "renamed"
+    await keys.change(key.id, lambda old: changed(old, revoked_ms=1))
+    ring.learn(str(redis_client.hget(names.key_versions, f"{key.id}:text")))
+    with pytest.raises(BadCall, match="revoked"):
+        await ring.key_of(credential)

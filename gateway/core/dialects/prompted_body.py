@@ -86,7 +86,7 @@ def prompt_apart(
 def _quotes_in_samples(body: bytes) -> int:
     """Return how many quotes of JSON's own stand in samples from all over the body.
 
-    They are not an eighth of it apart: messages of one length would have their ends in every sample.
+    They are not an eighth of it apart: messages of one length would end in every one of them.
     """
     quotes, apart = 0, len(body) * (_SAMPLES + 1) // _SAMPLES**2
     for start in range(0, apart * _SAMPLES, apart):

@@ -26,7 +26,7 @@
 --      29 1 = no call starts beside another phase's (EC10), '' = any does
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
---         {'key'}             the gateway key has another version by now: read it anew
+--         {'key', text}       the gateway key has another version by now, as JSON; '' = read it anew
 --         {'switch', text}    enforcement was switched by now: plan again
 --         {'session'}         the call's session is bound to something else by now
 --         {'facts', facts}    the snapshot has other facts: plan again
@@ -67,7 +67,7 @@ if switch ~= ARGV[28] then
 end
 if ARGV[20] ~= '' then
   if redis.call('HGET', KEYS[last_task], ARGV[20]) ~= ARGV[21] then
-    return {'key'}
+    return {'key', redis.call('HGET', KEYS[last_task], ARGV[20] .. ':text') or ''}
   end
   last_task = last_task - 1
 end
