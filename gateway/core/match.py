@@ -29,10 +29,6 @@ class Payer(Protocol):
     def team(self) -> str:
         """Return the team that it belongs to, '' if none."""
 
-    @property
-    def tenant(self) -> str:
-        """Return its tenant."""
-
 
 class Said(Protocol):
     """What a call says of itself (`core/identity.py`)."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _MOST = 500
 _STORE_WAIT_S = 2.0
+_LEDGER_LAGS_MS = 3_600_000  # what it lacks by then, it has lost
 _Found = TypeVar("_Found")
 
 
@@ -138,11 +139,14 @@ class PhaseWatch:
         one = next((one for one in known if one.number == told.execution), None)
         if one is None:
             return True
-        if one.ended_ms is None or one.tokens != told.tokens_used:
+        if one.ended_ms is None:
+            return False
+        idle_ms = view.now_ms - one.ended_ms
+        if one.tokens != told.tokens_used and idle_ms < _LEDGER_LAGS_MS:
             return False
         if view.summary.state is TaskState.COMPLETED or one.wall_ms is not None:
             return True
-        is_idle = view.now_ms - one.ended_ms >= self._rules.phase_idle_close_ms
+        is_idle = idle_ms >= self._rules.phase_idle_close_ms
         return one.number < known[-1].number or (is_idle and _another_began(view, told))
 
     def _tell_ends(self, tenant: str, ended: Sequence[Execution]) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from gateway.core.acts import Act, Verb
 from gateway.core.phases import WorkPhase
 from gateway.dispatch.phase_watch import PhaseWatch, WatchRules
-from gateway.ledger.schema import PHASE_EXECUTIONS
+from gateway.ledger.schema import CALLS, PHASE_EXECUTIONS
 from gateway.store.generations import reopen_task
+from gateway.store.limits import server_ms
 from gateway.store.phases import mark_phase
 from gateway.store.steering import steer_task
 from gateway.telemetry.budgets import BudgetTelemetry
@@ -217,3 +218,20 @@ async def test_what_was_there_before_is_not_told(
     await watched.told("task_ended")
     assert desk.said("phase_started") == []
     assert desk.said("phase_ended") == []
+
+
+async def test_what_the_ledger_lacks_is_waited_for_and_not_for_ever(
+    agent: Agent, desk: Desk, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of which the entry was lost: after an hour what there is has to do."""
+    agent.at(await server_ms(desk.store) - 300_000)
+    lost = await call(agent, "PLAN", 500, ms=10)
+    await call(agent, "PLAN", 1_000, ms=10)
+    await call(agent, "THINK", 10, ms=10)
+    await desk.written()
+    with desk.engine.begin() as connection:
+        connection.execute(delete(CALLS).where(CALLS.c.call_id == lost.call_id))
+    assert await watched.ended() == []
+    monkeypatch.setattr("gateway.dispatch.phase_watch._LEDGER_LAGS_MS", 200_000)
+    [ended] = await watched.told("phase_ended")
+    assert (ended["phase"], ended["tokens"]) == ("PLAN", 1_000)
