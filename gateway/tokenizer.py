@@ -6,9 +6,11 @@ nothing else could run in the same process. Most workers never need a count.
 
 import asyncio
 import os
+import socket
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
+from contextlib import suppress
+from subprocess import Popen, TimeoutExpired
 
 import msgspec
 
@@ -32,6 +34,55 @@ class Question(msgspec.Struct, array_like=True):
     body: bytes
 
 
+class CountingProcess:
+    """A process that counts, and the connection that is its standard input and output.
+
+    It is started by `Popen`, which need not copy the worker's memory map and returns in a
+    millisecond: with asyncio's own way the loop stood still for some five.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start it. Raises OSError if that cannot be done."""
+        self._ours, theirs = socket.socketpair()
+        self._writer: asyncio.StreamWriter | None = None
+        try:
+            with theirs:
+                self._process = Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
+        except OSError:
+            self._ours.close()
+            raise
+        with suppress(OSError):  # others wait for the worker, and one for a count
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None as long as it has not been waited for."""
+        return self._process.returncode
+
+    async def ask(self, framed: bytes) -> bytes:
+        """Return the answer to a question. Raises OSError or IncompleteReadError without one."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(sock=self._ours)
+        self._writer.write(framed)
+        return await self._reader.readexactly(ANSWER_BYTES)
+
+    def hang_up(self) -> None:
+        """Say that there will be no further question: it then ends."""
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._ours.close()
+
+    def kill(self) -> None:
+        """End it at once; what it might still say belongs to no question."""
+        self.hang_up()
+        self._process.kill()
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Return once it has ended. Raises subprocess.TimeoutExpired."""
+        await asyncio.to_thread(self._process.wait, timeout_s)
+
+
 class TiktokenCounter:
     """ports.Tokenizer. One question at a time; a process that fails is replaced at the next."""
 
@@ -45,8 +96,8 @@ class TiktokenCounter:
         self._command = command
         self._deadline_s = deadline_s
         self._close_wait_s = close_wait_s
-        self._process: Process | None = None
-        self._killed: list[Process] = []
+        self._process: CountingProcess | None = None
+        self._killed: list[CountingProcess] = []
         self._turn = asyncio.Lock()
 
     async def count(self, model: str, texts: Sequence[str]) -> int:
@@ -65,13 +116,11 @@ class TiktokenCounter:
         """End the process, if there is one."""
         process, self._process = self._process, None
         if process is not None:
-            _hang_up(process)
+            process.hang_up()
             try:
-                async with asyncio.timeout(self._close_wait_s):
-                    await process.wait()
-            except TimeoutError:
-                self._killed.append(process)
-                process.kill()
+                await process.wait(self._close_wait_s)
+            except TimeoutExpired:
+                self._kill(process)
         await self._bury()
 
     async def _ask(self, question: Question) -> int | None:
@@ -88,48 +137,25 @@ class TiktokenCounter:
 
     async def _exchange(self, framed: bytes) -> int | None:
         """Return a new or running process's answer; None if it ends without one."""
+        await self._bury()
         answered = False
         try:
-            process = self._process = self._process or await self._start()
-            if process.stdin is None or process.stdout is None:
-                return None
-            process.stdin.write(framed)
-            answer = await process.stdout.readexactly(ANSWER_BYTES)
+            process = self._process = self._process or CountingProcess(self._command)
+            answer = await process.ask(framed)
             answered = True
             return int.from_bytes(answer, "big", signed=True)
         except (OSError, asyncio.IncompleteReadError):
             return None
         finally:
-            if not answered:
-                self._drop()
+            if not answered and self._process is not None:
+                self._kill(self._process)
+                self._process = None
 
-    async def _start(self) -> Process:
-        await self._bury()
-        return await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, preexec_fn=_give_way
-        )
-
-    def _drop(self) -> None:
-        """Leave a process that did not answer; what it might still say belongs to no question."""
-        process, self._process = self._process, None
-        if process is not None:
-            _hang_up(process)
-            if process.returncode is None:
-                process.kill()
-            self._killed.append(process)
+    def _kill(self, process: CountingProcess) -> None:
+        process.kill()
+        self._killed.append(process)
 
     async def _bury(self) -> None:
         """Wait for those that were killed; that takes no time."""
         while self._killed:
             await self._killed.pop().wait()
-
-
-def _give_way() -> None:
-    """Let the worker go first where both want one core: others wait for it, one for a count."""
-    os.nice(_NICE)
-
-
-def _hang_up(process: Process) -> None:
-    """Say that there will be no further question."""
-    if process.stdin is not None:
-        process.stdin.close()

@@ -53,7 +53,7 @@ async def test_it_counts_in_a_process_of_its_own() -> None:
         )
         assert found == [10, 1, 100_004, None]
         assert counter._process is process
-    assert process.returncode == 0
+    assert process.exit_code == 0
 
 
 async def test_no_text_needs_no_process() -> None:
@@ -98,7 +98,7 @@ async def test_a_process_that_does_not_end_is_killed() -> None:
         assert await counter.count("gpt-4o", ["hello world"]) == 7
         process = counter._process
         assert process is not None
-    assert process.returncode == -9
+    assert process.exit_code == -9
 
 
 async def test_who_stops_waiting_takes_nobody_elses_answer() -> None:

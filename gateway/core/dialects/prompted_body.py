@@ -24,8 +24,8 @@ _STAND_IN = b"0"
 # huge bodies are seldom texts.
 _LONG_BYTES = 32_768
 MOST_BYTES = 1_048_576
-_SAMPLES, _SAMPLE_BYTES = 8, 2_048
-_MOST_QUOTES = 64  # in all samples: about 2 KB for each message
+_SAMPLES, _SAMPLE_BYTES = 8, 1_024
+_MOST_QUOTES = 32  # in all samples: about 2 KB for each message
 _decoders: dict[str, Callable[[bytes], msgspec.Struct]] = {
     prompt: msgspec.json.Decoder(msgspec.defstruct("Prompted", [(prompt, list[Members])])).decode
     for prompt in ("messages", "input", "contents")
