@@ -44,7 +44,7 @@ class CountingProcess:
     def __init__(self, command: Sequence[str]) -> None:
         """Start it. Raises OSError if that cannot be done."""
         self._ours, theirs = socket.socketpair()
-        self._writer: asyncio.StreamWriter | None = None
+        self._ours.setblocking(False)
         try:
             with theirs:
                 self._process = Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
@@ -60,27 +60,34 @@ class CountingProcess:
         return self._process.returncode
 
     async def ask(self, framed: bytes) -> bytes:
-        """Return the answer to a question. Raises OSError or IncompleteReadError without one."""
-        if self._writer is None:
-            self._reader, self._writer = await asyncio.open_connection(sock=self._ours)
-        self._writer.write(framed)
-        return await self._reader.readexactly(ANSWER_BYTES)
+        """Return the answer to a question. Raises OSError without one."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._ours, framed)
+        answer = b""
+        while len(answer) < ANSWER_BYTES:
+            received = await loop.sock_recv(self._ours, ANSWER_BYTES - len(answer))
+            if not received:
+                raise ConnectionResetError
+            answer += received
+        return answer
 
     def hang_up(self) -> None:
         """Say that there will be no further question: it then ends."""
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._ours.close()
+        with suppress(OSError):  # it has ended
+            self._ours.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """End it at once; what it might still say belongs to no question."""
-        self.hang_up()
+        """End it at once."""
         self._process.kill()
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return once it has ended. Raises subprocess.TimeoutExpired."""
         await asyncio.to_thread(self._process.wait, timeout_s)
+
+    async def bury(self) -> None:
+        """Return once it has ended and nothing is left of it; nobody asks it any more."""
+        await self.wait()
+        self._ours.close()
 
 
 class TiktokenCounter:
@@ -97,7 +104,8 @@ class TiktokenCounter:
         self._deadline_s = deadline_s
         self._close_wait_s = close_wait_s
         self._process: CountingProcess | None = None
-        self._killed: list[CountingProcess] = []
+        self._left: list[CountingProcess] = []
+        self._is_closed = False
         self._turn = asyncio.Lock()
 
     async def count(self, model: str, texts: Sequence[str]) -> int:
@@ -113,15 +121,19 @@ class TiktokenCounter:
         return await self._ask(Question(model, dialect, body))
 
     async def close(self) -> None:
-        """End the process, if there is one."""
-        process, self._process = self._process, None
-        if process is not None:
+        """End the process, if there is one. Nothing is counted any more."""
+        self._is_closed = True
+        if (process := self._process) is not None:
             process.hang_up()
             try:
                 await process.wait(self._close_wait_s)
             except TimeoutExpired:
-                self._kill(process)
-        await self._bury()
+                process.kill()
+        async with self._turn:  # who still asked has heard that it ended
+            if self._process is not None:
+                self._left.append(self._process)
+            self._process = None
+            await self._bury()
 
     async def _ask(self, question: Question) -> int | None:
         encoded = msgspec.msgpack.encode(question)
@@ -138,24 +150,24 @@ class TiktokenCounter:
     async def _exchange(self, framed: bytes) -> int | None:
         """Return a new or running process's answer; None if it ends without one."""
         await self._bury()
+        if self._is_closed:
+            return None
         answered = False
         try:
             process = self._process = self._process or CountingProcess(self._command)
             answer = await process.ask(framed)
             answered = True
             return int.from_bytes(answer, "big", signed=True)
-        except (OSError, asyncio.IncompleteReadError):
+        except OSError:
             return None
         finally:
             if not answered and self._process is not None:
-                self._kill(self._process)
+                # What it might still say belongs to no question.
+                self._process.kill()
+                self._left.append(self._process)
                 self._process = None
-
-    def _kill(self, process: CountingProcess) -> None:
-        process.kill()
-        self._killed.append(process)
 
     async def _bury(self) -> None:
         """Wait for those that were killed; that takes no time."""
-        while self._killed:
-            await self._killed.pop().wait()
+        while self._left:
+            await self._left.pop().bury()

@@ -1,7 +1,9 @@
 """Counts from a process beside the worker, whatever becomes of it."""
 
 import asyncio
+import gc
 import sys
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -101,13 +103,37 @@ async def test_a_process_that_does_not_end_is_killed() -> None:
     assert process.exit_code == -9
 
 
-async def test_who_stops_waiting_takes_nobody_elses_answer() -> None:
-    """The next question is put to a new process."""
-    async with counting() as counter:
-        waiting = asyncio.ensure_future(counter.count("gpt-4o", ["x " * 1_000_000]))
+async def asked(counter: TiktokenCounter) -> asyncio.Task[int]:
+    """Return a long question that has just been put to a new process."""
+    waiting = asyncio.ensure_future(counter.count("gpt-4o", ["x " * 1_000_000]))
+    async with asyncio.timeout(60.0):
         while counter._process is None:
+            await asyncio.sleep(0)
+    return waiting
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_stops_waiting_takes_nobody_elses_answer(turns: int) -> None:
+    """The next question is put to a new process; nothing of the old one is left."""
+    async with counting() as counter:
+        waiting = await asked(counter)
+        for _ in range(turns):
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert await counter.count("gpt-4o", ["hello world"]) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+
+
+@pytest.mark.parametrize("close_wait_s", [60.0, 0.0])
+async def test_the_end_of_counting(close_wait_s: float) -> None:
+    """Who was asking has an answer or an estimate; who asks afterwards starts no process."""
+    async with counting(close_wait_s=close_wait_s) as counter:
+        waiting = await asked(counter)
+        await counter.close()
+        assert await waiting in (1_000_001, 500_000)
+        assert await counter.count("gpt-4o", ["hello world"]) == 3
+        assert counter._process is None

@@ -140,10 +140,10 @@ async def bench(
     try:
         yield Bench(lifecycle, port, told, store, look, tenant)
     finally:
-        await tokenizer.close()
         await server.drain()
         await upstreams.close(0)
         await asyncio.gather(*calls, return_exceptions=True)
+        await tokenizer.close()
         await connection.close()
         look.close()
 

@@ -15,7 +15,12 @@ def test_a_whole_run() -> None:
     command = [sys.executable, "-m", "loadtest.estimation", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    for row in ("idle worker, RSS", "prompt of 430 KB, worker CPU", "counted prompts/s"):
+    for row in (
+        "idle worker, RSS",
+        " KB, worker CPU",
+        "the difference, by rounds",
+        "counted prompts/s",
+    ):
         assert row in done.stdout
 
 
@@ -25,5 +30,5 @@ def test_a_row_of_silence() -> None:
     assert row.startswith("what   ")
     assert row.endswith(
         "p50 1.00 ms, p99.9 1.0 ms, longest 6.0 ms, 1 of 2,000 above 5 ms; "
-        "loop at work 2.5 ms at most"
+        "loop at work meanwhile 2.5 ms at most"
     )
