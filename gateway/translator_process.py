@@ -2,10 +2,9 @@
 
 import asyncio
 import socket
-import sys
 from contextlib import suppress
 
-from gateway.child import dies_with_parent
+from gateway.child import end, start_module, terminate
 from gateway.control import Ready, TranslatorPlan, frame, receive
 
 
@@ -23,18 +22,13 @@ class TranslatorProcess:
         """Start the process and return when it has ended."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.translator_app", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,  # litellm prints there
-                start_new_session=True,
-                preexec_fn=dies_with_parent(),
-            )
+            self._process = process = await start_module(
+                "gateway.translator_app", theirs.fileno(), discards_output=True
+            )  # litellm prints there
         reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(frame(self._plan))
         if self._told_to_stop:
-            self._terminate()
+            terminate(process)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 self.is_ready = isinstance(await receive(reader), Ready) or self.is_ready
@@ -46,19 +40,4 @@ class TranslatorProcess:
     async def stop(self, wait_s: float) -> None:
         """End it; kill it if that takes too long."""
         self._told_to_stop = True
-        self._terminate()
-        process = self._process
-        if process is None:
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    def _terminate(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
+        await end(self._process, wait_s)

@@ -6,13 +6,12 @@ those that drain. All accept from the same listener, so its queue is never witho
 
 import asyncio
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from gateway.child import dies_with_parent
+from gateway.child import start_module, terminate
 from gateway.control import Ready, Start, Telemetry, UseRules, UsesRules, frame, receive
 from gateway.core.configuration import Rules
 from gateway.core.prices import ModelsInUse
@@ -60,18 +59,13 @@ class WorkerProcess:
     async def _run(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "gateway.app", str(theirs.fileno()), str(self._listener.fileno())),
-                pass_fds=(theirs.fileno(), self._listener.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=dies_with_parent(),
+            process = self._process = await start_module(
+                "gateway.app", theirs.fileno(), self._listener.fileno()
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         self._writer = writer
         if self._told_to_stop:
-            self._terminate()
+            terminate(process)
         writer.write(frame(self._start))
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._listen(reader)
@@ -105,18 +99,13 @@ class WorkerProcess:
     async def stop(self, wait_s: float) -> None:
         """Let the worker drain; kill it if that takes too long."""
         self._told_to_stop = True
-        self._terminate()
+        terminate(self._process)
         try:
             async with asyncio.timeout(wait_s):
                 await self.ended.wait()
         except TimeoutError:
             self.kill()
             await self.ended.wait()
-
-    def _terminate(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
 
     def kill(self) -> None:
         """End the worker at once."""

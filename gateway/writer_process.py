@@ -2,12 +2,11 @@
 
 import asyncio
 import socket
-import sys
 from contextlib import suppress
 
 from msgspec import structs
 
-from gateway.child import dies_with_parent
+from gateway.child import end, start_module, terminate
 from gateway.control import LedgerPlan, LedgerTelemetry, UseWebhooks, frame, receive
 from gateway.core.webhook import WebhookPolicy
 from gateway.telemetry.counters import Counters
@@ -39,18 +38,12 @@ class LedgerProcess:
         """Start the process and return when it has ended."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.writer_app", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=dies_with_parent(),
-            )
+            self._process = process = await start_module("gateway.writer_app", theirs.fileno())
         reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(frame(self._plan))
         self._writer = writer
         if self._told_to_stop:
-            self._terminate()
+            terminate(process)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._listen(reader)
         self.exit_code = await process.wait()
@@ -69,19 +62,4 @@ class LedgerProcess:
     async def stop(self, wait_s: float) -> None:
         """Let it write what is in the streams; kill it if that takes too long."""
         self._told_to_stop = True
-        self._terminate()
-        process = self._process
-        if process is None:
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    def _terminate(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
+        await end(self._process, wait_s)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.child import dies_with_parent
+from gateway.child import dies_with_parent, end
 from gateway.core.errors import StoreError
 from gateway.socket_path import socket_path
 from gateway.store.address import StoreAddress
@@ -157,14 +157,7 @@ class EmbeddedStore:
 
     async def _end(self) -> None:
         process, self.process = self.process, None
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _STOP_WAIT_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await end(process, _STOP_WAIT_S)
 
 
 def find_server(setting: str = "") -> str:
