@@ -208,7 +208,7 @@ class AmountsBody(Body):
 class OverrideBody(Body):
     """An override, as it was made. It has an effect while `in_force`."""
 
-    kind: Literal["grant", "phase_limit", "multiplier", "resume"]
+    kind: Literal["grant", "phase_limit", "multiplier", "resume", "generation"]
     amounts: AmountsBody
     phase: str | None
     factor: str | None
@@ -247,11 +247,13 @@ class OverrideAppliedBody(Body):
 class TaskChangedBody(Body):
     """The state that the task is in now, and whether this request changed anything.
 
-    `task` is null if the store did not answer any more once that was done.
+    `task` is null if the store did not answer any more once that was done. `warnings` say what may
+    not be as intended: a policy that only observes would have kept it from being done.
     """
 
     state: State
     changed: bool
+    warnings: list[str]
     task: TaskBody | None
 
 

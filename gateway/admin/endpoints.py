@@ -300,7 +300,7 @@ ENDPOINTS = (
         "reopen",
         steering.post_reopen,
         "Begin a new generation of a completed task: a whole budget again",
-        {409: ("wrong_state",)},
+        {409: ("wrong_state",), 422: ("invalid_request", "override_out_of_bounds")},
     ),
     _phase("start", phases.post_phase_start, "Open the next execution of a phase"),
     _phase("end", phases.post_phase_end, "Close the open execution of a phase"),

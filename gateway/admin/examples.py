@@ -431,7 +431,12 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "mode": "observe",
         "breaches": [_BREACH],
     },
-    (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},
+    (bodies.TaskChangedBody, 200): {
+        "state": "open",
+        "changed": True,
+        "warnings": [],
+        "task": _TASK,
+    },
     (sessions.SessionBody, 200): {
         "session": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
         "task": "IMP-COST-01",

@@ -6,9 +6,10 @@ from aiohttp import web
 
 from gateway.admin.act_requests import ActRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
-from gateway.admin.auth import told_by
+from gateway.admin.auth import own_token, told_by
 from gateway.admin.bodies import TaskChangedBody
 from gateway.admin.body import read_json
+from gateway.admin.overrides import Bounds
 from gateway.admin.parts import PARTS
 from gateway.admin.tasks import read_back, task_id_of
 from gateway.admin.views import task_body
@@ -31,6 +32,10 @@ _EVENTS = {
     Verb.COMPLETE: ("task_completed", "info"),
     Verb.REOPEN: ("task_reopened", "warning"),
 }
+
+
+Done = tuple[Steered, list[str]]
+"""What became of a task, and what whoever asked for it should know."""
 
 
 async def post_kill(request: web.Request) -> web.Response:
@@ -56,12 +61,12 @@ async def post_reopen(request: web.Request) -> web.Response:
 async def _answer(
     request: web.Request,
     verb: Verb,
-    do: Callable[[web.Request, str, Verb, ActRequest], Awaitable[Steered]],
+    do: Callable[[web.Request, str, Verb, ActRequest], Awaitable[Done]],
 ) -> web.Response:
     task_id, asked = task_id_of(request), parse_request(ActRequest, await read_json(request))
     try:
         async with store_wait(request):
-            steered = await do(request, task_id, verb, asked)
+            steered, warnings = await do(request, task_id, verb, asked)
     except WrongState as error:
         raise ApiError(
             409, "wrong_state", f"{error}. Remedy: {_REMEDIES[error.state]}.", field="id"
@@ -75,30 +80,35 @@ async def _answer(
         TaskChangedBody(
             state=steered.state.value,
             changed=steered.changed,
+            warnings=warnings,
             task=task_body(view) if view else None,
         )
     )
 
 
-async def _steer(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+async def _steer(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Done:
     parts = request.app[PARTS]
     act = told_by(request, Act(f"task.{verb.value}", asked.approver, asked.reason))
-    return await steer_task(parts.connection, parts.names, task_id, verb, act)
+    return await steer_task(parts.connection, parts.names, task_id, verb, act), []
 
 
-async def _reopen(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+async def _reopen(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Done:
     parts = request.app[PARTS]
     act = told_by(request, Act(f"task.{verb.value}", asked.approver, asked.reason))
-    return await reopen_task(parts.connection, parts.names, task_id, act)
+    bounds, token = Bounds(request, task_id), own_token(request)
+    steered = await reopen_task(
+        parts.connection, parts.names, task_id, act, token=token, check=bounds.check
+    )
+    return steered, bounds.warnings
 
 
-async def _resume(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Steered:
+async def _resume(request: web.Request, task_id: str, verb: Verb, asked: ActRequest) -> Done:
     parts = request.app[PARTS]
-    steered = await _steer(request, task_id, verb, asked)
+    steered, warnings = await _steer(request, task_id, verb, asked)
     view = await read_task(parts.connection, parts.names, task_id)
     if view.summary.stop_loss.state is not StopState.TRIPPED:
-        return steered
+        return steered, warnings
     now_ms = await server_ms(parts.connection)
     override = Override(OverrideKind.RESUME, asked.approver, asked.reason, now_ms)
     await apply_override(parts.connection, parts.names, task_id, override)
-    return Steered(steered.state, changed=True)
+    return Steered(steered.state, changed=True), warnings

@@ -16,7 +16,7 @@ from gateway.core.budget import (
     calculate_total_budget,
 )
 from gateway.core.match import ActedOn
-from gateway.core.overrides import Override, OverrideKind
+from gateway.core.overrides import ROOM_GIVING, Override, OverrideKind
 from gateway.core.policy_base import Mode, Policy, first_match
 
 CODE = "override_out_of_bounds"
@@ -27,9 +27,10 @@ _PERCENT = 100
 class OverrideBoundsPolicy(Policy):
     """A policy of kind `override_bounds`; None bounds nothing. Percents are of the task's start.
 
-    `grant_percent` holds for all grants in force together, `phase_percent` for a phase's absolute
-    limit. With `lasting_s` every override but a resume has to run out within so many seconds.
-    Tokens of `exempt_roles` are not bound.
+    `grant_percent` holds for all grants of the task's generation in force together, and for what
+    reopening a task gives it; `phase_percent` for a phase's absolute limit. With `lasting_s` every
+    override but a resume has to run out within so many seconds, which reopening cannot. Tokens of
+    `exempt_roles` are not bound.
     """
 
     name: str = "override-bounds"
@@ -73,8 +74,8 @@ def _excesses(
 ) -> Iterator[Excess]:
     if new.kind is OverrideKind.RESUME:
         return
-    if new.kind is OverrideKind.GRANT and policy.grant_percent is not None:
-        granted = [*(one for one in in_force if one.kind is OverrideKind.GRANT), new]
+    if new.kind in ROOM_GIVING and policy.grant_percent is not None:
+        granted = [*_granted_beside(new, in_force), new]
         limits = calculate_total_budget(snapshot.budgets)
         yield from _amounts_beyond(policy.grant_percent, limits, [one.amounts for one in granted])
     if new.phase is not None and policy.phase_percent is not None:
@@ -87,6 +88,23 @@ def _excesses(
         if lasting_ms is None or lasting_ms > policy.lasting_s * 1000:
             asked = None if lasting_ms is None else lasting_ms // 1000
             yield Excess("expires_in_s", asked, policy.lasting_s)
+
+
+def _granted_beside(new: Override, in_force: Sequence[Override]) -> list[Override]:
+    """Return the grants that count with `new`: those of its own generation of the task.
+
+    What was granted for good before a reopening was used up, or is part of what that gave.
+    """
+    if new.kind is OverrideKind.GENERATION:
+        return []
+    begun = max(
+        (n for n, one in enumerate(in_force, 1) if one.kind is OverrideKind.GENERATION), default=0
+    )
+    return [
+        one
+        for n, one in enumerate(in_force, 1)
+        if one.kind is OverrideKind.GRANT and (n > begun or one.expires_ms is not None)
+    ]
 
 
 def _amounts_beyond(percent: int, limits: Amounts, asked: Sequence[Amounts]) -> Iterator[Excess]:

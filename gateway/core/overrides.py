@@ -4,7 +4,8 @@ The snapshot is never edited. What is in force is computed from it and the overr
 run out, so that the end of an override needs no undoing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -35,13 +36,18 @@ class OverrideKind(Vocabulary):
     PHASE_LIMIT = "phase_limit"
     MULTIPLIER = "multiplier"
     RESUME = "resume"
+    GENERATION = "generation"
+
+
+ROOM_GIVING = frozenset({OverrideKind.GRANT, OverrideKind.GENERATION})
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
     """One entry of a task's override history. Times are store milliseconds; no expiry is None.
 
-    `token` names the admin token that it was sent with, if that has a name.
+    `token` names the admin token that it was sent with, if that has a name. Of kind `generation`,
+    `amounts` and `used` are what the task and its phases had used when it was begun anew.
     """
 
     kind: OverrideKind
@@ -53,6 +59,7 @@ class Override:
     phase: WorkPhase | None = None
     factor: Decimal | None = None
     token: str | None = None
+    used: Mapping[WorkPhase, Amounts] = field(default_factory=dict)
 
     def in_force(self, now_ms: int) -> bool:
         """Return whether the override has not run out."""
@@ -76,20 +83,24 @@ def limits_in_force(
     """Return the limits of a task at `now_ms`.
 
     Of several multipliers the latest holds, as of several limits for one phase. An absolute limit
-    is never multiplied (OVR-1), a grant neither.
+    is never multiplied (OVR-1), a grant neither. A new generation has all of it beyond what the
+    generations before it used (G-18).
     """
     live = [override for override in overrides if override.in_force(now_ms)]
     factor = Decimal(1)
     absolute: dict[WorkPhase, Amounts] = {}
     granted: dict[Dimension, int] = {}
+    used: dict[WorkPhase, list[Amounts]] = defaultdict(list)
     for override in live:
         if override.kind is OverrideKind.MULTIPLIER and override.factor is not None:
             factor = override.factor
         elif override.kind is OverrideKind.PHASE_LIMIT and override.phase is not None:
             absolute[override.phase] = override.amounts
-        elif override.kind is OverrideKind.GRANT:
+        elif override.kind in ROOM_GIVING:
             for dimension, amount in override.amounts.items():
                 granted[dimension] = granted.get(dimension, 0) + (amount or 0)
+            for phase, amounts in override.used.items():
+                used[phase].append(amounts)
     own = snapshot.profile.overrides.phases
     budgets = {
         phase: _changed(
@@ -101,13 +112,26 @@ def limits_in_force(
     return LimitsInForce(
         task=task_lines(calculate_total_budget(budgets), snapshot.stop_loss),
         phases={
-            phase: phase_lines(budget.limits, snapshot.stop_loss)
+            phase: _beyond(used[phase], phase_lines(budget.limits, snapshot.stop_loss))
             for phase, budget in budgets.items()
         },
         granted=granted,
         expires_ms=min(expiries, default=None),
         completion=completion_lines(budgets, snapshot.stop_loss),
     )
+
+
+def _beyond(used: Sequence[Amounts], lines: Mapping[Dimension, Lines]) -> dict[Dimension, Lines]:
+    """Return a phase's lines, counted from what generations before had used of it."""
+    past = {dimension: sum(one.get(dimension) or 0 for one in used) for dimension in lines}
+    return {
+        dimension: Lines(
+            line.limit + past[dimension],
+            line.cumulative + past[dimension],
+            line.runaway + past[dimension],
+        )
+        for dimension, line in lines.items()
+    }
 
 
 def _laid_over(below: Amounts, above: Amounts) -> Amounts:

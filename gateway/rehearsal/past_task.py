@@ -81,6 +81,10 @@ class TaskThen:
         self._in_force = None
         if override.kind is OverrideKind.RESUME:
             self.state = "open"
+        if override.kind is OverrideKind.GENERATION:
+            self.completing = False
+            self.closed.clear()
+            self.phases[WorkPhase.REVIEW].last_ms = 0
         self._free(override.created_ms)
 
     def _free(self, now_ms: int) -> None:

@@ -38,7 +38,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     phase last                                      current phase, time of the last call
     <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
     <d>.S <d>.H                                     settled, held
-    <d>.A completion                                up to where it may complete; 1 once it may
+    <d>.A completion                                up to where it may complete; generation that may
     inflight since                                  open calls, since when there is at least one
     trip trip_code trip_ms episode                  the stop-loss: dimension, reason, time, count
     loop growing.calls .input                       loops (`lua/loop.lua`)
@@ -48,6 +48,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     raw.<kind>                                      unweighted token counts
     <PHASE>.<d>.L|C|S|H  .inflight .since .last     the same for a phase
     <PHASE>.exec .closed                            its current and last closed execution
+    REVIEW.past                                     the last one of the generation before
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
     x.<PHASE>.<n>.explicit|wall_ms                  the same, where somebody said when it was
     wall                                            1: phases are held to wall time (G-7)

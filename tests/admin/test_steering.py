@@ -1,11 +1,14 @@
 """`POST .../kill`, `.../resume`, `.../complete`."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.core.override_bounds import OverrideBoundsPolicy
+from gateway.core.policy_base import Mode
 from gateway.store.keys import TenantKeys
-from tests.admin.plane import WHO, Answer, Plane, StartPlane
+from tests.admin.plane import RULES, WHO, Answer, Plane, StartPlane
 from tests.store.agent import Agent
 
 
@@ -105,3 +108,28 @@ async def test_reopen(plane: StartPlane, agent: Agent) -> None:
     task = answer.json["task"]
     assert (task["generation"], task["totals"]["tokens"]["remaining"]) == (2, 23_400)
     assert admin.events[-1]["event"] == "task_reopened"
+
+
+async def test_GW18_reopening_is_bound_as_a_grant(plane: StartPlane, agent: Agent) -> None:
+    """Else who may not grant could complete a task and reopen it, again and again."""
+    await agent.call("PLAN", tokens=15_800)
+
+    async def bounded(**changes: Any) -> Plane:
+        bounds = OverrideBoundsPolicy(mode=Mode.ENFORCE, grant_percent=50)
+        policies = replace(RULES.policies, override_bounds=(replace(bounds, **changes),))
+        return await plane(rules=replace(RULES, policies=policies))
+
+    admin = await bounded()
+    assert (await act(admin, "reopen")).error["code"] == "wrong_state"
+    await act(admin, "complete")
+    answer = await act(admin, "reopen")
+    assert (answer.status, answer.error["code"]) == (422, "override_out_of_bounds")
+    assert "15,800 tokens is beyond the bound of policy override-bounds" in answer.error["message"]
+    task = await admin.task()
+    assert (task["state"], task["generation"], task["overrides"]) == ("completed", 1, [])
+    admin = await bounded(mode=Mode.OBSERVE)
+    answer = await act(admin, "reopen")
+    assert answer.json["task"]["generation"] == 2
+    assert "15,800 tokens is beyond the bound" in answer.json["warnings"][0]
+    admin = await bounded()  # what reopening gave does not count with later grants
+    assert (await admin.grant(tokens=11_700)).status == 201

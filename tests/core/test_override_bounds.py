@@ -30,6 +30,14 @@ def grant(tokens: int | None = None, **amounts: int) -> Override:
     return override(OverrideKind.GRANT, amounts=Amounts(tokens, **amounts))
 
 
+def lasting(tokens: int) -> Override:
+    return override(OverrideKind.GRANT, lasting_s=None, amounts=Amounts(tokens))
+
+
+def generation(tokens: int) -> Override:
+    return override(OverrideKind.GENERATION, amounts=Amounts(tokens))
+
+
 def limit(tokens: int) -> Override:
     phase = WorkPhase.THINK
     return override(OverrideKind.PHASE_LIMIT, amounts=Amounts(tokens), phase=phase)
@@ -49,6 +57,8 @@ def factor(text: str) -> Override:
         (factor("1.5"), [grant(TOTAL)]),
         (override(OverrideKind.RESUME, lasting_s=None), []),
         (override(OverrideKind.GRANT, lasting_s=3_600), []),
+        (generation(TOTAL // 2), [grant(TOTAL // 2)]),
+        (grant(TOTAL // 2), [lasting(TOTAL // 2), generation(TOTAL)]),
     ],
 )
 def test_what_is_within(new: Override, in_force: list[Override]) -> None:

@@ -130,6 +130,25 @@ def test_an_absolute_limit_that_looks_calculated_is_not_multiplied_either() -> N
     assert tokens_of(in_force, PLAN) == 2_000
 
 
+def test_a_new_generation_has_everything_beyond_what_was_used() -> None:
+    """On top of limits and lines, also of those that are absolute; a factor does not scale it."""
+    past = [
+        Override(
+            *(OverrideKind.GENERATION, "ann", "anew", 0),
+            amounts=Amounts(tokens=70),
+            used={PLAN: Amounts(tokens=used), THINK: Amounts(latency_ms=5)},
+        )
+        for used in (30, 10)
+    ]
+    in_force = limits_in_force(
+        snapshot(), [*past, multiplier("2"), phase_limit(THINK, tokens=9)], 0
+    )
+    assert in_force.granted[TOKENS] == 140
+    plan, think = in_force.phases[PLAN], in_force.phases[THINK]
+    assert plan[TOKENS] == Lines(2_040, 3_040, 3_040)
+    assert (think[TOKENS].limit, think[LATENCY].limit) == (9, 40_010)
+
+
 def test_a_task_s_own_factor_and_a_multiplier_both_count() -> None:
     """OVR-2 made the snapshot; the override scales what it made."""
     own = TaskBudgetOverrides(budget_multiplier=Decimal("1.5"))

@@ -1,5 +1,6 @@
 """Reopening a completed task, and completing an idle one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,13 +8,18 @@ import msgspec
 import pytest
 
 from gateway.core.acts import Act, TaskState, Verb
+from gateway.core.budget import Dimension, TaskLimits
+from gateway.core.overrides import Override
+from gateway.core.phases import WorkPhase
 from gateway.store.generations import reopen_task
 from gateway.store.idle import IdleTasks
+from gateway.store.limits import Check
 from gateway.store.reaper import Reaper
 from gateway.store.steering import Steered, WrongState, steer_task
 from gateway.store.task_view import StopState
 from gateway.store.tasks import read_task
-from tests.store.agent import LIMITS_WITH_MONEY, Agent, Look, settlement
+from tests.store.agent import LIMITS, LIMITS_WITH_MONEY, STRICT, Agent, Look, settlement
+from tests.store.test_phases import mark
 from tests.store.test_reaper import Notes
 
 REOPEN = Act("task.reopen", "ada", "reported anew")
@@ -27,10 +33,10 @@ async def steer(agent: Agent, verb: Verb) -> Steered:
     return await steer_task(store.connection, keys, agent.task, verb, act, now_ms=store.now_ms)
 
 
-async def reopen(agent: Agent) -> Steered:
+async def reopen(agent: Agent, check: Check | None = None) -> Steered:
     store = agent.store
-    keys = store.keys(agent.tenant)
-    return await reopen_task(store.connection, keys, agent.task, REOPEN, now_ms=store.now_ms)
+    keys, now_ms = store.keys(agent.tenant), store.now_ms
+    return await reopen_task(store.connection, keys, agent.task, REOPEN, check=check, now_ms=now_ms)
 
 
 async def view(agent: Agent) -> Any:
@@ -59,10 +65,56 @@ async def test_G18_a_new_generation_has_a_whole_budget_and_forgets_nothing(
         assert total.remaining == total.limit
     assert look.settled() == 30_000
     (grant,) = after.overrides
-    assert (grant.approver, grant.reason, grant.amounts.tokens, grant.amounts.nano_usd) == (
-        *("ada", "reported anew", 30_000, 5_000_000),
+    assert (grant.kind.value, grant.approver, grant.reason) == (
+        "generation",
+        "ada",
+        "reported anew",
     )
+    assert (grant.amounts.tokens, grant.amounts.nano_usd) == (30_000, 5_000_000)
     assert (await agent.call("VERIFY")).verdict.value == "held"
+
+
+async def test_G18_a_new_generation_has_whole_phases(agent: Agent, look: Look) -> None:
+    """Where phases refuse, one that was used up goes on, as far again and no further."""
+    agent = replace(agent, effects=STRICT)
+    line = LIMITS.phase_lines[WorkPhase.PLAN][Dimension.TOKENS]
+    for _ in range(3):
+        assert (await agent.call("PLAN", tokens=line.cumulative)).verdict.value == "held"
+        assert (await agent.call("PLAN", tokens=1)).verdict.value == "held"
+        assert (await agent.call("PLAN")).stop_code == "phase_budget_exceeded"
+        await steer(agent, Verb.COMPLETE)
+        await reopen(agent)
+    assert look.number("PLAN.tokens.L") == line.limit + 3 * (line.cumulative + 1)
+
+
+async def test_G18_a_new_generation_needs_a_review_of_its_own(agent: Agent, look: Look) -> None:
+    """That the one before it was let through to its end says nothing of this one (SL-9)."""
+    await agent.spend(25_000, "IMPLEMENT")
+    await agent.call("REVIEW", tokens=739)
+    await mark(agent, "end", "REVIEW")
+    assert (await agent.call("PR", tokens=5_000)).scopes[0].exempt is True
+    await steer(agent, Verb.COMPLETE)
+    await reopen(agent)
+    assert (await agent.call("PR", tokens=25_000)).scopes[0].exempt is False
+    await agent.call("REVIEW", tokens=1)
+    await mark(agent, "end", "REVIEW")
+    assert (await agent.call("PR", tokens=1)).scopes[0].exempt is True
+    assert look.task()["completion"] == "2"
+
+
+async def test_a_reopening_that_is_kept_from_being_made_changes_nothing(
+    agent: Agent, look: Look
+) -> None:
+    await agent.call("PLAN", tokens=1_000)
+    await steer(agent, Verb.COMPLETE)
+    before = look.everything()
+
+    def refuse(_: TaskLimits, in_force: Sequence[Override], new: Override) -> None:
+        raise ValueError(f"{len(in_force)} {new.amounts.tokens}")
+
+    with pytest.raises(ValueError, match="0 1000"):
+        await reopen(agent, check=refuse)
+    assert look.everything() == before
 
 
 async def test_G18_reopened_twice_it_gets_nothing_twice(agent: Agent, look: Look) -> None:

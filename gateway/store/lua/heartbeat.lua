@@ -43,8 +43,9 @@ local function stop_code(call, counts_in, first, last, phase, seen, from, effect
   for i = first, last do
     local is = redis.call('HMGET', KEYS[i], 'state', 'trip', 'trip_code', 'completion',
       'tokens.L', 'tokens.C', 'tokens.R', 'tokens.S',
-      'nano_usd.L', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S')
-    local exempt = i == first and is[4] and (phase == 'PR' or phase == 'MONITOR')
+      'nano_usd.L', 'nano_usd.C', 'nano_usd.R', 'nano_usd.S', 'generation')
+    local completes = is[4] and is[4] == (is[13] or '1')
+    local exempt = i == first and completes and (phase == 'PR' or phase == 'MONITOR')
     scopes[#scopes + 1] = {state = is[1]}
     for at, d in ipairs({1, 3}) do
       if is[4 * at + 1] and string.sub(effects, d, d) == 'R' then

@@ -131,7 +131,7 @@ local function read_task(key)
     key = key, prefix = '', first_effect = 0, values = v, facts = v[1], phase = v[2] or '',
     expires = v[3], inflight = inflight, since = v[5], state = v[6], trip = v[7],
     trip_code = v[8] or '', episode = num(v[9]), tokens = v[15], nano_usd = v[27], calls = v[33],
-    wall = v[34], reply = {unpack(v, 6, 33)},
+    wall = v[34], generation = v[35] or '1', reply = {unpack(v, 6, 33)},
   }
 end
 
@@ -245,12 +245,12 @@ local function may_complete()
     return false, false
   end
   local is = redis.call('HMGET', KEYS[6], 'completion', 'tokens.A', 'nano_usd.A', 'REVIEW.exec',
-    'REVIEW.closed', 'REVIEW.inflight', 'REVIEW.last')
-  if is[1] then
+    'REVIEW.closed', 'REVIEW.inflight', 'REVIEW.last', 'REVIEW.past')
+  if is[1] == task.generation then
     return true, false
   end
   local idle = num(is[6]) == 0 and now - num(is[7]) >= num(ARGV[17])
-  local review_closed = is[4] and (is[4] == is[5] or idle)
+  local review_closed = num(is[4]) > num(is[8]) and (is[4] == is[5] or idle)
   local within = is[2] and num(task.values[14]) <= num(is[2])
     and (not is[3] or num(task.values[26]) <= num(is[3]))
   local allowed = review_closed and within or false
@@ -573,7 +573,7 @@ if verdict ~= 'held' then
 end
 
 if exempt_now then
-  redis.call('HSET', KEYS[6], 'completion', '1')
+  redis.call('HSET', KEYS[6], 'completion', task.generation)
   tell_of_task('act', KEYS[6], now, ' ' .. int(NUMBER) .. ' -',
     '{"action":"completion.allow","actor":"tollgate","reason":"only PR and MONITOR remain",' ..
     '"details":{"call":"' .. call_id .. '"}}')
