@@ -154,7 +154,7 @@ class Planner:
             tenant=self._plane.tenant,
             task=call.task,
             facts=facts,
-            limits=None if call.is_untagged else self._limits_of(facts, call.task),
+            limits=None if call.is_untagged else self.limits_of(facts, call.task),
             phase=None if call.is_untagged else phase,
             enforce_from=policy.enforce_from,
             kind=kind,
@@ -265,9 +265,10 @@ class Planner:
     def limits_of_new(self, task: str, tags: Tags) -> TaskLimits:
         """Return the limits that a task would be created with by a call with these tags."""
         profile = self.new_task(task, tags).profile
-        return self._limits_of(TaskFacts(profile.complexity, profile.importance), task)
+        return self.limits_of(TaskFacts(profile.complexity, profile.importance), task)
 
-    def _limits_of(self, facts: TaskFacts, task: str) -> TaskLimits:
+    def limits_of(self, facts: TaskFacts, task: str) -> TaskLimits:
+        """Return the limits that a task of these facts is created with."""
         known = self.rules.roadmap.get(task)
         own = known is not None and known.profile.overrides != NO_OVERRIDES
         key = task if own else "", facts.complexity, facts.importance

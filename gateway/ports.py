@@ -309,6 +309,11 @@ class BudgetStore(Protocol):
     async def read_facts(self, tenant: str, task: str) -> TaskFacts | None:
         """Return a task's facts from the store; None if there is no such task."""
 
+    async def begin(
+        self, tenant: str, task: str, facts: TaskFacts, limits: TaskLimits
+    ) -> TaskFacts:
+        """Create a task that a child of it needs, if it is new; return what it is."""
+
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """Return where a task stands; None if there is no such task."""
 

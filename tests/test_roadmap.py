@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest_asyncio
 
 from gateway.core.budget import Amounts, TaskBudgetOverrides, TaskProfile
+from gateway.core.errors import StoreError
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.roadmap import RoadmapTask
+from gateway.ports import Doors
+from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.in_process import Bench, bench, rules
+from tests.e2e.in_process import Bench, OtherStore, bench, rules
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
 OWN = TaskBudgetOverrides({WorkPhase.PLAN: Amounts(tokens=9_999)}, Decimal(2))
@@ -53,6 +57,70 @@ async def test_a_task_is_created_as_the_roadmap_says(
         assert task["PLAN.tokens.L"] == "9999"
         assert task["THINK.tokens.L"] == str(4_000 * 3 * 3 // 2 * 2)
         assert serving.task("UP")["tokens.S"] == "45"
+
+
+async def test_a_parent_of_the_roadmap_begins_with_its_first_child(
+    valkey: str, provider: FakeProvider, tenant: str
+) -> None:
+    """As the roadmap says it is, with its own ancestors; it need not be called at all."""
+    roadmap = {
+        **ROADMAP,
+        "UP": RoadmapTask(TaskProfile(Complexity.SMALL, ImportanceTier.LOW), "TOP"),
+        "TOP": RoadmapTask(TaskProfile(importance=ImportanceTier.HIGH)),
+    }
+    async with bench(valkey, provider.base_url, tenant, rules(roadmap=roadmap)) as serving:
+        assert (await call(serving, "T")).status == 200
+        facts = [serving.task(task)["facts"].split("|")[:3] for task in ("T", "UP", "TOP")]
+        assert facts == [
+            ["Large", "critical", "UP,TOP"],
+            ["Small", "low", "TOP"],
+            ["Medium", "high", ""],
+        ]
+        assert [serving.task(task)["tokens.S"] for task in ("T", "UP", "TOP")] == ["15"] * 3
+        assert (await call(serving, "UP", "X-Task-Complexity: Tiny")).status == 200
+        assert serving.task("UP")["calls.S"] == "2"
+        assert not serving.events("unknown_parent")
+        told = serving.client_of_store.xrange(TenantKeys(tenant).ledger)
+        begun = [e["e"].split()[2] for _, e in told if e["e"].startswith("task ")]
+        assert begun == ["task:TOP", "task:UP", "task:T"]
+
+
+async def test_a_roadmap_that_goes_round(valkey: str, provider: FakeProvider, tenant: str) -> None:
+    """A task that is its own ancestor is one whose chain ends."""
+    roadmap = {name: RoadmapTask(parent=up) for name, up in (("A", "B"), ("B", "A"))}
+    async with bench(valkey, provider.base_url, tenant, rules(roadmap=roadmap)) as serving:
+        assert (await call(serving, "A")).status == 200
+        assert serving.task("A")["calls.S"] == "1"
+
+
+async def test_EC17_a_child_of_a_task_that_the_roadmap_blocks(
+    valkey: str, provider: FakeProvider, tenant: str
+) -> None:
+    """It is blocked as its parent is."""
+    roadmap = {**ROADMAP, "T": RoadmapTask(parent="BAD")}
+    async with bench(valkey, provider.base_url, tenant, rules(roadmap=roadmap)) as serving:
+        reply = await call(serving, "T")
+        error = json.loads(reply.body)["error"]
+        assert (reply.status, error["code"]) == (400, "task_blocked")
+        assert "task BAD" in error["message"]
+
+
+async def test_a_parent_that_cannot_be_begun(
+    valkey: str, provider: FakeProvider, tenant: str
+) -> None:
+    """The call is made without it, and an event tells."""
+
+    async def begin(*_: object) -> None:
+        raise StoreError("timeout", "no answer")
+
+    def deaf(doors: Doors) -> Doors:
+        return replace(doors, store=OtherStore(doors.store, begin=begin))
+
+    roadmap = {**ROADMAP, "UP": RoadmapTask()}
+    in_force = rules(roadmap=roadmap)
+    async with bench(valkey, provider.base_url, tenant, in_force, doors=deaf) as serving:
+        assert (await call(serving, "T")).status == 200
+        assert [event["parent"] for event in serving.events("unknown_parent")] == ["UP"]
 
 
 async def test_EC17_a_task_that_the_roadmap_blocks(

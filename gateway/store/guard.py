@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+from gateway.core.budget import TaskLimits
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.enforcement import Switch
@@ -111,6 +112,13 @@ class GuardedStore:
             raise
         self._breaker.succeeded()
         return facts
+
+    async def begin(
+        self, tenant: str, task: str, facts: TaskFacts, limits: TaskLimits
+    ) -> TaskFacts:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        return await self._store.begin(tenant, task, facts, limits)
 
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """See ports.BudgetStore."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict
-from gateway.core.budget import Dimension
+from gateway.core.budget import Dimension, TaskLimits
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.enforcement import Switch
@@ -45,6 +45,7 @@ from gateway.store.keys import (
 )
 from gateway.store.limits import refresh_limits, server_ms
 from gateway.store.own_budget import read_budget
+from gateway.store.registration import begin_task
 from gateway.store.scripts import load_script
 from gateway.store.sessions import SessionCopies, read_session
 from gateway.store.task_caps import claim_task
@@ -124,6 +125,15 @@ class RedisStore:
         facts = facts_from_text(text)
         self.remember(tenant, task, facts)
         return facts
+
+    async def begin(
+        self, tenant: str, task: str, facts: TaskFacts, limits: TaskLimits
+    ) -> TaskFacts:
+        """See ports.BudgetStore."""
+        names = self.keys(tenant)
+        begun = await begin_task(self.connection, names, task, facts, limits, now_ms=self.now_ms)
+        self.remember(tenant, task, begun)
+        return begun
 
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """See ports.BudgetStore."""

@@ -57,6 +57,23 @@ async def register_task(
     return Registered(reply[0])
 
 
+async def begin_task(
+    connection: StoreConnection,
+    names: TenantKeys,
+    task: str,
+    facts: TaskFacts,
+    limits: TaskLimits,
+    *,
+    now_ms: str = "",
+) -> TaskFacts:
+    """Create a task before its first call, if it is new; return what it is. Raises StoreError."""
+    text = facts_text(facts)
+    snapshot = msgspec.json.encode(snapshot_fields(text, limits))
+    keys = [names.clock, names.task(task), names.overrides(task), names.tasks, names.ledger]
+    reply = await connection.run(load_script("begin"), keys, [now_ms, text, snapshot])
+    return facts_from_text(reply[0])
+
+
 async def facts_of(connection: StoreConnection, names: TenantKeys, task: str) -> TaskFacts | None:
     """Return what never changes about a task, None if there is no such task."""
     text = await connection.execute("HGET", names.task(task), "facts")

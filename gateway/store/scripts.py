@@ -10,7 +10,7 @@ from gateway.core.phases import WorkPhase
 NAMES = (
     *("reserve", "settle", "release", "expire", "heartbeat", "override"),
     *("register", "steer", "phase", "audit", "restore", "remember", "correct"),
-    *("replace_key", "claim_task", "note", "record", "bind", "restore_window", "switch"),
+    *("replace_key", "claim_task", "begin", "note", "record", "bind", "restore_window", "switch"),
 )
 
 _PARTS = {
