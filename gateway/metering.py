@@ -42,10 +42,10 @@ from gateway.ports import (
     BackgroundCall,
     Doors,
     Settlement,
-    StaleFacts,
+    Stale,
     StaleKey,
+    StalePhase,
     StaleSession,
-    StaleSwitch,
     TaskFacts,
     TooManyTasks,
 )
@@ -54,7 +54,7 @@ from gateway.trace import Trace, outcome_of
 
 Stored = TypeVar("Stored")
 
-_MOST_PLANS = 6  # first guess, other facts, switched, cheaper, counted, and one for a race
+_MOST_PLANS = 7  # first guess, other facts, phase, switched, cheaper, counted, one for a race
 _RETRY_S = (0.05, 0.2, 0.5, 1.0)
 _WARNED_REMEMBERED = 10_000
 
@@ -105,24 +105,33 @@ class Metering:
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
             try:
                 receipt = await self._doors.store.reserve(plan.reserve)
-            except (StaleFacts, StaleSwitch):  # the planner has the new switch already
-                facts = self._doors.store.facts_of(self._plane.tenant, call.task) or facts
-            except (StaleKey, StaleSession) as stale:
-                now = stale.text if isinstance(stale, StaleKey) else ""
-                call = await self.callers.as_of_today(trace, call, planner, key_now=now)
-                facts = await self._facts(call, planner)
+            except Stale as stale:
+                call, facts = await self._as_of_now(trace, call, facts, planner, stale)
             except StoreError as error:
                 self._allow_without_store(trace, plan, error)
                 return plan, None
             else:
                 if receipt.verdict not in (Verdict.COUNT, Verdict.SOFT):
                     trace.receipt = receipt
+                    planner.note_phase(call.task, receipt.phase)
                     self._allowance.renew(call.task)
                     return plan, receipt
                 call, asked, estimate = await self._known_better(
                     trace, call, asked, plan, planner, receipt.verdict
                 )
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def _as_of_now(
+        self, trace: Trace, call: Call, facts: TaskFacts, planner: Planner, stale: Stale
+    ) -> tuple[Call, TaskFacts]:
+        """Return what to plan with anew; of the switch the planner knows already."""
+        if isinstance(stale, StaleKey | StaleSession):
+            now = stale.text if isinstance(stale, StaleKey) else ""
+            call = await self.callers.as_of_today(trace, call, planner, key_now=now)
+            return call, await self._facts(call, planner)
+        if isinstance(stale, StalePhase):
+            planner.note_phase(call.task, stale.phase)
+        return call, self._doors.store.facts_of(self._plane.tenant, call.task) or facts
 
     async def _facts(self, call: Call, planner: Planner) -> TaskFacts:
         """Return what the call's task is, as far as this worker has seen."""

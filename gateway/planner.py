@@ -27,7 +27,7 @@ from gateway.core.identity import Dialect, Tags
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
 from gateway.core.parallel_phases import ParallelPhases
-from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
 from gateway.core.prices import ModelPrice, ModelsInUse
 from gateway.core.roadmap import NO_OVERRIDES, RoadmapTask
@@ -40,6 +40,7 @@ from gateway.core.velocity import RatePlan, plan_rate
 from gateway.ports import ReservePlan, TaskFacts
 
 _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
+_MOST_PHASES = 100_000
 
 
 class Plan(Struct, frozen=True):
@@ -78,6 +79,8 @@ class Planner:
         self._has_spend_limits = any(p.mode is not Mode.OFF for p in rules.policies.spend_limit)
         self._limits: dict[tuple[str, Complexity, ImportanceTier], TaskLimits] = {}
         self._shapes = shapes_calls(rules.policies)
+        self._by_phase = rules.policies.depend_on_phase
+        self._phases: dict[str, WorkPhase | None] = {}
 
     @property
     def enforces_tags(self) -> bool:
@@ -133,7 +136,12 @@ class Planner:
     def plan(
         self, call: Call, asked: ModelRequest, facts: TaskFacts, estimate: InputEstimate
     ) -> Plan:
-        """Return the plan for a call of a task with these facts."""
+        """Return the plan for a call of a task with these facts.
+
+        A call that names no phase is judged by the policies of the one that its task is in, as far
+        as is known here; the store tells where that is old.
+        """
+        as_said, call = call, self._in_current_phase(call)
         policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance, call)
         mode = Mode.OFF if call.is_untagged else self.mode_of(policy)
         price = self.price_of(call, asked.model)
@@ -145,8 +153,8 @@ class Planner:
             asked.output_limit, asked.choices, price.max_output_tokens if price else None
         )
         kind = policy.reserve if mode is Mode.ENFORCE else ReserveKind.EXPECTED
-        phase = call.tags.phase
-        expected = self._learned.expected(asked.model, call.phase_tag, ceiling)
+        phase = as_said.tags.phase
+        expected = self._learned.expected(asked.model, as_said.phase_tag, ceiling)
         shape = self._shape_of(call, asked, facts) if self._shapes else AS_ASKED
         dearest = price.held_on(asked.pieces.terms) if price else None
         reserve = ReservePlan(
@@ -162,7 +170,7 @@ class Planner:
             need=_worst_need(asked, estimate, ceiling, dearest, facts)
             if kind is ReserveKind.WORST_CASE
             else _likely_need(asked, estimate, expected, dearest, facts),
-            about=self._about(call, asked, facts, policy, mode),
+            about=self._about(as_said, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
             spend=self._spend_of(call, facts) if self._has_spend_limits else (),
@@ -176,9 +184,24 @@ class Planner:
             soft_line=shape.soft_line,
             switch=self._switch.text,
             one_phase=policy.parallel_phases is ParallelPhases.REFUSE and mode is Mode.ENFORCE,
+            judged_in=(call.tags.phase or "") if self._by_phase and not call.is_untagged else None,
         )
         mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark, shape)
+
+    def note_phase(self, task: str, phase: WorkPhase | None) -> None:
+        """Learn which phase a task is in, if that matters."""
+        if self._by_phase:
+            if len(self._phases) >= _MOST_PHASES:
+                self._phases.clear()
+            self._phases[task] = phase
+
+    def _in_current_phase(self, call: Call) -> Call:
+        """Return the call as if it named the phase that it counts in."""
+        if not self._by_phase or call.tags.phase is not None or call.is_untagged:
+            return call
+        phase = self._phases.get(call.task)
+        return structs.replace(call, tags=structs.replace(call.tags, phase=phase))
 
     def _loop(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> LoopPlan | None:
         """Return what is asked of the store about loops; else the body is not hashed."""

@@ -174,7 +174,8 @@ class ReservePlan(Struct, frozen=True):
     is SOFT.
     `spend` are the spend limits that hold for the call, `rate` the velocity of its task.
     `switch` is the copy of enforcement's switch that the plan was made by. `one_phase` refuses a
-    call beside those of another phase.
+    call beside those of another phase. `judged_in` is the phase, '' for none, that the policies
+    were chosen by where the call names none; None where they do not depend on it.
     """
 
     call_id: str
@@ -199,6 +200,7 @@ class ReservePlan(Struct, frozen=True):
     rate: RatePlan | None = None
     switch: str = ""
     one_phase: bool = False
+    judged_in: str | None = None
 
 
 class Background(Vocabulary):
@@ -247,14 +249,18 @@ class Settled(Struct, frozen=True, gc=False):
     limit: int = 0
 
 
-class StaleFacts(StoreError):
+class Stale(StoreError):
+    """A plan was made by what is not so any more: nothing was done, and it is to be made anew."""
+
+
+class StaleFacts(Stale):
     """A plan was made with other facts than the task's snapshot has; `facts_of` now has those."""
 
     def __init__(self) -> None:
         super().__init__("stale_facts", "the task's snapshot has other facts")
 
 
-class StaleKey(StoreError):
+class StaleKey(Stale):
     """A plan was made with an old copy of its gateway key: it was changed or revoked meanwhile.
 
     `text` is the key as it is now, '' where the store does not tell.
@@ -265,18 +271,26 @@ class StaleKey(StoreError):
         self.text = text
 
 
-class StaleSession(StoreError):
+class StaleSession(Stale):
     """A plan was made with an old copy of its session: it is bound to something else by now."""
 
     def __init__(self) -> None:
         super().__init__("stale_session", "the session's binding has changed")
 
 
-class StaleSwitch(StoreError):
+class StaleSwitch(Stale):
     """A plan was made before enforcement was switched off or on; `switch_of` knows better now."""
 
     def __init__(self) -> None:
         super().__init__("stale_switch", "enforcement was switched meanwhile")
+
+
+class StalePhase(Stale):
+    """A plan was made by policies of another phase than the task is in: `phase`, if in any."""
+
+    def __init__(self, phase: WorkPhase | None) -> None:
+        super().__init__("stale_phase", "the task is in another phase")
+        self.phase = phase
 
 
 class TooManyTasks(StoreError):
@@ -333,8 +347,9 @@ class BudgetStore(Protocol):
         """Create the task if it is new, compare every budget, hold the amount or say why not.
 
         Raises StaleFacts when the task's snapshot has other facts than the plan was made with,
-        StaleKey when its gateway key is another by now, StaleSession when its session's binding is,
-        StaleSwitch when enforcement was switched.
+        StalePhase when it is in another phase and that matters, StaleKey when its gateway key is
+        another by now, StaleSession when its session's binding is, StaleSwitch when enforcement was
+        switched.
         """
 
     async def settle(self, settlement: Settlement) -> Settled:

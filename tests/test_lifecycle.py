@@ -15,12 +15,14 @@ from gateway.core.budget import Dimension
 from gateway.core.configuration import Rules
 from gateway.core.errors import StoreError
 from gateway.core.identity import Dialect
-from gateway.core.policy import ReserveKind, StopLossPolicy, StoreFailure
+from gateway.core.match import CallMatch
+from gateway.core.phases import WorkPhase
+from gateway.core.policy import Match, PolicySet, ReserveKind, StopLossPolicy, StoreFailure
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.usage import UsageSource
 from gateway.ports import Doors, StaleFacts
 from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.in_process import ENFORCING, Bench, OtherStore, bench, rules
+from tests.e2e.in_process import ENFORCING, OBSERVING, Bench, OtherStore, bench, rules
 from tests.server.client import PATIENCE_S, Reply
 from tests.store.valkey_server import ValkeyServer, free_port
 
@@ -210,6 +212,26 @@ async def test_other_facts_than_the_tasks(open_bench: OpenBench) -> None:
         reply = await ask(second, chat("T", "X-Task-Complexity: Tiny"))
         assert reply.headers["x-budget-task-tokens-limit"] == "35100"
         assert second.told.calls[0].complexity == "Large"
+
+
+async def test_policies_for_a_phase_hold_for_calls_that_name_none(open_bench: OpenBench) -> None:
+    """They count in their task's current phase, whichever worker the task went on with (GW-9)."""
+    in_verify = Match(calls=(CallMatch(phase=frozenset({WorkPhase.VERIFY})),))
+    strict = replace(ENFORCING, name="strict", match=in_verify)
+    policies = PolicySet((strict, OBSERVING), "policyhash", unpriced_model=())
+    in_force = replace(rules(), policies=policies)
+    spent = chat("T", "X-Task-Phase: VERIFY", "X-Fake-Prompt-Tokens: 90000")
+    silent = chat("T").replace(b"X-Task-Phase: PLAN\r\n", b"")
+    async with open_bench(in_force) as first, open_bench(in_force) as second:
+        assert (await ask(first, silent)).headers["x-tollgate-decision"] == "allow"
+        assert (await ask(first, spent)).status == 200
+        for serving in (first, second, second):
+            reply = await ask(serving, silent)
+            assert (reply.status, reply.code) == (400, "runaway_task")
+        reply = await ask(first, chat("T"))  # in PLAN, where calls are only watched
+        assert (reply.status, reply.headers["x-tollgate-decision"]) == (200, "flag")
+        reply = await ask(second, silent)
+        assert (reply.status, reply.headers["x-tollgate-decision"]) == (200, "flag")
 
 
 async def test_facts_that_never_fit(open_bench: OpenBench) -> None:

@@ -15,7 +15,9 @@ from gateway.core.acts import Act
 from gateway.core.budget import Amounts
 from gateway.core.keys import GatewayKey, changed, secret_digest
 from gateway.core.loops import LoopPolicy
-from gateway.core.policy import Mode, PolicySet, ReserveKind
+from gateway.core.match import CallMatch
+from gateway.core.phases import WorkPhase
+from gateway.core.policy import Match, Mode, PolicySet, ReserveKind
 from gateway.core.spend_limits import LimitScope, SpendLimitPolicy
 from gateway.core.velocity import RatePolicy
 from gateway.store.connection import StoreConnection
@@ -23,7 +25,7 @@ from gateway.store.enforcement import switch_enforcement
 from gateway.store.key_store import KeyStore
 from gateway.store.keys import TenantKeys
 from loadtest.fake_provider import FakeProvider, Script
-from tests.e2e.in_process import ENFORCING, Bench, bench, rules
+from tests.e2e.in_process import ENFORCING, OBSERVING, Bench, bench, rules
 
 ENFORCE: Any = {"mode": Mode.ENFORCE}
 FAR = Amounts(tokens=10**12)
@@ -77,13 +79,15 @@ def scripts_run(serving: Bench) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
 
 
-async def call(serving: Bench, asked: list[str], text: str = "hi", key: str = "") -> list[str]:
+async def call(
+    serving: Bench, asked: list[str], text: str = "hi", key: str = "", phase: str = "PLAN"
+) -> list[str]:
     """Make one call; return what the store was asked for it."""
     said = [{"role": "user", "content": text}]
     body = json.dumps({"model": "gpt-4o", "messages": said, "max_tokens": 100})
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Task-Phase: PLAN\r\n"
-        f"{key and f'X-Tollgate-Key: {key}' + CRLF}X-Task-Id: T\r\n"
+        f"POST /t/T/{phase}/v1/chat/completions HTTP/1.1\r\nHost: t\r\n"
+        f"{key and f'X-Tollgate-Key: {key}' + CRLF}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     asked.clear()
@@ -95,9 +99,9 @@ async def call(serving: Bench, asked: list[str], text: str = "hi", key: str = ""
     return list(asked)
 
 
-async def round_trips(serving: Bench, asked: list[str], text: str = "hi") -> int:
+async def round_trips(serving: Bench, asked: list[str], text: str = "hi", **said: str) -> int:
     """Make one call; return how often the store was asked for it, by either count."""
-    names = await call(serving, asked, text)
+    names = await call(serving, asked, text, **said)
     assert names == ["script"] * len(names), "commands beside scripts"
     return len(names)
 
@@ -129,6 +133,19 @@ async def test_EC20_near_a_limit_the_input_is_counted_and_asked_again(
         key = TenantKeys(tenant).task("T")
         serving.client_of_store.hset(key, "tokens.S", LINE - 4_000)
         assert await round_trips(serving, asked, "word " * 800) == 3
+
+
+async def test_a_phase_that_changed_costs_one_more_where_policies_are_for_phases(
+    valkey: str, provider: FakeProvider, tenant: str, asked: list[str]
+) -> None:
+    """Of a call that names none, and is judged in its task's."""
+    in_verify = Match(calls=(CallMatch(phase=frozenset({WorkPhase.VERIFY})),))
+    policies = replace(LIMITS, stop_loss=(replace(ENFORCING, match=in_verify), OBSERVING))
+    async with bench(valkey, provider.base_url, tenant, rules(policies=policies)) as serving:
+        await call(serving, asked)
+        assert [await round_trips(serving, asked, phase="-") for _ in range(2)] == [2, 2]
+        serving.client_of_store.hset(TenantKeys(tenant).task("T"), "phase", "VERIFY")
+        assert [await round_trips(serving, asked, phase="-") for _ in range(2)] == [3, 2]
 
 
 async def test_EC20_a_stale_key_costs_one_more_reserve(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPolicy
@@ -197,6 +198,13 @@ class PolicySet:
     ) -> RatePolicy | None:
         """Return the policy that the task's velocity is held to, None if there is none."""
         return first_match(self.rate, complexity, importance, call)
+
+    @property
+    def depend_on_phase(self) -> bool:
+        """Return whether a policy is for calls of some phases only."""
+        kinds = (getattr(self, kind) for kind in self.__slots__ if kind != "policy_hash")
+        policies = chain.from_iterable(kinds)
+        return any(calls.phase for policy in policies for calls in policy.match.calls)
 
     @property
     def refuses_without_store(self) -> bool:

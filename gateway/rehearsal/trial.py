@@ -17,7 +17,7 @@ from gateway.core.keys import GatewayKey, forbidden, tags_under
 from gateway.core.match import DEFAULT_TENANT
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.planner import Plan, Planner
-from gateway.ports import Request, TaskFacts
+from gateway.ports import Request, StalePhase, TaskFacts
 
 Ask = Callable[[Plan], Awaitable[Receipt]]
 """Gives the store's answer to a plan."""
@@ -70,7 +70,12 @@ async def _try_metered(
 ) -> Tried:
     estimate = InputEstimate(input_tokens, input_tokens, input_tokens)
     plan = planner.plan(call, asked, facts, estimate)
-    receipt = await ask(plan)
+    try:
+        receipt = await ask(plan)
+    except StalePhase as stale:
+        planner.note_phase(call.task, stale.phase)
+        plan = planner.plan(call, asked, facts, estimate)
+        receipt = await ask(plan)
     if receipt.verdict is Verdict.SOFT:
         cheaper = with_cheaper_model(call, plan.shape.cheaper_model)
         if cheaper is not None and cheaper.asked is not None:

@@ -23,10 +23,7 @@ from gateway.ports import (
     ReservePlan,
     Settled,
     Settlement,
-    StaleFacts,
-    StaleKey,
-    StaleSession,
-    StaleSwitch,
+    Stale,
     TaskFacts,
     TooManyTasks,
 )
@@ -154,7 +151,7 @@ class GuardedStore:
         self._breaker.enter()
         try:
             receipt = await self._store.reserve(plan)
-        except (StaleFacts, StaleKey, StaleSession, StaleSwitch, TooManyTasks):
+        except (Stale, TooManyTasks):
             self._breaker.succeeded()
             raise
         except StoreError as error:

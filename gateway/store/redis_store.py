@@ -30,6 +30,7 @@ from gateway.ports import (
     Settlement,
     StaleFacts,
     StaleKey,
+    StalePhase,
     StaleSession,
     StaleSwitch,
     TaskFacts,
@@ -174,7 +175,7 @@ class RedisStore:
     async def look(self, plan: ReservePlan) -> Receipt:
         """Return what a reserve would answer; nothing is held, counted, tripped or created.
 
-        Raises StaleFacts, StaleKey, StaleSession, StaleSwitch, StoreError.
+        Raises Stale, StoreError.
         """
         args = self._reserve_args(plan)
         args[_SNAPSHOT], args[_KIND] = self._snapshot_json(plan), f"look {plan.kind}"
@@ -187,6 +188,8 @@ class RedisStore:
         if reply[0] == "facts":
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
+        if reply[0] == "phase":
+            raise StalePhase(_PHASES.get(reply[1]))
         if reply[0] == "key":
             raise StaleKey(reply[1])
         if reply[0] == "session" and plan.session is not None:
@@ -287,6 +290,7 @@ class RedisStore:
             rate_words(plan.rate) if plan.rate else "",
             plan.switch,
             "1" if plan.one_phase else "",
+            "-" if plan.judged_in is None else plan.judged_in,
         ]
 
     def _windows_of(self, plan: ReservePlan) -> bytes:

@@ -10,8 +10,10 @@ from gateway.core.budget import Amounts, Dimension
 from gateway.core.configuration import Rules
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPlan, LoopPolicy
+from gateway.core.match import CallMatch
 from gateway.core.model_downgrade import ModelDowngradePolicy
-from gateway.core.policy import Mode, PolicySet, StopLossPolicy, UnmeteredRoutePolicy
+from gateway.core.phases import WorkPhase
+from gateway.core.policy import Match, Mode, PolicySet, StopLossPolicy, UnmeteredRoutePolicy
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.spend_limits import LimitScope, SpendLimit, SpendLimitPolicy
 from gateway.core.velocity import RatePlan, RatePolicy
@@ -119,6 +121,20 @@ async def test_a_dry_run_of_a_killed_task(plane: StartPlane, agent: Agent) -> No
 
 def enforcing(**policies: Any) -> Rules:
     return replace(ENFORCE, policies=replace(ENFORCE.policies, **policies))
+
+
+async def test_a_dry_run_is_judged_in_the_phase_that_the_task_is_in(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """As a call is that names none."""
+    in_verify = Match(calls=(CallMatch(phase=frozenset({WorkPhase.VERIFY})),))
+    strict = replace(ENFORCE.policies.stop_loss[0], match=in_verify)
+    admin = await plane(rules=enforcing(stop_loss=(strict,)))
+    assert (await tried(admin))["decision"] == "allow"
+    await agent.call("VERIFY", 30_000)
+    late = await tried(admin)
+    assert (late["code"], late["phase"]) == ("task_budget_exceeded", "VERIFY")
+    assert (await tried(admin, phase="PLAN"))["decision"] == "allow"
 
 
 async def test_a_dry_run_of_a_key_is_held_to_its_limits_and_models(

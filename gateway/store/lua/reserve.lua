@@ -24,12 +24,14 @@
 --      27 velocity: policy, span in ms, R or F, lines of tokens, nano_usd, calls or -; '' = none
 --      28 the switch as the plan knows it, '' = enforcement is on
 --      29 1 = no call starts beside another phase's (EC10), '' = any does
+--      30 current phase of the task that the plan's policies were chosen by, '' for none; - = any
 --
 -- Returns {'absent'}          the task is new and no snapshot was given
 --         {'key', text}       the gateway key has another version by now, as JSON; '' = read it anew
 --         {'switch', text}    enforcement was switched by now: plan again
 --         {'session'}         the call's session is bound to something else by now
 --         {'facts', facts}    the snapshot has other facts: plan again
+--         {'phase', phase}    the task is in another phase by now: plan again
 --         {'lapsed', place, now_ms}  an override of the task (place 1) or of an ancestor has run
 --                             out: its limits must be computed anew
 --         {'window', now_ms}  a window of a spend limit is not that of now: name them anew
@@ -204,6 +206,9 @@ if not task.facts then
 end
 if task.facts ~= ARGV[4] then
   return {'facts', task.facts}
+end
+if ARGV[6] == '' and ARGV[30] ~= '-' and ARGV[30] ~= task.phase then
+  return {'phase', task.phase}
 end
 add_task(task)
 for i = 7, last_task do
