@@ -4,20 +4,18 @@
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from msgspec import structs
 
-from gateway.accounting import MISSING_USAGE_WARNING, account, cost_of, count_input
+from gateway.accounting import account, cost_of, count_input
 from gateway.call import Call, with_cheaper_model
 from gateway.callers import Callers
 from gateway.clamp import decision_on
 from gateway.core.admission import Verdict
 from gateway.core.allowance import LocalAllowance
-from gateway.core.budget import crossed_levels
 from gateway.core.call_facts import MOST_TEXT
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import (
@@ -35,6 +33,7 @@ from gateway.core.prices import ModelsInUse
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.first_facts import first_facts
+from gateway.oddities import Oddities
 from gateway.open_calls import renew_leases
 from gateway.planner import Plan, Planner
 from gateway.ports import (
@@ -56,7 +55,6 @@ Stored = TypeVar("Stored")
 
 _MOST_PLANS = 7  # first guess, other facts, phase, switched, cheaper, counted, one for a race
 _RETRY_S = (0.05, 0.2, 0.5, 1.0)
-_WARNED_REMEMBERED = 10_000
 
 
 class Metering:
@@ -73,7 +71,7 @@ class Metering:
         self.use_rules(rules)
         self._allowance = LocalAllowance()
         self._open: dict[str, tuple[Plan, Carried]] = {}
-        self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._oddities = Oddities(doors.recorder)
 
     def use_rules(self, rules: Rules) -> None:
         """Use other rules from the next call on; open calls keep theirs."""
@@ -191,6 +189,7 @@ class Metering:
             trace.decided_at = self._doors.clock()
         asked = plan.reserve
         trace.decision = decision_on(trace.call, plan, receipt)
+        self._oddities.tell_of_phases(asked.task, receipt)
         if asked.loop is not None and receipt.loop is not None:
             for event, level in loop_events(asked.loop, receipt.loop):
                 self._doors.recorder.event(event, level, task=asked.task, policy=asked.loop.policy)
@@ -250,14 +249,7 @@ class Metering:
         if charge.source is UsageSource.PROVIDER and call.asked is not None:
             self._learned.learn(call.asked.model, call.phase_tag, usage.output_total)
             self._learned_input.learn(call.asked.model, plan.estimate, usage.input_total)
-        if charge.is_doubtful:
-            self._doors.recorder.event(
-                "usage_doubtful", "warning", call_id=call.call_id, task=call.task
-            )
-        if charge.lacked_usage:
-            self._warn_once(call.task, trace.phase_name)
-        for level in crossed_levels(settled.tokens_before, settled.tokens_after, settled.limit):
-            self._doors.recorder.event("budget_notice", task=call.task, percent=level)
+        self._oddities.tell_of_charge(call, trace.phase_name, charge, settled)
 
     async def _provisional(self, settlement: Settlement, response_id: str) -> Settlement:
         """Note to whom an answer in the background will belong; without the note this is final."""
@@ -354,17 +346,6 @@ class Metering:
                 self._doors.recorder.event("store_failed", "error", reason=error.reason)
                 await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
                 attempt += 1
-
-    def _warn_once(self, task: str, phase: str) -> None:
-        """Warn about estimated tokens, once per task and phase (USE-3)."""
-        if (task, phase) in self._warned:
-            return
-        self._warned[task, phase] = None
-        if len(self._warned) > _WARNED_REMEMBERED:
-            self._warned.popitem(last=False)
-        self._doors.recorder.event(
-            "usage_missing", "warning", message=MISSING_USAGE_WARNING, task=task, phase=phase
-        )
 
     # Open calls ---------------------------------------------------------------------------------
 

@@ -241,12 +241,17 @@ class BackgroundCall(Struct, frozen=True):
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """A settlement's effect: the task's totals before and after it."""
+    """A settlement's effect: the task's totals before and after it.
+
+    `left_out_ms` is a latency of more than a day, which was taken for none (EC8); 0 if there was no
+    such thing.
+    """
 
     duplicate: bool
     tokens_before: int = 0
     tokens_after: int = 0
     limit: int = 0
+    left_out_ms: int = 0
 
 
 class Stale(StoreError):

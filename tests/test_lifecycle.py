@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.core.acts import Act
 from gateway.core.budget import Dimension
 from gateway.core.configuration import Rules
 from gateway.core.errors import StoreError
@@ -20,7 +21,9 @@ from gateway.core.phases import WorkPhase
 from gateway.core.policy import Match, PolicySet, ReserveKind, StopLossPolicy, StoreFailure
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.usage import UsageSource
-from gateway.ports import Doors, StaleFacts
+from gateway.ports import Doors, Settled, StaleFacts
+from gateway.store.keys import TenantKeys
+from gateway.store.phases import mark_phase
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.in_process import ENFORCING, OBSERVING, Bench, OtherStore, bench, rules
 from tests.server.client import PATIENCE_S, Reply
@@ -232,6 +235,40 @@ async def test_policies_for_a_phase_hold_for_calls_that_name_none(open_bench: Op
         assert (reply.status, reply.headers["x-tollgate-decision"]) == (200, "flag")
         reply = await ask(second, silent)
         assert (reply.status, reply.headers["x-tollgate-decision"]) == (200, "flag")
+
+
+async def test_EC10_EC22_phases_beside_others_are_told_of_once(open_bench: OpenBench) -> None:
+    """Whichever call it was; that they are counted is seen in the task."""
+    async with open_bench() as serving:
+        names, store = TenantKeys(serving.tenant), serving.store.connection
+        await ask(serving, chat("T"))
+        await mark_phase(store, names, "T", WorkPhase.THINK, "start", Act("phase.start", "ann", ""))
+        serving.client_of_store.hset(names.task("T"), mapping={"inflight": 1, "THINK.inflight": 1})
+        for _ in range(3):
+            assert (await ask(serving, chat("T"))).status == 200
+        (parallel,), (astray,) = map(serving.events, ("parallel_phases", "phase_mismatch"))
+        about = {"task": "T", "phase": "PLAN"}
+        assert parallel == {
+            **{"event": "parallel_phases", "level": "critical", "other": "THINK"},
+            **about,
+        }
+        assert astray == {
+            **{"event": "phase_mismatch", "level": "warning", "begun": "THINK"},
+            **about,
+        }
+
+
+async def test_EC8_a_latency_of_more_than_a_day_is_told(open_bench: OpenBench) -> None:
+    async def settle(_: object) -> Settled:
+        return Settled(duplicate=False, left_out_ms=86_400_001)
+
+    def odd(doors: Doors) -> Doors:
+        return replace(doors, store=OtherStore(doors.store, settle=settle))
+
+    async with open_bench(doors=odd) as serving:
+        await ask(serving, chat("T"))
+        (event,) = serving.events("latency_invalid")
+        assert (event["level"], event["task"], event["latency_ms"]) == ("error", "T", 86_400_001)
 
 
 async def test_facts_that_never_fit(open_bench: OpenBench) -> None:
@@ -508,7 +545,7 @@ async def test_a_warning_that_was_long_ago_is_given_again(
     open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was warned about is remembered, but not for ever."""
-    monkeypatch.setattr("gateway.metering._WARNED_REMEMBERED", 2)
+    monkeypatch.setattr("gateway.oddities._TOLD_REMEMBERED", 2)
     async with open_bench() as serving:
         for task in ("a", "b", "b", "c", "a"):
             await ask(serving, chat(task, "X-Fake-Fault: missing_usage"))

@@ -47,7 +47,8 @@ class Receipt(Struct, frozen=True):
     `held_tokens` is what was held, or what the call would have needed; `held_nano_usd` and `output`
     (the ceiling that was paid for) mean something only if it was HELD. `limits` are the spend
     limits that the call is held to, `stop_limit` the one that stopped it, `parallel_phase` the
-    phase that put it off (IN_FLIGHT).
+    phase that put it off (IN_FLIGHT), or beside whose calls it begins its own (EC10).
+    `unended_phase` is the one that somebody began and nobody ended, where the call names another.
     """
 
     verdict: Verdict
@@ -70,6 +71,7 @@ class Receipt(Struct, frozen=True):
     stop_limit: LimitStanding | None = None
     rate: RateStanding | None = None
     parallel_phase: WorkPhase | None = None
+    unended_phase: WorkPhase | None = None
 
 
 class Decision(Struct, frozen=True):

@@ -70,7 +70,7 @@ _BACKGROUND_MS = 24 * 3_600_000
 _BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
 # Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
 # per dimension of a task's scope.
-_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 16, 4, 6
+_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 17, 4, 6
 _SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
 
 
@@ -361,6 +361,7 @@ class RedisStore:
             grace=Grace(reply[13]) if reply[13] else None,
             rate=_rate_standing(plan, reply[14]),
             parallel_phase=_PHASES.get(reply[15]),
+            unended_phase=_PHASES.get(reply[16]),
         )
 
     # Settle, release ----------------------------------------------------------------------------
@@ -402,7 +403,8 @@ class RedisStore:
             reply = await self.connection.run(self._settle, keys, args)
         if reply[0] == "duplicate":
             return Settled(duplicate=True)
-        return Settled(False, int(reply[1]), int(reply[2]), int(reply[3]) + int(reply[4]))
+        before, after, limit, granted, left_out = map(int, reply[1:])
+        return Settled(False, before, after, limit + granted, left_out)
 
     async def release(self, plan: ReservePlan, outcome: CallOutcome = NO_OUTCOME) -> None:
         """See ports.BudgetStore."""

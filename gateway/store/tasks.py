@@ -41,6 +41,7 @@ _SUMMARY_FIELDS = (
     *("trip", "trip_code", "trip_ms", "episode", "loop"),
     *(f"{dimension.value}.{letter}" for dimension in Dimension for letter in "LGCRSH"),
 )
+_DAY_MS = 86_400_000
 _RAW_KINDS = ("input", "cached_read", "cache_write", "output", "reasoning")
 
 Fields = Mapping[str, str]
@@ -173,11 +174,17 @@ def _on_basis(
     return standings
 
 
+def _elapsed_ms(now_ms: int, since_ms: int) -> int:
+    """Return how long it took; what is longer than a day is taken for none, as in scripts (EC8)."""
+    elapsed = max(0, now_ms - since_ms)
+    return elapsed if elapsed <= _DAY_MS else 0
+
+
 def _open_interval(fields: Fields, prefix: str, now_ms: int) -> int:
     """Return how long there has been a call open without a break, in milliseconds."""
     if _number(fields, f"{prefix}inflight") <= 0:
         return 0
-    return max(0, now_ms - _number(fields, f"{prefix}since"))
+    return _elapsed_ms(now_ms, _number(fields, f"{prefix}since"))
 
 
 def _stop_loss(task_id: str, fields: Fields, totals: Standings) -> StopLossState:
@@ -245,7 +252,7 @@ def _wall_ms(fields: Fields, record: str, started_ms: int | None, now_ms: int) -
     if f"{record}explicit" not in fields or started_ms is None:
         return None
     ended = _moment(fields, f"{record}wall_ms")
-    return max(0, now_ms - started_ms) if ended is None else ended
+    return _elapsed_ms(now_ms, started_ms) if ended is None else ended
 
 
 def _number(fields: Fields, name: str) -> int:

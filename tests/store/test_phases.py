@@ -140,6 +140,36 @@ async def test_a_start_reopens_a_completed_task(agent: Agent, look: Look) -> Non
     assert look.task()["state"] == "reopened"
 
 
+async def test_EC8_a_phase_of_more_than_a_day_has_no_wall_time(agent: Agent, look: Look) -> None:
+    await agent.call("PLAN", tokens=1)
+    await mark(agent, "start", "THINK")
+    agent.at(1_000_001 + 86_400_000)
+    names = agent.store.keys(agent.tenant)
+    view = await read_task(agent.store.connection, names, "T", int(agent.store.now_ms))
+    (execution,) = view.phases[WorkPhase.THINK].executions
+    assert execution.wall_ms == 0
+    await mark(agent, "end", "THINK")
+    assert look.number("x.THINK.1.wall_ms") == 0
+
+
+async def test_EC10_EC22_what_a_call_begins_beside_is_told(agent: Agent, look: Look) -> None:
+    """A phase beside another's calls; one that was begun in words stays the task's current one."""
+    open_plan, _ = await agent.reserve("PLAN")
+    beside = await agent.call("IMPLEMENT", tokens=1)
+    assert (beside.parallel_phase, beside.unended_phase) == (WorkPhase.PLAN, None)
+    await agent.store.settle(settlement(open_plan, 1))
+    await mark(agent, "start", "THINK")
+    astray = await agent.call("PLAN", tokens=7)
+    assert (astray.phase, astray.parallel_phase, astray.unended_phase) == (
+        *(WorkPhase.PLAN, None, WorkPhase.THINK),
+    )
+    assert look.settled(scope="PLAN.") == 8
+    assert (await agent.call("", tokens=2)).phase is WorkPhase.THINK
+    await mark(agent, "end", "THINK")
+    assert (await agent.call("PLAN", tokens=7)).unended_phase is None
+    assert (await agent.call("", tokens=2)).phase is WorkPhase.PLAN
+
+
 async def test_an_unknown_task(agent: Agent, look: Look) -> None:
     with pytest.raises(UnknownTask):
         await mark(agent, "start", task="nobody")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from gateway.core.admission import Need
 from gateway.core.budget import BreachStatus, Dimension, StopLoss, TaskProfile, task_limits
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, decide, effects_of
@@ -23,7 +24,7 @@ from gateway.ports import TaskFacts
 from gateway.rule_files import load_policies
 from gateway.store.task_view import StopState, TaskView
 from gateway.store.tasks import list_tasks, read_task
-from tests.store.agent import NOTHING_HELD, OBSERVE, Agent, Look, budgets, settlement
+from tests.store.agent import NOTHING_HELD, OBSERVE, STRICT, Agent, Look, budgets, settlement
 from tests.store.test_phases import mark
 from tests.store.test_worked_example import grant
 
@@ -233,6 +234,26 @@ async def test_EC8_time_never_runs_back_and_none_is_no_error(agent: Agent, look:
     await agent.store.settle(settlement(plan, 5))
     assert 0 <= look.number("latency_ms.S") <= 1
     assert (await view(agent)).phases[WorkPhase.PLAN].status is BreachStatus.WITHIN
+
+
+async def test_EC8_a_latency_of_more_than_a_day_is_none(agent: Agent, look: Look) -> None:
+    """A clock was set, or something hung: nothing is held to it, and the settling tells."""
+    day = 86_400_000
+    agent = replace(agent, effects=STRICT, need=Need(1, 1, 0, 1, 0, 0))
+    at_a_day, _ = await agent.reserve("PLAN")
+    agent.at(1_000_000 + day)
+    assert (await agent.reserve("PLAN"))[1].stop_code == "runaway_task"  # as far as a day is legal
+    agent.at(1_000_001 + day)
+    seen = await view(agent)
+    assert seen.summary.totals[Dimension.LATENCY_MS].used == 0
+    assert (await agent.call("PLAN")).verdict.value == "held"
+    settled = await agent.store.settle(settlement(at_a_day, 5))
+    assert settled.left_out_ms == day + 1
+    assert look.number("latency_ms.S") == look.number("PLAN.latency_ms.S") == 0
+    again, _ = await agent.reserve("PLAN")
+    agent.at(1_000_051 + day)
+    assert (await agent.store.settle(settlement(again, 5))).left_out_ms == 0
+    assert look.number("latency_ms.S") == 50
 
 
 async def test_EC13_EC16_tasks_keep_the_configuration_that_they_started_with(agent: Agent) -> None:

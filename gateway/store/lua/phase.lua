@@ -37,7 +37,7 @@ local moved_on = is[2] and is[2] ~= phase and num(is[6]) == 0 and not explicit
 if open and not moved_on then
   return {'unchanged', int(number)}
 end
-local other = parallel_to(KEYS[2], is[2] or '', phase)
+local other = begin_beside(KEYS[2], phase)
 record = 'x.' .. phase .. '.' .. int(number + 1) .. '.'
 redis.call('HSET', KEYS[2], phase .. '.exec', int(number + 1), 'phase', phase,
   record .. 'started', int(now), record .. 'explicit', '1')

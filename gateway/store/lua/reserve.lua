@@ -39,7 +39,9 @@
 --         {verdict, now_ms, phase, execution, held tokens, held nano_usd, output, stop scope (place
 --          in the list, from 1), stop dimension, stop code, tripped now (0/1), line 'C'|'R'|'L',
 --          loop {repeats, stopped now (0/1), growing} or '', grace or '', velocity,
---          phase that put the call off or '', scope, ...}
+--          phase that has calls in flight beside this one (it put the call off, or another phase begins
+--          beside it) or '', phase that somebody began and nobody ended, while the call names
+--          another (EC22), or '', scope, ...}
 --                             verdict: held | refused | short | in_flight | count | soft. Nothing is held
 --                             unless held; with short, held tokens is what the call needs at least
 -- A scope of a task or ancestor is {state, trip, trip_code, episode, L G C R S H of each dimension};
@@ -93,7 +95,7 @@ end
 
 local function with_open_interval(settled, inflight, since)
   if inflight > 0 then
-    return int(num(settled) + math.max(0, now - num(since)))
+    return int(num(settled) + elapsed(now, since))
   end
   return settled
 end
@@ -156,7 +158,7 @@ local function wall_more(key, phase, current, open_ms)
       record .. 'wall_ms', record .. 'latency_ms')
     if is[1] then
       local waited = num(is[4]) + (n == num(current) and open_ms or 0)
-      more = more + (is[3] and num(is[3]) or math.max(0, now - num(is[2]))) - waited
+      more = more + (is[3] and num(is[3]) or elapsed(now, is[2])) - waited
     end
   end
   return more
@@ -432,7 +434,8 @@ local function over_soft_line()
   return S > 0 and (allowed <= 0 or S / allowed >= num(percent) / 100)
 end
 
-local parallel = ''  -- the phase whose calls put this one off
+local parallel = ''  -- the phase whose calls put this one off, or beside which it begins
+local unended = ''   -- the phase that somebody began and did not end, while the call names another
 
 -- A phase may have to wait until no other one works (core/parallel_phases.py).
 local function must_wait()
@@ -474,7 +477,7 @@ local function reply(held_tokens, held_nano, held_output)
                stopped and stopped.dimension or '', stopped and stopped.code or '',
                tripped_now, exempt and 'L' or line,
                loop and {int(loop.repeats), loop.stopped_now or 0, int(loop.growing)} or '',
-               grace, rate_used or '', parallel}
+               grace, rate_used or '', parallel, unended}
   for _, scope in ipairs(scopes) do
     out[#out + 1] = scope.reply
   end
@@ -599,6 +602,16 @@ local function hold(scope)
     prefix .. 'calls.H', int(num(scope.calls) + 1))
 end
 
+-- Whether somebody began a phase in words and nobody ended it: then it stays the current one (EC22).
+local function goes_on(of)
+  if of == '' then
+    return false
+  end
+  local is = redis.call('HMGET', KEYS[6], of .. '.exec', of .. '.closed')
+  return is[1] and is[1] ~= is[2]
+    and redis.call('HEXISTS', KEYS[6], 'x.' .. of .. '.' .. is[1] .. '.explicit') == 1
+end
+
 if phase_scope then
   local another_is_active = task.phase ~= '' and task.phase ~= phase
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
@@ -608,9 +621,15 @@ if phase_scope then
       'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
     tell_of_execution(KEYS[6], now, phase, int(execution))
   end
+  if phase_scope.inflight <= 0 and task.inflight > 0 then
+    parallel = begin_beside(KEYS[6], phase)
+  end
   if task.phase ~= phase then
-    parallel_to(KEYS[6], task.phase, phase)
-    redis.call('HSET', KEYS[6], 'phase', phase)
+    if goes_on(task.phase) then
+      unended = task.phase
+    else
+      redis.call('HSET', KEYS[6], 'phase', phase)
+    end
   end
 end
 if task.state == 'completed' then

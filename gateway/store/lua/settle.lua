@@ -17,7 +17,8 @@
 -- Returns {'absent'}    the task is unknown and no snapshot was given
 --         {'window', now_ms}  one of the windows is not that of now: name them anew
 --         {'duplicate'} the call was settled or released before
---         {'settled', tokens before, tokens after, L of the task, G of the task}
+--         {'settled', tokens before, tokens after, L of the task, G of the task, latency in ms that is
+--                     more than a day, and was taken for none (EC8); 0 = there was none}
 --
 -- Legal for an unknown call: it is charged and leaves a tombstone that makes a late reserve a no-op.
 -- A call that expired was charged its hold: the difference is posted. So it is after a provisional
@@ -129,4 +130,4 @@ redis.call('XADD', KEYS[STREAM], '*', with_more({
   'e', call_words('settled', ARGV[1], now, int(NUMBER), call, phase, execution, charged,
     call.words, waits),
   'a', ARGV[17], 'o', ARGV[18]}, call.windows, task[4] or nil))
-return {'settled', int(before), int(after), task[2] or '0', task[3] or '0'}
+return {'settled', int(before), int(after), task[2] or '0', task[3] or '0', int(LEFT_OUT)}

@@ -43,6 +43,19 @@ local function clock(key, given)
   return math.floor(NUMBER / 1000)
 end
 
+-- A longer time than a day is taken for none (EC8): a clock was set, or something hung. The longest
+-- that this act left out is told; it stops nobody.
+local DAY_MS, LEFT_OUT = 86400000, 0
+
+local function elapsed(now, since)
+  local ms = math.max(0, now - num(since))
+  if ms > DAY_MS then
+    LEFT_OUT = math.max(LEFT_OUT, ms)
+    return 0
+  end
+  return ms
+end
+
 -- The ledger's stream. What happened is told in the script that made it happen, one entry each:
 --
 --   e  words joined by spaces: kind, now_ms, the task's key behind the tenant's prefix, then by kind
@@ -113,20 +126,9 @@ local function close_execution(key, phase, now)
   redis.call('HSET', key, phase .. '.closed', is[1], record .. 'ended', int(now))
   local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started')
   if begun[1] then
-    redis.call('HSET', key, record .. 'wall_ms', int(math.max(0, now - num(begun[2]))))
+    redis.call('HSET', key, record .. 'wall_ms', int(elapsed(now, begun[2])))
   end
   return is[1]
-end
-
--- Count it if `current`, another phase, has calls in flight while work on `phase` begins. Returns it,
--- '' if it has none.
-local function parallel_to(key, current, phase)
-  if current == '' or current == phase
-    or num(redis.call('HGET', key, current .. '.inflight')) <= 0 then
-    return ''
-  end
-  redis.call('HINCRBY', key, 'parallel', 1)
-  return current
 end
 
 -- The first phase in working order, but for `phase`, that has calls in flight; '' if none has.
@@ -142,6 +144,15 @@ local function another_at_work(key, phase)
     end
   end
   return first
+end
+
+-- Count it if work on `phase` begins while another has calls in flight. Returns that, '' if none has.
+local function begin_beside(key, phase)
+  local other = another_at_work(key, phase)
+  if other ~= '' then
+    redis.call('HINCRBY', key, 'parallel', 1)
+  end
+  return other
 end
 
 -- Totals that this act took to half of their limit or beyond, as words for the ledger (`p`).
@@ -189,7 +200,7 @@ local function post(key, prefix, now, open, held, used)
   if open then
     inflight = inflight - 1
     if inflight == 0 then
-      waited = math.max(0, now - num(was[2]))
+      waited = elapsed(now, was[2])
     end
   end
   local before = num(was[4])
@@ -210,7 +221,7 @@ end
 local function standing(key, dimension, now)
   local is = redis.call('HMGET', key, dimension .. '.S', 'inflight', 'since')
   if dimension == 'latency_ms' and num(is[2]) > 0 then
-    return num(is[1]) + math.max(0, now - num(is[3]))
+    return num(is[1]) + elapsed(now, is[3])
   end
   return num(is[1])
 end
