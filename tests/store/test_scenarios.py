@@ -246,7 +246,7 @@ async def test_EC8_a_latency_of_more_than_a_day_is_none(agent: Agent, look: Look
     agent.at(1_000_001 + day)
     seen = await view(agent)
     assert seen.summary.totals[Dimension.LATENCY_MS].used == 0
-    assert (await agent.call("PLAN")).verdict.value == "held"
+    assert (await agent.call("PLAN", tokens=1)).verdict.value == "held"
     settled = await agent.store.settle(settlement(at_a_day, 5))
     assert settled.left_out_ms == day + 1
     assert look.number("latency_ms.S") == look.number("PLAN.latency_ms.S") == 0
