@@ -312,7 +312,11 @@ ENDPOINTS = (
         "Whether a task may leave a phase: the decision that a call would get",
         bodies.GateBody,
         parameters=(_ID_PARAMETER,),
-        errors={**_WITH_BODY, 409: ("BudgetExceeded", "wrong_state")},
+        errors={
+            **_WITH_BODY,
+            409: ("BudgetExceeded", "wrong_state"),
+            422: ("invalid_request", "unknown_key"),
+        },
         takes=GateRequest,
     ),
     Endpoint(

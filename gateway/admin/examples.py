@@ -429,6 +429,8 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "would_refuse": True,
         "policy": "stop-loss",
         "mode": "observe",
+        "policy_hash": "8642d1b9e7c5",
+        "config_hash": "0f3a5c7e9b1d2468",
         "breaches": [_BREACH],
     },
     (bodies.TaskChangedBody, 200): {"state": "open", "changed": True, "task": _TASK},

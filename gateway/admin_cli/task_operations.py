@@ -157,6 +157,7 @@ TASK_OPERATIONS = (
             ID,
             option("--phase", kind=PHASE, told="To leave."),
             option("--to", kind=PHASE, told="To enter."),
+            option("--key", told="The id of the gateway key that pays."),
         ),
         view="gate",
     ),
