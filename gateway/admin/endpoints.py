@@ -17,6 +17,7 @@ from gateway.admin import (
     registration,
     sessions,
     steering,
+    task_list,
     tasks,
 )
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
@@ -71,39 +72,6 @@ _ACTOR_PARAMETERS = tuple(
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
     }
     for name in sessions.ACTOR_PARAMETERS
-)
-_LIST_PARAMETERS = (
-    LIMIT_PARAMETER,
-    {
-        "name": "cursor",
-        "in": "query",
-        "description": "`next_cursor` of the page before.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "status",
-        "in": "query",
-        "description": "Only tasks with this status, or with this state of their stop-loss.",
-        "schema": {"type": "string", "enum": list(tasks.STATUSES)},
-    },
-    {
-        "name": "phase",
-        "in": "query",
-        "description": "Only tasks whose current phase is this, in any letter case.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "complexity",
-        "in": "query",
-        "description": "Only tasks of this complexity, in any letter case.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "importance",
-        "in": "query",
-        "description": "Only tasks of this importance, in any letter case.",
-        "schema": {"type": "string"},
-    },
 )
 
 
@@ -211,11 +179,11 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/admin/v1/tasks",
-        tasks.get_tasks,
+        task_list.get_tasks,
         "listTasks",
         "Tasks, newest first",
         bodies.TaskPageBody,
-        parameters=_LIST_PARAMETERS,
+        parameters=task_list.TASK_LIST_PARAMETERS,
         errors={400: ("invalid_query",), **EVERYWHERE},
     ),
     Endpoint(
