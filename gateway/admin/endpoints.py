@@ -24,7 +24,7 @@ from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.endpoint import EVERYWHERE, Endpoint
 from gateway.admin.history_endpoints import HISTORY_ENDPOINTS
 from gateway.admin.key_endpoints import KEY_ENDPOINTS
-from gateway.admin.query import LIMIT_PARAMETER
+from gateway.admin.query import LIMIT_PARAMETER, PLACE_PARAMETER
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.admin.report_endpoints import REPORT_ENDPOINTS
 from gateway.admin.rule_endpoints import RULE_ENDPOINTS
@@ -303,6 +303,16 @@ ENDPOINTS = (
             503: ("budget_store_unavailable", "ledger_unavailable", "ledger_behind"),
         },
         takes=corrections.CorrectRequest,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/sessions",
+        sessions.get_sessions,
+        "listSessions",
+        "Clients' sessions that are bound to a task, the last to expire first",
+        sessions.SessionPageBody,
+        parameters=(LIMIT_PARAMETER, PLACE_PARAMETER),
+        errors={400: ("invalid_query",), **EVERYWHERE},
     ),
     Endpoint(
         "PUT",

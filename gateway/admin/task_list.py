@@ -9,7 +9,7 @@ from aiohttp import web
 from gateway.admin.answers import json_answer, store_wait
 from gateway.admin.bodies import TaskPageBody
 from gateway.admin.parts import PARTS
-from gateway.admin.query import LIMIT_PARAMETER, Query, invalid_query
+from gateway.admin.query import LIMIT_PARAMETER, PLACE_PARAMETER, Query, invalid_query
 from gateway.admin.views import summary_body
 from gateway.core.acts import TaskState
 from gateway.core.budget import BreachStatus
@@ -41,7 +41,7 @@ def _filter(name: str, meaning: str, words: Sequence[str] = ()) -> Mapping[str, 
 
 TASK_LIST_PARAMETERS = (
     LIMIT_PARAMETER,
-    _filter("cursor", "`next_cursor` of the page before."),
+    PLACE_PARAMETER,
     _filter("status", "Only tasks that are there in their life: their `state`.", _STATUSES),
     _filter(
         "breach_status",
