@@ -22,10 +22,12 @@ from gateway.core.estimate import (
     least_output,
     output_ceiling,
 )
+from gateway.core.gate import Gate
 from gateway.core.grace import GracePlan, plan_grace
 from gateway.core.identity import Dialect, Tags
 from gateway.core.loops import LoopPlan, fingerprint_of, plan_loop
 from gateway.core.mark import Mark
+from gateway.core.match import Subject
 from gateway.core.parallel_phases import ParallelPhases
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Mode, Policy, ReserveKind, StopLossPolicy, first_match
@@ -41,6 +43,8 @@ from gateway.ports import ReservePlan, TaskFacts
 
 _MOST_PRICES = 1_024  # remembered look-ups: clients choose the names
 _MOST_PHASES = 100_000
+_NO_SIZE = Need(0, 0, 0, 0, 0, 0)
+_NO_INPUT = InputEstimate(0, 0, 0)
 
 
 class Plan(Struct, frozen=True):
@@ -203,6 +207,31 @@ class Planner:
         phase = self._phases.get(call.task)
         return structs.replace(call, tags=structs.replace(call.tags, phase=phase))
 
+    def plan_gate(self, gate: Gate, gate_id: str, facts: TaskFacts) -> Plan:
+        """Return the plan for a gate: all that a call in its phase is held to, for none to hold."""
+        policies, tiers = self.rules.policies, (facts.complexity, facts.importance)
+        policy = policies.stop_loss_for(*tiers, gate)
+        mode = self.mode_of(policy)
+        loop = first_match(policies.loop, *tiers, gate)
+        reserve = ReservePlan(
+            call_id=gate_id,
+            tenant=self._plane.tenant,
+            task=gate.task,
+            facts=facts,
+            limits=self.limits_of(facts, gate.task),
+            phase=gate.phase,
+            enforce_from=gate.starts_at(policy),
+            kind=ReserveKind.NONE,
+            effects=effects_of(policy, mode),
+            need=_NO_SIZE,
+            about=self._about_gate(gate, facts, policy, mode),
+            spend=self._spend_of(gate, facts),
+            rate=self._rate_of(gate, facts),
+            loop=plan_loop(loop, self.mode_of(loop), "") if loop is not None else None,
+            switch=self._switch.text,
+        )
+        return Plan(reserve, policy, mode, price=None, ceiling=0, estimate=_NO_INPUT)
+
     def _loop(self, call: Call, asked: ModelRequest, facts: TaskFacts) -> LoopPlan | None:
         """Return what is asked of the store about loops; else the body is not hashed."""
         policy = first_match(self.rules.policies.loop, facts.complexity, facts.importance, call)
@@ -236,7 +265,7 @@ class Planner:
             shape = structs.replace(shape, soft_line=None, cheaper_model="")
         return shape
 
-    def _spend_of(self, call: Call, facts: TaskFacts) -> tuple[SpendLimit, ...]:
+    def _spend_of(self, call: Subject, facts: TaskFacts) -> tuple[SpendLimit, ...]:
         """Return the spend limits that the call is held to, whether it names a task or not."""
         return limits_on(
             self.rules.policies.spend_limit,
@@ -247,9 +276,9 @@ class Planner:
             self.mode_of,
         )
 
-    def _rate_of(self, call: Call, facts: TaskFacts) -> RatePlan | None:
+    def _rate_of(self, call: Subject, facts: TaskFacts) -> RatePlan | None:
         """Return the velocity that the task is held to."""
-        if call.is_untagged:
+        if call.tags.task is None:
             return None
         policy = self.rules.policies.rate_for(facts.complexity, facts.importance, call)
         return plan_rate(policy, self.mode_of(policy)) if policy is not None else None
@@ -270,6 +299,22 @@ class Planner:
             importance=facts.importance.value,
             tags=_said(call.tags),
             key=call.key.id if call.key is not None else "",
+            policy=policy.name,
+            mode=mode.value,
+            policy_hash=self.rules.policies.policy_hash,
+            config_hash=self.rules.budgets.config_hash,
+        )
+
+    def _about_gate(
+        self, gate: Gate, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
+    ) -> CallAbout:
+        """Return what the ledger is told of a gate that stays shut."""
+        return CallAbout(
+            method="POST",
+            path="gate",
+            complexity=facts.complexity.value,
+            importance=facts.importance.value,
+            key=gate.key.id if gate.key is not None else "",
             policy=policy.name,
             mode=mode.value,
             policy_hash=self.rules.policies.policy_hash,

@@ -1,13 +1,15 @@
 """Bodies of requests that act on a task: strict models, and the error that names the field."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.admin.answers import ApiError
 from gateway.admin.override_requests import Approver, Phase, Reason
 from gateway.core.phases import WorkPhase
 from gateway.findings import explain, suggestion
+
+KeyId = Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")]
 
 
 class ActRequest(BaseModel):
@@ -28,12 +30,16 @@ class PhaseRequest(BaseModel):
 
 
 class GateRequest(BaseModel):
-    """Which phase the task is to leave, VERIFY if left out, and for which one."""
+    """Which phase the task is to leave, VERIFY if left out, and for which one.
+
+    `key` is the id of the gateway key that pays for the task's calls.
+    """
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
     phase: Phase | None = None
     to: Phase | None = None
+    key: KeyId | None = None
 
     @property
     def leaving(self) -> WorkPhase:

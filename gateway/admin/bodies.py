@@ -306,7 +306,10 @@ class BreachBody(Body):
 
 
 class GateBody(Body):
-    """The task may leave the phase. `would_refuse`: it may because the policy only observes."""
+    """The task may leave the phase. `would_refuse`: it may because the policy only observes.
+
+    The hashes are those of the policies and budgets by which that was decided.
+    """
 
     task: str
     phase: str
@@ -315,6 +318,8 @@ class GateBody(Body):
     would_refuse: bool
     policy: str
     mode: Literal["off", "observe", "enforce"]
+    policy_hash: str
+    config_hash: str
     breaches: list[BreachBody]
 
 

@@ -13,26 +13,22 @@ from aiohttp import web
 from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.act_requests import parse_request
-from gateway.admin.answers import ApiError, json_answer, store_wait
+from gateway.admin.act_requests import KeyId, parse_request
+from gateway.admin.answers import json_answer, store_wait
 from gateway.admin.bodies import Body, BreachBody
 from gateway.admin.body import read_json
 from gateway.admin.override_requests import Phase
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.registration_requests import ComplexityTier, Importance, TaskId
+from gateway.admin.supposed import paying_key, planner_now
 from gateway.admin.views import breach_body
 from gateway.core.decision import Receipt
-from gateway.core.enforcement import Switch
-from gateway.core.estimate import LearnedOutput
 from gateway.core.keys import GatewayKey
 from gateway.core.phases import Complexity, ImportanceTier
 from gateway.core.prices import ModelPrice
 from gateway.planner import Plan, Planner
 from gateway.ports import TaskFacts
 from gateway.rehearsal.trial import CallSaid, Tried, try_call
-from gateway.store.enforcement import read_switch
-from gateway.store.key_store import KeyStore
-from gateway.store.limits import server_ms
 from gateway.store.redis_store import RedisStore
 from gateway.store.registration import facts_of
 
@@ -57,7 +53,7 @@ class DryRunRequest(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     input_tokens: Tokens = 0
     output_tokens: Tokens | None = None
-    key: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")] | None = None
+    key: KeyId | None = None
     grace: bool = False
     path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{1,255}$")] = "/v1/chat/completions"
 
@@ -124,29 +120,13 @@ async def _planner(parts: AdminParts) -> Planner:
     """Return a planner under the rules in force, which know a model that costs nothing."""
     rules = parts.rules()
     models = {**rules.prices.models, _ANY_MODEL: _FREE}
-    rules = replace(rules, prices=replace(rules.prices, models=models))
-    switch = Switch(await read_switch(parts.connection, parts.names))
-    plane = replace(parts.plane, tenant=parts.names.tenant)
-    return Planner(plane, rules, LearnedOutput(), switch=switch)
+    return await planner_now(parts, replace(rules, prices=replace(rules.prices, models=models)))
 
 
 async def _key(parts: AdminParts, asked: DryRunRequest) -> GatewayKey | None:
-    """Return the key that pays; whether it allows a model is asked where the call names one.
-
-    Raises ApiError for one that is not there.
-    """
-    key_id = asked.key
-    if key_id is None:
-        return None
-    key = await KeyStore(parts.connection).read(key_id)
-    if key is None or key.tenant != parts.names.tenant:
-        problem = f"There is no gateway key {key_id}."
-    elif not key.is_good(await server_ms(parts.connection)):
-        problem = f"The gateway key {key_id} is revoked or has expired."
-    else:
-        return key if asked.model else structs.replace(key, models=())
-    remedy = "Remedy: take a good one of those that GET /admin/v1/keys lists."
-    raise ApiError(422, "unknown_key", f"{problem} {remedy}", field="key")
+    """Return the key that pays; whether it allows a model is asked where the call names one."""
+    key = await paying_key(parts, asked.key)
+    return key if key is None or asked.model else structs.replace(key, models=())
 
 
 def _body(

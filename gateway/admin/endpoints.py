@@ -17,13 +17,14 @@ from gateway.admin import (
     registration,
     sessions,
     steering,
+    task_list,
     tasks,
 )
 from gateway.admin.act_requests import ActRequest, GateRequest, PhaseRequest
 from gateway.admin.endpoint import EVERYWHERE, Endpoint
 from gateway.admin.history_endpoints import HISTORY_ENDPOINTS
 from gateway.admin.key_endpoints import KEY_ENDPOINTS
-from gateway.admin.query import LIMIT_PARAMETER
+from gateway.admin.query import LIMIT_PARAMETER, PLACE_PARAMETER
 from gateway.admin.registration_requests import RegisterRequest
 from gateway.admin.report_endpoints import REPORT_ENDPOINTS
 from gateway.admin.rule_endpoints import RULE_ENDPOINTS
@@ -71,39 +72,6 @@ _ACTOR_PARAMETERS = tuple(
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
     }
     for name in sessions.ACTOR_PARAMETERS
-)
-_LIST_PARAMETERS = (
-    LIMIT_PARAMETER,
-    {
-        "name": "cursor",
-        "in": "query",
-        "description": "`next_cursor` of the page before.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "status",
-        "in": "query",
-        "description": "Only tasks with this status, or with this state of their stop-loss.",
-        "schema": {"type": "string", "enum": list(tasks.STATUSES)},
-    },
-    {
-        "name": "phase",
-        "in": "query",
-        "description": "Only tasks whose current phase is this, in any letter case.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "complexity",
-        "in": "query",
-        "description": "Only tasks of this complexity, in any letter case.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "importance",
-        "in": "query",
-        "description": "Only tasks of this importance, in any letter case.",
-        "schema": {"type": "string"},
-    },
 )
 
 
@@ -211,11 +179,11 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/admin/v1/tasks",
-        tasks.get_tasks,
+        task_list.get_tasks,
         "listTasks",
         "Tasks, newest first",
         bodies.TaskPageBody,
-        parameters=_LIST_PARAMETERS,
+        parameters=task_list.TASK_LIST_PARAMETERS,
         errors={400: ("invalid_query",), **EVERYWHERE},
     ),
     Endpoint(
@@ -312,7 +280,11 @@ ENDPOINTS = (
         "Whether a task may leave a phase: the decision that a call would get",
         bodies.GateBody,
         parameters=(_ID_PARAMETER,),
-        errors={**_WITH_BODY, 409: ("BudgetExceeded", "wrong_state")},
+        errors={
+            **_WITH_BODY,
+            409: ("BudgetExceeded", "wrong_state"),
+            422: ("invalid_request", "unknown_key"),
+        },
         takes=GateRequest,
     ),
     Endpoint(
@@ -331,6 +303,16 @@ ENDPOINTS = (
             503: ("budget_store_unavailable", "ledger_unavailable", "ledger_behind"),
         },
         takes=corrections.CorrectRequest,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/v1/sessions",
+        sessions.get_sessions,
+        "listSessions",
+        "Clients' sessions that are bound to a task, the last to expire first",
+        sessions.SessionPageBody,
+        parameters=(LIMIT_PARAMETER, PLACE_PARAMETER),
+        errors={400: ("invalid_query",), **EVERYWHERE},
     ),
     Endpoint(
         "PUT",

@@ -391,6 +391,15 @@ _DELIVERY = {
     "attempts": 10,
     "error": "answered 503",
 }
+_SESSION: Json = {
+    "session": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
+    "task": "IMP-COST-01",
+    "phase": "IMPLEMENT",
+    "by": "orchestrator",
+    "bound": "2026-11-02T09:30:00.000Z",
+    "expires": "2026-11-03T09:30:00.000Z",
+    "expires_ms": 1_793_698_200_000,
+}
 _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
     **KEY_EXAMPLES,
     **HISTORY_EXAMPLES,
@@ -429,6 +438,8 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "would_refuse": True,
         "policy": "stop-loss",
         "mode": "observe",
+        "policy_hash": "8642d1b9e7c5",
+        "config_hash": "0f3a5c7e9b1d2468",
         "breaches": [_BREACH],
     },
     (bodies.TaskChangedBody, 200): {
@@ -437,14 +448,10 @@ _EXAMPLES: Mapping[tuple[type[BaseModel], int], Json] = {
         "warnings": [],
         "task": _TASK,
     },
-    (sessions.SessionBody, 200): {
-        "session": "5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
-        "task": "IMP-COST-01",
-        "phase": "IMPLEMENT",
-        "by": "orchestrator",
-        "bound": "2026-11-02T09:30:00.000Z",
-        "expires": "2026-11-03T09:30:00.000Z",
-        "expires_ms": 1_793_698_200_000,
+    (sessions.SessionBody, 200): _SESSION,
+    (sessions.SessionPageBody, 200): {
+        "sessions": [_SESSION],
+        "next_cursor": "1793698200000:5f0c0e2a-8f53-4d09-9d0e-5f6a5b1c7d11",
     },
     (sessions.SessionChangedBody, 200): {"session": "5f0c0e2a", "changed": True},
     (bodies.CallCorrectedBody, 200): {

@@ -1,9 +1,9 @@
 """`POST .../gate`: the orchestrator asks whether a task may leave a phase."""
 
 import secrets
+from typing import Any
 
 from aiohttp import web
-from msgspec import structs
 
 from gateway.admin.act_requests import GateRequest, parse_request
 from gateway.admin.answers import ApiError, json_answer, store_wait
@@ -13,34 +13,24 @@ from gateway.admin.body import read_json
 from gateway.admin.parts import PARTS, AdminParts
 from gateway.admin.reports import report_path
 from gateway.admin.roles import MAIN_TOKEN
+from gateway.admin.supposed import paying_key, planner_now
 from gateway.admin.tasks import task_id_of
 from gateway.admin.views import breach_body
+from gateway.clamp import decision_on
 from gateway.core.acts import Act
-from gateway.core.admission import Need
-from gateway.core.amendments import amended
-from gateway.core.call_facts import CallAbout
-from gateway.core.decision import (
-    Decision,
-    Outcome,
-    Receipt,
-    decide,
-    effects_of,
-    remediation_task,
-)
+from gateway.core.admission import ScopeKind
+from gateway.core.decision import Decision, Outcome, Receipt, remediation_task
 from gateway.core.errors import StoreError
-from gateway.core.gate import gate_starts_at, mode_in_force
-from gateway.core.loops import plan_loop
-from gateway.core.phases import WorkPhase
-from gateway.core.policy import Mode, ReserveKind, StopLossPolicy, first_match
-from gateway.ports import ReservePlan, TaskFacts
-from gateway.store.enforcement import read_switch
+from gateway.core.gate import Gate
+from gateway.planner import Plan
 from gateway.store.limits import UnknownTask
 from gateway.store.notes import note_act
 from gateway.store.redis_store import RedisStore
 from gateway.store.registration import facts_of
 
-_NOTHING = Need(0, 0, 0, 0, 0, 0)
 _STATES = ("task_killed", "task_blocked")
+_LINES = ("task_budget_exceeded", "runaway_task")
+_TASKS = (ScopeKind.TASK, ScopeKind.PARENT)
 
 
 async def post_gate(request: web.Request) -> web.Response:
@@ -48,80 +38,57 @@ async def post_gate(request: web.Request) -> web.Response:
     task_id, asked = task_id_of(request), parse_request(GateRequest, await read_json(request))
     parts = request.app[PARTS]
     async with store_wait(request):
-        facts = await facts_of(parts.connection, parts.names, task_id)
-        if facts is None:
-            raise UnknownTask(task_id)
-        rules = parts.rules()
-        policy = rules.policies.stop_loss_for(facts.complexity, facts.importance)
-        switch = await read_switch(parts.connection, parts.names)
-        off = (
-            bool(switch) or parts.plane.enforcement_disabled or not rules.budgets.stop_loss.enabled
-        )
-        mode = mode_in_force(policy, switched_off=off)
-        loops = first_match(rules.policies.loop, facts.complexity, facts.importance)
-        loop = plan_loop(loops, mode_in_force(loops, switched_off=off), "") if loops else None
-        plan = _plan(parts, task_id, facts, asked, policy, mode)
-        plan = structs.replace(plan, loop=loop, switch=switch)
-        receipt = await RedisStore(parts.connection).gate(plan)
-    decision = amended(decide(receipt, policy, mode, 0), receipt, loop=loop)
+        plan = await _plan(parts, task_id, asked)
+        receipt = await RedisStore(parts.connection).gate(plan.reserve)
+    decision = decision_on(None, plan, receipt)
     _tell(parts, task_id, receipt)
     if decision.refuses:
-        raise _refusal(task_id, receipt, decision)
-    if asked.leaving is WorkPhase.VERIFY and parts.read_report is not None:
-        await _ask_for_report(request, task_id)
-    return json_answer(
-        GateBody(
-            task=task_id,
-            phase=asked.leaving.value,
-            to=asked.to.value if asked.to else None,
-            decision="flag" if decision.outcome is Outcome.FLAG else "allow",
-            would_refuse=decision.would_refuse,
-            policy=policy.name,
-            mode=mode.value,
-            breaches=[breach_body(breach) for breach in decision.breaches],
-        )
-    )
+        raise _refusal(task_id, plan, receipt, decision)
+    body = _body(task_id, asked, plan, decision)
+    await _put_on_record(request, body, asked.key)
+    return json_answer(body)
 
 
-def _plan(
-    parts: AdminParts,
-    task_id: str,
-    facts: TaskFacts,
-    asked: GateRequest,
-    policy: StopLossPolicy,
-    mode: Mode,
-) -> ReservePlan:
-    return ReservePlan(
-        call_id=f"gate-{secrets.token_hex(12)}",
-        tenant=parts.names.tenant,
+async def _plan(parts: AdminParts, task_id: str, asked: GateRequest) -> Plan:
+    """Return what is asked of the store. Raises UnknownTask, ApiError, StoreError."""
+    facts = await facts_of(parts.connection, parts.names, task_id)
+    if facts is None:
+        raise UnknownTask(task_id)
+    key = await paying_key(parts, asked.key)
+    planner = await planner_now(parts, parts.rules())
+    gate = Gate(task_id, asked.leaving, asked.to, key, parts.names.tenant)
+    return planner.plan_gate(gate, f"gate-{secrets.token_hex(12)}", facts)
+
+
+def _body(task_id: str, asked: GateRequest, plan: Plan, decision: Decision) -> GateBody:
+    about = plan.reserve.about
+    return GateBody(
         task=task_id,
-        facts=facts,
-        limits=None,
-        phase=asked.leaving,
-        enforce_from=gate_starts_at(policy, asked.leaving, asked.to),
-        kind=ReserveKind.NONE,
-        effects=effects_of(policy, mode),
-        need=_NOTHING,
-        about=CallAbout(
-            method="POST",
-            path="gate",
-            complexity=facts.complexity.value,
-            importance=facts.importance.value,
-            policy=policy.name,
-            mode=mode.value,
-        ),
+        phase=asked.leaving.value,
+        to=asked.to.value if asked.to else None,
+        decision="allow" if decision.outcome is Outcome.ALLOW else "flag",
+        would_refuse=decision.would_refuse,
+        policy=plan.policy.name,
+        mode=plan.mode.value,
+        policy_hash=about.policy_hash,
+        config_hash=about.config_hash,
+        breaches=[breach_body(breach) for breach in decision.breaches],
     )
 
 
-async def _ask_for_report(request: web.Request, task_id: str) -> None:
-    """Put the passed gate on record, from which the report follows; the gate is open anyway."""
+async def _put_on_record(request: web.Request, body: GateBody, key: str | None) -> None:
+    """Put the passed gate on record; behind VERIFY a report follows. It is open anyway."""
     parts = request.app[PARTS]
-    act = Act("gate.pass", own_token(request) or MAIN_TOKEN, "", {"phase": "VERIFY"})
+    names = ("phase", "to", "decision", "policy", "mode", "policy_hash", "config_hash")
+    details = {name: text for name in names if (text := getattr(body, name))}
+    if key is not None:
+        details["key"] = key
+    act = Act("gate.pass", own_token(request) or MAIN_TOKEN, "", details)
     try:
         async with store_wait(request):
-            await note_act(parts.connection, parts.names, f"task:{task_id}", act)
+            await note_act(parts.connection, parts.names, f"task:{body.task}", act)
     except StoreError as error:
-        parts.event("report_not_asked_for", "error", task=task_id, error=str(error))
+        parts.event("gate_not_noted", "error", task=body.task, error=str(error))
 
 
 def _tell(parts: AdminParts, task_id: str, receipt: Receipt) -> None:
@@ -137,11 +104,14 @@ def _tell(parts: AdminParts, task_id: str, receipt: Receipt) -> None:
         )
 
 
-def _refusal(task_id: str, receipt: Receipt, decision: Decision) -> ApiError:
+def _refusal(task_id: str, plan: Plan, receipt: Receipt, decision: Decision) -> ApiError:
+    about = plan.reserve.about
+    hashes: dict[str, Any] = {"policy_hash": about.policy_hash, "config_hash": about.config_hash}
     if decision.code in _STATES:
-        return ApiError(409, "wrong_state", decision.message, field="id")
-    stopped = receipt.stop_scope.name if receipt.stop_scope else task_id
-    episode = receipt.episode
+        return ApiError(409, "wrong_state", decision.message, field="id", **hashes)
+    scope = receipt.stop_scope
+    stopped = scope.name if scope is not None and scope.kind in _TASKS else task_id
+    episode = receipt.episode if decision.code in _LINES else 0
     return ApiError(
         409,
         "BudgetExceeded",
@@ -152,4 +122,5 @@ def _refusal(task_id: str, receipt: Receipt, decision: Decision) -> ApiError:
         remediation=remediation_task(stopped, episode) if episode else None,
         report=report_path(stopped),
         breaches=[breach_body(breach).model_dump() for breach in decision.breaches],
+        **hashes,
     )

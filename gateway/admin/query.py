@@ -24,6 +24,7 @@ CURSOR_PARAMETER: dict[str, Any] = {
     "description": "`next_cursor` of the page before.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
 }
+PLACE_PARAMETER: dict[str, Any] = {**CURSOR_PARAMETER, "schema": {"type": "string"}}
 
 
 class Query:

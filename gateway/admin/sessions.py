@@ -1,5 +1,6 @@
-"""`/admin/v1/sessions/{session}`: which task a client's session works for (GW-9)."""
+"""`/admin/v1/sessions`, and each below it: which task a client's session works for (GW-9)."""
 
+import re
 from typing import Annotated
 
 from aiohttp import web
@@ -18,11 +19,18 @@ from gateway.admin.views import iso
 from gateway.core.acts import Act
 from gateway.core.sessions import SESSION_PATTERN, Binding
 from gateway.store.limits import server_ms
-from gateway.store.sessions import bind_session, read_session, unbind_session
+from gateway.store.sessions import (
+    SessionPlace,
+    bind_session,
+    list_sessions,
+    read_session,
+    unbind_session,
+)
 
 _DAY_S = 86_400
 _MOST_S = 30 * _DAY_S
 _SHOWN_CHARACTERS = 130
+_CURSOR = re.compile(rf"([0-9]{{1,15}}):({SESSION_PATTERN.pattern})")
 ACTOR_PARAMETERS = ("by", "reason")
 
 
@@ -59,6 +67,13 @@ class SessionBody(Body):
     expires_ms: int
 
 
+class SessionPageBody(Body):
+    """Sessions that are bound, the last to expire first."""
+
+    sessions: list[SessionBody]
+    next_cursor: str | None
+
+
 class SessionChangedBody(Body):
     """Whether this request ended a binding."""
 
@@ -80,6 +95,21 @@ async def put_session(request: web.Request) -> web.Response:
         await bind_session(parts.connection, parts.names, session_id, binding, act)
     parts.event("session_bound", "info", session=session_id, task=asked.task, by=asked.by)
     return json_answer(_body(session_id, binding))
+
+
+async def get_sessions(request: web.Request) -> web.Response:
+    """Return the sessions that are bound, in pages."""
+    query, parts = Query(request, ("limit", "cursor")), request.app[PARTS]
+    limit, after = query.limit(), _after(query)
+    async with store_wait(request):
+        page = await list_sessions(parts.connection, parts.names, limit, after)
+    following = page.following
+    return json_answer(
+        SessionPageBody(
+            sessions=[_body(one.id, one.binding) for one in page.sessions if one.binding],
+            next_cursor=f"{following.expires_ms}:{following.session_id}" if following else None,
+        )
+    )
 
 
 async def get_session(request: web.Request) -> web.Response:
@@ -117,6 +147,16 @@ def _unbinding(request: web.Request) -> UnbindRequest:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise invalid_query(name, "give one line of plain text, not too long") from None
+
+
+def _after(query: Query) -> SessionPlace | None:
+    text = query.text("cursor")
+    if not text:
+        return None
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        raise invalid_query("cursor", "give the next_cursor of an answer, or leave it out")
+    return SessionPlace(int(match[1]), match[2])
 
 
 def _body(session_id: str, binding: Binding) -> SessionBody:

@@ -204,6 +204,15 @@ _HISTORY = (
 
 _SESSIONS = (
     Operation(
+        "sessions list",
+        "listSessions",
+        "GET",
+        "/admin/v1/sessions",
+        "List clients' sessions that are bound to a task, the last to expire first.",
+        view=Rows("sessions", ("session", "task", "phase", "by", "bound", "expires")),
+        paged=True,
+    ),
+    Operation(
         "sessions bind",
         "bindSession",
         "PUT",

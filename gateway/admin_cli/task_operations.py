@@ -19,7 +19,9 @@ from gateway.admin_cli.parameters import (
 )
 
 _TASK = "/admin/v1/tasks/{id}"
-_STATUSES = ("within", "warning", "exceeded", "tripped", "killed", "blocked")
+_STATUSES = ("open", "completed", "reopened", "killed", "blocked")
+_BREACH_STATUSES = ("within", "warning", "exceeded")
+_STOPS = ("ok", "tripped", "killed", "blocked")
 _PHASE_OF_PATH = argument("phase", PHASE)
 
 
@@ -71,7 +73,13 @@ TASK_OPERATIONS = (
         "/admin/v1/tasks",
         "List tasks, newest first.",
         (
-            option("--status", kind=click.Choice(_STATUSES), told="How its budget stands."),
+            option("--status", kind=click.Choice(_STATUSES), told="Where it is in its life."),
+            option(
+                "--breach-status",
+                kind=click.Choice(_BREACH_STATUSES),
+                told="How its budget stands.",
+            ),
+            option("--stop-loss", kind=click.Choice(_STOPS), told="How its stop-loss stands."),
             option("--phase", kind=PHASE, told="Its current phase."),
             option("--complexity", kind=COMPLEXITY),
             option("--importance", kind=IMPORTANCE),
@@ -157,6 +165,7 @@ TASK_OPERATIONS = (
             ID,
             option("--phase", kind=PHASE, told="To leave."),
             option("--to", kind=PHASE, told="To enter."),
+            option("--key", told="The id of the gateway key that pays."),
         ),
         view="gate",
     ),

@@ -43,7 +43,7 @@ class Match:
     ) -> bool:
         """Return whether a call of a task with these tiers is meant.
 
-        Without a call, as at a gate, only policies for all calls are.
+        Without a call only policies for all calls are.
         """
         return (
             (not self.complexity or complexity in self.complexity)

@@ -16,9 +16,10 @@ from gateway.ledger.entries import Row, Rows
 from gateway.ledger.schema import REPORTS
 
 PENDING, FAILED, WRITTEN = "pending", "failed", "written"
-_ENDS = {"task.complete": "complete", "task.kill": "kill", "gate.pass": "gate"}
-_FINAL = tuple(_ENDS[action] for action in ("task.complete", "task.kill"))
-_ACCESS = "report."
+_ENDS = {"task.complete": "complete", "task.kill": "kill"}
+_FINAL = tuple(_ENDS.values())
+_OF_PHASE = {"phase.end": "verify", "gate.pass": "gate"}  # causes, if the phase is VERIFY
+_NO_FIGURES = ("report.", "gate.")  # acts that change none
 _LATE_MS = 10_000  # calls that end behind a final report: so long they are waited for
 
 
@@ -60,10 +61,10 @@ def _is_shut_gate(call: Row) -> bool:
 
 def _cause_of(act: Row) -> str | None:
     """Return what an act ends, if anything."""
-    if act["action"] != "phase.end":
+    if act["action"] not in _OF_PHASE:
         return _ENDS.get(act["action"])
     phase = msgspec.json.decode(act["details"]).get("phase")
-    return "verify" if phase == WorkPhase.VERIFY.value else None
+    return _OF_PHASE[act["action"]] if phase == WorkPhase.VERIFY.value else None
 
 
 def _row(of: Row, task: str, cause: str, asked_ms: int) -> Row:
@@ -87,7 +88,7 @@ def _ask_again(connection: Connection, rows: Rows) -> bool:
     has them.
     """
     acts: dict[str, Row] = {
-        act["subject"]: act for act in rows.audit if not act["action"].startswith(_ACCESS)
+        act["subject"]: act for act in rows.audit if not act["action"].startswith(_NO_FIGURES)
     }
     late = {call["task"]: call for call in rows.calls if call["task"] not in acts}
     if not acts and not late:

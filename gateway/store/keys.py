@@ -23,6 +23,7 @@ as well. Ids are validated before they come here (`core/identity.py`), so no key
     tg:{T}:gateways                 hash    gateway -> when it looked, ms, and its rules' hashes
     tg:{T}:begun:<key id>           zset    tasks that a capped key has begun -> when, ms
     tg:{T}:session:<id>             string  what a client's session is bound to, with a TTL
+    tg:{T}:sessions                 zset    id of a bound session -> when that expires, ms
     tg:{T}:response:<id>            string  the call of an answer in the background, with a TTL
     tg:{T}:task:<id>:rate:<ms>      hash    its velocity, by length of span (`lua/limits.lua`)
     tg:{T}:window:<policy>:<kind>:<name>@<window>
@@ -83,6 +84,7 @@ class TenantKeys:
         self.epoch = self._prefix + "epoch"
         self.key_versions = self._prefix + "keys"
         self.tasks = self._prefix + "tasks"
+        self.sessions = self._prefix + "sessions"
         self.leases = self._prefix + "leases"
         self.enforcement = self._prefix + "enforcement"
         self.gateways = self._prefix + "gateways"

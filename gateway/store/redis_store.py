@@ -55,7 +55,7 @@ from gateway.store.windows import WindowClock, rate_words
 _FACTS_REMEMBERED = 100_000
 _MOST_CALLS_PER_HEARTBEAT = 100
 _MOST_ROUNDS = 20  # a new task, and overrides that run out on it and on its ancestors
-_FACTS, _SNAPSHOT, _KIND, _WINDOWS = 3, 4, 7, 25  # places among reserve's arguments
+_SNAPSHOT, _KIND, _WINDOWS = 4, 7, 25  # places among reserve's arguments
 _SETTLES_WINDOWS = 20  # likewise, of settle
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
@@ -202,13 +202,12 @@ class RedisStore:
     async def gate(self, plan: ReservePlan) -> Receipt:
         """Ask what a call would be told, holding nothing; a refusal counts, and may trip the task.
 
-        The task must be there, and the plan have its facts. Raises StaleSwitch, StoreError.
+        Raises StaleFacts, StaleSwitch, StoreError.
         """
         args = self._reserve_args(plan)
-        args[_FACTS], args[_KIND] = facts_text(plan.facts), "gate"
+        args[_KIND] = "gate"
         reply = await self._ask(plan, args)
-        if reply[0] == "switch":
-            raise StaleSwitch
+        self._check_fresh(plan, reply)
         return self._receipt(plan, reply)
 
     async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:

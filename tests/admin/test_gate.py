@@ -1,16 +1,30 @@
 """`POST .../gate`: the decision of admission, without a call."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 
+from gateway.core.budget import Amounts
+from gateway.core.errors import StoreError
+from gateway.core.gate import Gate
 from gateway.core.loops import LoopPlan, LoopPolicy
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Mode, PolicySet, StopLossPolicy
+from gateway.core.spend_limits import LimitScope, SpendLimitPolicy, limits_on
+from gateway.ledger.entries import EntryReader, Rows
 from tests.admin.plane import RULES, WHO, Answer, Plane, StartPlane
-from tests.store.agent import OBSERVE, Agent
+from tests.store.agent import OBSERVE, Agent, settlement
 
-ENFORCING = replace(RULES, policies=PolicySet((StopLossPolicy(mode=Mode.ENFORCE),)))
+PLAN, TIERS = WorkPhase.PLAN, (Complexity.MEDIUM, ImportanceTier.MEDIUM)
+
+ENFORCING = replace(
+    RULES,
+    policies=PolicySet((StopLossPolicy(mode=Mode.ENFORCE),), "decade"),
+    budgets=replace(RULES.budgets, config_hash="c0ffee"),
+)
 
 
 async def gate(admin: Plane, task: str = "T", **body: Any) -> Answer:
@@ -27,6 +41,7 @@ async def test_within_its_budget_a_task_passes(plane: StartPlane, agent: Agent) 
     assert answer.json == {
         **{"task": "T", "phase": "VERIFY", "to": "REVIEW", "decision": "allow"},
         **{"would_refuse": False, "policy": "stop-loss", "mode": "enforce", "breaches": []},
+        **{"policy_hash": "decade", "config_hash": "c0ffee"},
     }
     after = await admin.task()
     assert {**after, "as_of": 0} == {**before, "as_of": 0}
@@ -57,6 +72,71 @@ async def test_SL4_SL5_above_its_line_it_does_not(plane: StartPlane, agent: Agen
     assert (again.status, again.error["episode"], len(admin.events)) == (409, 1, 1)
     assert (await admin.grant(tokens=10_000)).status == 201
     assert (await gate(admin)).status == 200
+
+
+async def test_CFG8_every_decision_names_the_rules_it_was_made_by(
+    plane: StartPlane, agent: Agent, redis_client: redis.Redis
+) -> None:
+    """In the answer and in the ledger: a pass in the audit, a refusal as an attempt to call."""
+    await agent.call("PLAN", tokens=100)
+    admin = await plane(rules=ENFORCING)
+    made = await admin.ask("POST", "/admin/v1/keys", json={"name": "ci"})
+    passed = await gate(admin, phase="IMPLEMENT", to="VERIFY", key=made.json["id"])
+    hashes = {"policy_hash": "decade", "config_hash": "c0ffee"}
+    assert passed.json.items() >= hashes.items()
+    (act,) = [act for act in rows_of(admin, redis_client).audit if act["action"] == "gate.pass"]
+    assert (act["subject"], act["actor"]) == ("T", "admin")
+    told = {"phase": "IMPLEMENT", "to": "VERIFY", "decision": "allow", "key": made.json["id"]}
+    rules = {"policy": "stop-loss", "mode": "enforce", **hashes}
+    assert json.loads(act["details"]).items() >= {**told, **rules}.items()
+    await agent.spend(50_000)
+    refused = await gate(admin)
+    assert refused.error.items() >= hashes.items()
+    (attempt,) = [call for call in rows_of(admin, redis_client).calls if call["state"] == "refused"]
+    assert (attempt["path"], attempt["phase"], attempt["policy"]) == ("gate", "VERIFY", "stop-loss")
+    assert attempt.items() >= hashes.items()
+
+
+def rows_of(admin: Plane, redis_client: redis.Redis) -> Rows:
+    """What the ledger makes of the stream."""
+    names = admin.parts.names
+    entries = [(str(number), fields) for number, fields in redis_client.xrange(names.ledger)]
+    return EntryReader(names.tenant, 400).rows_of(entries)
+
+
+async def test_a_gate_that_cannot_be_noted_is_open(
+    plane: StartPlane, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision that was made holds; the log has what the audit lacks."""
+    await agent.call("PLAN", tokens=100)
+    admin = await plane(rules=ENFORCING)
+
+    async def fail(*_: object) -> None:
+        raise StoreError("gone", "the store is gone")
+
+    monkeypatch.setattr("gateway.admin.gate.note_act", fail)
+    assert (await gate(admin)).status == 200
+    (event,) = admin.events
+    assert (event["event"], event["level"], event["task"]) == ("gate_not_noted", "error", "T")
+
+
+async def test_what_stops_it_beside_the_task_names_no_remediation(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """A limit of the tenant is not the task's breach; the report is the task's."""
+    limit = SpendLimitPolicy(mode=Mode.ENFORCE, per=LimitScope.TENANT, hard=Amounts(tokens=1_000))
+    policies = replace(ENFORCING.policies, spend_limit=(limit,))
+    admin = await plane(rules=replace(ENFORCING, policies=policies))
+    spend = limits_on((limit,), *TIERS, Gate("T", PLAN), agent.tenant, lambda policy: policy.mode)
+    plan, _ = await agent.reserve("PLAN", spend=spend)
+    await agent.store.settle(settlement(plan, 50_000))
+    assert (await gate(admin)).error["episode"] == 1
+    assert (await admin.grant(tokens=100_000)).status == 201
+    answer = await gate(admin)
+    assert (answer.status, answer.error["reason"]) == (409, "spend_limit_exceeded")
+    assert (answer.error["episode"], answer.error["remediation"]) == (0, None)
+    assert answer.error["report"] == "/admin/v1/tasks/T/report"
+    assert (await admin.task())["stop_loss"]["state"] != "tripped"
 
 
 async def test_G16_the_line_is_that_of_entry_and_of_exit(plane: StartPlane, agent: Agent) -> None:

@@ -76,6 +76,7 @@ async def test_it_has_every_route_and_no_other() -> None:
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/start"),
         ("POST", "/admin/v1/tasks/{id}/phases/{phase}/end"),
         ("POST", "/admin/v1/calls/{call}/correct"),
+        ("GET", "/admin/v1/sessions"),
         ("PUT", "/admin/v1/sessions/{session}"),
         ("GET", "/admin/v1/sessions/{session}"),
         ("DELETE", "/admin/v1/sessions/{session}"),

@@ -1,5 +1,6 @@
 """`GET /admin/v1/tasks/{id}/report`, on a real store and a real ledger."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,10 @@ async def test_REP1_a_gate_behind_verify_asks_for_a_report(
 
     assert (await gate("PLAN")).status == 200
     assert (await gate("VERIFY")).status == 200
-    (row,) = audit(admin, tenant, redis_client)
-    assert (row["action"], row["subject"], row["actor"]) == ("gate.pass", "T", "admin")
+    rows = audit(admin, tenant, redis_client)
+    passes = [(row["action"], row["subject"], row["actor"]) for row in rows]
+    assert passes == [("gate.pass", "T", "admin")] * 2
+    assert [json.loads(row["details"])["phase"] for row in rows] == ["PLAN", "VERIFY"]
     await agent.spend(50_000)
     shut = await gate("VERIFY")
     assert (shut.status, shut.error["report"]) == (409, PATH)

@@ -260,26 +260,34 @@ async def test_a_summary(plane: StartPlane, agent: Agent) -> None:
     }
 
 
-async def test_filters(plane: StartPlane, agent: Agent, redis_client: redis.Redis) -> None:
+async def test_TRK4_filters(plane: StartPlane, agent: Agent, redis_client: redis.Redis) -> None:
     await make(agent, "fine")
     await make(agent, "warned", tokens=25_000)
     await make(agent, "over", phase="IMPLEMENT", tokens=30_000)
     await make(agent, "tripped", phase="VERIFY", tokens=30_000)
     await make(agent, "tripped", phase="VERIFY")
     await make(agent, "killed", phase="PR")
-    redis_client.hset(TenantKeys(agent.tenant).task("killed"), "state", "killed")
+    for name, state in (("killed", "killed"), ("over", "completed"), ("warned", "reopened")):
+        redis_client.hset(TenantKeys(agent.tenant).task(name), "state", state)
     admin = await plane()
     for query, ids in (
-        ("status=within", ["killed", "fine"]),
-        ("status=warning", ["warned"]),
-        ("status=EXCEEDED", ["tripped", "over"]),
-        ("status=tripped", ["tripped"]),
-        ("status=killed", ["killed"]),
+        ("breach_status=within", ["killed", "fine"]),
+        ("breach_status=warning", ["warned"]),
+        ("breach_status=EXCEEDED", ["tripped", "over"]),
+        ("stop_loss=tripped", ["tripped"]),
+        ("stop_loss=ok", ["over", "warned", "fine"]),
+        ("status=Killed", ["killed"]),
         ("status=blocked", []),
+        ("status=completed", ["over"]),
+        ("status=reopened", ["warned"]),
+        ("status=open", ["tripped", "fine"]),
+        ("status=open&breach_status=exceeded", ["tripped"]),
+        ("status=completed&breach_status=exceeded&phase=IMPLEMENT", ["over"]),
+        ("status=completed&breach_status=within", []),
         ("phase=plan", ["warned", "fine"]),
         ("phase=VERIFY", ["tripped"]),
-        ("phase=PLAN&status=warning", ["warned"]),
-        ("phase=PLAN&status=tripped", []),
+        ("phase=PLAN&breach_status=warning", ["warned"]),
+        ("phase=PLAN&stop_loss=tripped", []),
     ):
         assert await walk(admin, query) == [ids], query
     assert await walk(admin, "phase=PLAN&limit=1") == [["warned"], ["fine"]]
@@ -301,7 +309,11 @@ async def test_filters(plane: StartPlane, agent: Agent, redis_client: redis.Redi
         ("cursor=-1:T", "cursor"),
         ("cursor=9999999999999999:T", "cursor"),
         ("cursor=1:%7Bx%7D", "cursor"),
-        ("status=open", "status"),
+        ("status=within", "status"),
+        ("status=tripped", "status"),
+        ("breach_status=tripped", "breach_status"),
+        ("breach_status=within&breach_status=warning", "breach_status"),
+        ("stop_loss=open", "stop_loss"),
         ("phase=CODING", "phase"),
         ("phse=PLAN", "phse"),
     ],

@@ -28,9 +28,10 @@ async def test_a_task_is_listed_and_shown(plane: StartPlane, agent: Agent) -> No
     shown = await desk.run("show", "T")
     assert "T  Medium/medium" in shown.output
     assert "not started" in shown.output
-    page = await desk.done("list", "--status", "within")
+    page = await desk.done("list", "--status", "open", "--breach-status", "within")
     assert ([task["id"] for task in page["tasks"]], page["next_cursor"]) == (["T"], None)
-    assert (await desk.done("list", "--status", "tripped"))["tasks"] == []
+    assert (await desk.done("list", "--stop-loss", "tripped"))["tasks"] == []
+    assert (await desk.done("list", "--status", "completed"))["tasks"] == []
     assert (await desk.done("show", "T"))["totals"]["tokens"]["used"] == 15_800
 
 

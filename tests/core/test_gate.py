@@ -2,9 +2,10 @@
 
 import pytest
 
-from gateway.core.gate import gate_starts_at, mode_in_force
+from gateway.core.gate import Gate
+from gateway.core.match import CallMatch
 from gateway.core.phases import WorkPhase
-from gateway.core.policy import Mode, StopLossPolicy
+from gateway.core.policy import StopLossPolicy
 
 
 @pytest.mark.parametrize(
@@ -20,12 +21,21 @@ from gateway.core.policy import Mode, StopLossPolicy
 )
 def test_where_the_line_begins(enforce_from: str | None, to: str | None, start: str | None) -> None:
     policy = StopLossPolicy(enforce_from=WorkPhase(enforce_from) if enforce_from else None)
-    found = gate_starts_at(policy, WorkPhase.IMPLEMENT, WorkPhase(to) if to else None)
-    assert found == (WorkPhase(start) if start else None)
+    gate = Gate("T", WorkPhase.IMPLEMENT, WorkPhase(to) if to else None)
+    assert gate.starts_at(policy) == (WorkPhase(start) if start else None)
 
 
-@pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("switched_off", [False, True])
-def test_a_kill_switch_leaves_observing(mode: Mode, switched_off: bool) -> None:
-    found = mode_in_force(StopLossPolicy(mode=mode), switched_off=switched_off)
-    assert found is (Mode.OBSERVE if switched_off and mode is Mode.ENFORCE else mode)
+def test_policies_look_at_a_gate_as_at_a_call() -> None:
+    """By task, phase and tenant; one without a key or model is not meant where those are named."""
+    gate = Gate("T-1", WorkPhase.VERIFY)
+    for meant in (
+        CallMatch(task=frozenset({"T-*"}), phase=frozenset({WorkPhase.VERIFY})),
+        CallMatch(tenant=frozenset({"default"})),
+    ):
+        assert meant.matches(gate)
+    for other in (
+        CallMatch(phase=frozenset({WorkPhase.PLAN})),
+        CallMatch(key=frozenset({"*"})),
+        CallMatch(model=frozenset({"*"})),
+    ):
+        assert not other.matches(gate)

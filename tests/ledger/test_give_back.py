@@ -23,7 +23,7 @@ from gateway.store.generations import reopen_task
 from gateway.store.key_store import KeyRing, KeyStore
 from gateway.store.keys import KEYS_KEY
 from gateway.store.redis_store import RedisStore
-from gateway.store.sessions import bind_session, read_session, unbind_session
+from gateway.store.sessions import bind_session, list_sessions, read_session, unbind_session
 from gateway.store.steering import steer_task
 from tests.ledger.desk import Desk
 from tests.store.agent import Agent, settlement
@@ -406,6 +406,7 @@ async def test_bindings_outlast_a_loss(desk: Desk) -> None:
     bound = [(await read_session(store, names, one)).binding for one in ("kept", "ended", "anew")]
     assert [binding.task if binding else None for binding in bound] == ["T", None, "U"]
     assert await store.execute("PTTL", names.session("kept")) > 0
+    assert {one.id for one in (await list_sessions(store, names, 9)).sessions} == {"kept", "anew"}
     with desk.connect() as ledger:
         forget_sessions(ledger, desk.tenant, FAR_MS + 1)
         ledger.commit()

@@ -59,12 +59,14 @@ async def test_REP1_what_asks_for_a_report(agent: Agent, desk: Desk) -> None:
     connection, names = agent.store.connection, TenantKeys(agent.tenant)
     for agent.task, phase in (("plan", "PLAN"), ("verify", "VERIFY"), ("review", "REVIEW")):
         await agent.call(phase, 10)
-    for agent.task in ("ended", "passed", "shut", "tripped", "killed"):
+    for agent.task in ("ended", "passed", "early", "shut", "tripped", "killed"):
         await agent.call("VERIFY", 10)
     now_ms = agent.store.now_ms
     act = Act("phase.end", "o", "", {"phase": "VERIFY"})
     await mark_phase(connection, names, "ended", WorkPhase.VERIFY, "end", act, now_ms=now_ms)
-    await note_act(connection, names, "task:passed", Act("gate.pass", "o", ""))
+    for task, phase in (("passed", "VERIFY"), ("early", "PLAN")):
+        passed = Act("gate.pass", "o", "", {"phase": phase})
+        await note_act(connection, names, f"task:{task}", passed)
     agent.task = "killed"
     await complete(agent, int(now_ms), Verb.KILL)
     for agent.task, path in (("shut", "gate"), ("tripped", "chat")):
@@ -215,7 +217,9 @@ async def test_EC15_without_the_store_the_ledger_tells(
 async def test_EC15_a_task_that_nobody_knows(
     desk: Desk, reporter: Reporter, tmp_path: Path, tenant: str, connection: StoreConnection
 ) -> None:
-    await note_act(connection, TenantKeys(tenant), "task:lost", Act("gate.pass", "o", ""))
+    await note_act(
+        connection, TenantKeys(tenant), "task:lost", Act("gate.pass", "o", "", {"phase": "VERIFY"})
+    )
     await desk.written()
     assert await reporter.write_due() == 1
     text = (tmp_path / "evidence/lost/verify/budget_report.md").read_text()
