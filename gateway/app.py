@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.admin.api import AdminParts
-    from gateway.admin.parts import KeptReader, ReadOutbox, ReadPage, ReadReport, ReadStatistics
+    from gateway.admin.parts import LedgerFollower, ReadOutbox, ReadPage, ReadReport, ReadStatistics
     from gateway.core.statistics import Statistics
     from gateway.reports.report import Report
     from gateway.store.correction import Charge
@@ -162,13 +162,13 @@ def statistics_reader(ledger_url: str) -> "ReadStatistics":
     return read
 
 
-def kept_page_reader(ledger_url: str) -> "Callable[[], KeptReader]":
+def ledger_follower(ledger_url: str) -> "Callable[[], LedgerFollower]":
     """Return what makes readers that keep the ledger open; SQL is loaded when one is made."""
 
-    def make() -> "KeptReader":
-        from gateway.ledger.pages import KeptPages
+    def make() -> "LedgerFollower":
+        from gateway.ledger.pages import FollowedLedger
 
-        return KeptPages(ledger_url)
+        return FollowedLedger(ledger_url)
 
     return make
 

@@ -104,13 +104,20 @@ def no_statistics(
     raise LedgerError("there is no ledger here")
 
 
-class KeptReader(Protocol):
-    """Reads pages over a connection that it keeps; `read` is a ReadPage."""
+class LedgerFollower(Protocol):
+    """Reads on in a tenant's `breaches` or `audit`, over a connection that it keeps.
 
-    def read(
-        self, table: str, tenant: str, wanted: Mapping[str, str], below: int | None, most: int, /
+    It waits for the database; both ways to read raise LedgerError.
+    """
+
+    def last_number(self, table: str, tenant: str, /) -> int:
+        """Return the number of the last row, 0 if there is none."""
+        ...
+
+    def read_on(
+        self, table: str, tenant: str, above: int, most: int, /
     ) -> Sequence[Mapping[str, Any]]:
-        """Return rows. Raises LedgerError."""
+        """Return rows with numbers above one, in their order, as `ledger/pages.py` says."""
         ...
 
     def close(self) -> None:
@@ -118,11 +125,18 @@ class KeptReader(Protocol):
         ...
 
 
-class OpenedEachTime:
-    """Be a KeptReader that keeps nothing open."""
+class NoLedger:
+    """Be the LedgerFollower of a gateway that has no ledger."""
 
-    def __init__(self, read: ReadPage) -> None:
-        self.read = read
+    def last_number(self, _table: str, _tenant: str, /) -> int:
+        """Raise LedgerError."""
+        raise LedgerError("there is no ledger here")
+
+    def read_on(
+        self, _table: str, _tenant: str, _above: int, _most: int, /
+    ) -> Sequence[Mapping[str, Any]]:
+        """Raise LedgerError."""
+        raise LedgerError("there is no ledger here")
 
     def close(self) -> None:
         """Do nothing."""
@@ -160,8 +174,8 @@ class AdminParts:
     know; it waits for the database, and raises LedgerError.
     `read_report` None: reports are switched off. `monthly_nano_usd` is what the gateway costs to
     run, None if nobody said.
-    `accesses` are tokens beside `token`; `feed` is for those who watch, and `keep_pages` makes what
-    they read the ledger with again and again.
+    `accesses` are tokens beside `token`; `feed` is for those who watch, and `follow_ledger` makes
+    what each of them reads the ledger with; close it in the end.
     """
 
     connection: StoreConnection
@@ -178,14 +192,10 @@ class AdminParts:
     read_statistics: ReadStatistics = no_statistics
     reload: Reload = no_reload
     read_report: ReadReport | None = None
-    keep_pages: Callable[[], KeptReader] | None = None
+    follow_ledger: Callable[[], LedgerFollower] = NoLedger
     feed: EventFeed = field(default_factory=EventFeed)
     accesses: tuple[AdminAccess, ...] = ()
     monthly_nano_usd: int | None = None
-
-    def page_follower(self) -> KeptReader:
-        """Return what reads pages again and again; close it in the end."""
-        return self.keep_pages() if self.keep_pages else OpenedEachTime(self.read_page)
 
 
 PARTS = web.AppKey("parts", AdminParts)

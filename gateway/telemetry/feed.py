@@ -1,5 +1,6 @@
 """Events for those who watch: each has a queue of its own, and a slow one loses the oldest."""
 
+import asyncio
 from asyncio import Queue
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,23 +8,55 @@ from contextlib import contextmanager
 FeedEvent = Mapping[str, object]
 _MOST_WAITING = 256
 
+# What the ledger has as well, as a crossed line or in the audit: watchers are told from there, of
+# all gateways alike, and so only once.
+IN_LEDGER = frozenset(
+    {
+        *("breach_judged", "call_corrected", "override_applied", "report_read"),
+        *("enforcement_switched_off", "enforcement_switched_on", "overhead_breaker_tripped"),
+        *("key_create", "key_revoke", "key_rotate", "session_bound", "session_unbound"),
+        *("stop_loss_tripped", "task_blocked", "task_registered"),
+        *("task_completed", "task_killed", "task_reopened", "task_resumed"),
+    }
+)
+
+
+def missed(events: int | None) -> FeedEvent:
+    """Return the event that tells a watcher how many others it did not get, None if unknown."""
+    return {"event": "events_missed", "level": "warning", "missed": events}
+
 
 class Watcher:
-    """One who watches. `lost` events were dropped because it was slow."""
+    """One who watches. What is dropped because it is slow is counted, and told."""
 
     def __init__(self) -> None:
         self._queue: Queue[FeedEvent | None] = Queue(_MOST_WAITING)
-        self.lost = 0
+        self._missed = 0
 
-    async def next(self) -> FeedEvent | None:
-        """Return the next event, None at the end of the feed."""
-        return await self._queue.get()
+    async def take(self, wait_s: float) -> list[FeedEvent | None]:
+        """Return the events that wait, else the first that comes within `wait_s`; none if none.
+
+        None among them is the feed's end. If some were dropped, the first says how many.
+        """
+        taken: list[FeedEvent | None] = []
+        if self._queue.empty() and wait_s > 0:
+            try:
+                async with asyncio.timeout(wait_s):
+                    taken.append(await self._queue.get())
+            except TimeoutError:
+                return taken
+        if self._missed:
+            taken.insert(0, missed(self._missed))
+            self._missed = 0
+        while not self._queue.empty():
+            taken.append(self._queue.get_nowait())
+        return taken
 
     def put(self, event: FeedEvent | None) -> None:
         """Take an event, in the place of the oldest if there is no room."""
         if self._queue.full():
             self._queue.get_nowait()
-            self.lost += 1
+            self._missed += 1
         self._queue.put_nowait(event)
 
 
@@ -38,7 +71,9 @@ class EventFeed:
         return len(self._watchers)
 
     def publish(self, name: str, level: str, fields: FeedEvent) -> None:
-        """Give everybody an event."""
+        """Give everybody an event, unless they have it from the ledger."""
+        if name in IN_LEDGER:
+            return
         for watcher in self._watchers:
             watcher.put({"event": name, "level": level, **fields})
 

@@ -23,7 +23,7 @@ from gateway.telemetry.counters import Counters
 from tests.admin.plane import HEALTHY, RULES, TOKEN, Plane
 from tests.store.agent import Agent
 
-_OF_PARTS = ("read_page", "keep_pages", "reload", "read_report", "read_statistics")
+_OF_PARTS = ("read_page", "follow_ledger", "reload", "read_report", "read_statistics")
 
 
 @pytest.fixture

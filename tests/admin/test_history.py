@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, insert
 from sqlalchemy.pool import Pool
 
-from gateway.app import kept_page_reader, page_reader
+from gateway.app import ledger_follower, page_reader
 from gateway.core.errors import LedgerError
 from gateway.ledger.database import migrate, open_engine
 from gateway.ledger.entries import EntryReader
@@ -124,32 +124,35 @@ async def test_an_act_on_a_key_comes_to_the_audit(
 
 def test_whoever_watches_keeps_the_ledger_open(url: str, tenant: str, tmp_path: Path) -> None:
     """One connection for all looks, which see what is new; after an error, another."""
-    pages = kept_page_reader(url)()
+    ledger = ledger_follower(url)()
     opened: list[int] = []
 
     def note(*_: object) -> None:
         opened.append(1)
 
     event.listen(Pool, "connect", note)
-    first = pages.read("audit", tenant, {}, None, 10)
+    first = ledger.read_on("audit", tenant, 0, 10)
+    assert [row["number"] for row in first] == [1, 2, 3]
+    assert ledger.last_number("audit", tenant) == 3
+    assert ledger.last_number("audit", "nobody") == 0
     with open_engine(url).connect() as connection:
         row = {"number": 9, "actor": "ada", "action": "task.kill", "subject": "T", "reason": "",
                "details": "{}", "tenant": tenant, "at_ms": AT_MS}  # fmt: skip
         connection.execute(insert(AUDIT), [row])
         connection.commit()
     opened.clear()
-    assert len(pages.read("audit", tenant, {}, None, 10)) == len(first) + 1
+    assert [row["number"] for row in ledger.read_on("audit", tenant, 3, 10)] == [9]
     assert opened == []
-    pages.close()
-    assert len(pages.read("audit", tenant, {}, None, 10)) == len(first) + 1
+    ledger.close()
+    assert len(ledger.read_on("audit", tenant, 0, 10)) == len(first) + 1
     assert len(opened) == 1
     event.remove(Pool, "connect", note)
-    pages.close()
-    pages.close()
-    gone = kept_page_reader(f"sqlite:///{tmp_path / 'later.db'}")()
+    ledger.close()
+    ledger.close()
+    gone = ledger_follower(f"sqlite:///{tmp_path / 'later.db'}")()
     with pytest.raises(LedgerError):
-        gone.read("audit", tenant, {}, None, 10)
+        gone.last_number("audit", tenant)
     with open_engine(f"sqlite:///{tmp_path / 'later.db'}").connect() as connection:
         migrate(connection)
-    assert gone.read("audit", tenant, {}, None, 10) == []
+    assert gone.read_on("audit", tenant, 0, 10) == []
     gone.close()

@@ -4,7 +4,7 @@ from sqlalchemy import Connection
 
 from gateway.core.budget import Amounts, BreachStatus, Dimension
 from gateway.core.overrides import Override, OverrideKind
-from gateway.ledger.pages import find_page
+from gateway.ledger.pages import FollowedLedger, find_page
 from gateway.ledger.queries import (
     CallFilter,
     budget_status,
@@ -14,6 +14,7 @@ from gateway.ledger.queries import (
     overrides_of,
     usage_of_calls,
 )
+from gateway.ledger.schema import BREACHES
 from tests.ledger.desk import Desk, call
 from tests.store.agent import Agent
 
@@ -86,3 +87,21 @@ async def test_breaches_by_task_and_effect(worked: Desk, agent: Agent) -> None:
         assert len(find_breaches(ledger, worked.tenant, effect="refuse")) == 1
         assert find_breaches(ledger, worked.tenant, "U") == []
         assert usage_of_calls(ledger, worked.tenant).refused == 3
+
+
+async def test_whoever_follows_gets_all_rows_once(worked: Desk, agent: Agent) -> None:
+    """In the order of their acts; a refusal and its trip are of one act, and on one page."""
+    await call(agent, "IMPLEMENT", 40_000, ms=1)
+    await agent.reserve("VERIFY")
+    await worked.written()
+    follower = FollowedLedger(worked.url)
+    last = follower.last_number("breaches", worked.tenant)
+    found, above, pages = [], 0, 0
+    while rows := follower.read_on("breaches", worked.tenant, above, 1):
+        found += [(row["number"], row["effect"]) for row in rows]
+        above, pages = rows[-1]["number"], pages + 1
+    follower.close()
+    assert above == last
+    assert found == sorted(found)
+    assert {effect for number, effect in found if number == last} == {"refuse", "trip"}
+    assert len(found) == len(worked.rows(BREACHES)) > pages
