@@ -50,6 +50,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     <PHASE>.exec .closed                            its current and last closed execution
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
     x.<PHASE>.<n>.explicit|wall_ms                  the same, where somebody said when it was
+    x.<PHASE>.<n>.idle_ms                           no wall time: what of it, before somebody said
     wall                                            1: phases are held to wall time (G-7)
     parallel                                        how often a phase began beside another's calls
 

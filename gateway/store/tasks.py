@@ -245,7 +245,8 @@ def _wall_ms(fields: Fields, record: str, started_ms: int | None, now_ms: int) -
     if f"{record}explicit" not in fields or started_ms is None:
         return None
     ended = _moment(fields, f"{record}wall_ms")
-    return max(0, now_ms - started_ms) if ended is None else ended
+    going_on = max(0, now_ms - started_ms - _number(fields, f"{record}idle_ms"))
+    return going_on if ended is None else ended
 
 
 def _number(fields: Fields, name: str) -> int:

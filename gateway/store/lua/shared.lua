@@ -102,6 +102,22 @@ local function create_task(key, index, now, facts, snapshot)
   tell_of_task('task', key, now, '', snapshot)
 end
 
+-- The beginning of the names of an execution's fields.
+local function execution_record(phase, number)
+  return 'x.' .. phase .. '.' .. int(number) .. '.'
+end
+
+-- Whether somebody said when it began: then it is open until somebody says that it ended.
+local function is_explicit(key, phase, number)
+  return redis.call('HEXISTS', key, execution_record(phase, number) .. 'explicit') == 1
+end
+
+-- Wall time of an explicit execution at `now`: since it started, but for what it was idle before
+-- its explicit start, if a call had begun it.
+local function wall_time(now, started, idle_ms)
+  return math.max(0, now - num(started) - num(idle_ms))
+end
+
 -- Close the execution of a phase that is open: the next call, or an explicit start, opens another.
 -- Returns its number, nil if none was open.
 local function close_execution(key, phase, now)
@@ -109,11 +125,12 @@ local function close_execution(key, phase, now)
   if not is[1] or is[1] == is[2] then
     return nil
   end
-  local record = 'x.' .. phase .. '.' .. is[1] .. '.'
+  local record = execution_record(phase, num(is[1]))
   redis.call('HSET', key, phase .. '.closed', is[1], record .. 'ended', int(now))
-  local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started')
+  local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started',
+    record .. 'idle_ms')
   if begun[1] then
-    redis.call('HSET', key, record .. 'wall_ms', int(math.max(0, now - num(begun[2]))))
+    redis.call('HSET', key, record .. 'wall_ms', int(wall_time(now, begun[2], begun[3])))
   end
   return is[1]
 end
@@ -262,7 +279,7 @@ local function post_everywhere(first, phase, execution, now, open, held, used)
   if phase ~= '' then
     local _, _, waited = post(KEYS[first], phase .. '.', now, open, held, used)
     waits = waits .. ',' .. int(waited)
-    local record = 'x.' .. phase .. '.' .. execution .. '.'
+    local record = execution_record(phase, num(execution))
     redis.call('HINCRBY', KEYS[first], record .. 'tokens', int(used.tokens))
     if waited > 0 then
       redis.call('HINCRBY', KEYS[first], record .. 'latency_ms', int(waited))
