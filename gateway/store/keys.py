@@ -34,7 +34,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     facts snapshot created version                  what the task is; version counts limit changes
     registration                                    digest of what was registered, if it was
     generation                                      2 once it was reopened, and so on
-    state state_ms before_kill                      where it is in its life (`core/acts.py`)
+    state state_ms before_kill before_block         where it is in its life (`core/acts.py`)
     phase last                                      current phase, time of the last call
     <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
     <d>.S <d>.H                                     settled, held
