@@ -154,15 +154,18 @@ def facts_from_text(text: str) -> TaskFacts:
 
 def snapshot_fields(facts: str, limits: TaskLimits) -> list[str]:
     """Return field, value, ... that create a task."""
+    in_force = limits_in_force(limits, (), now_ms=0)
+    return [*fixed_fields(facts, limits), "version", "0", *limit_fields(in_force)]
+
+
+def fixed_fields(facts: str, limits: TaskLimits) -> list[str]:
+    """Return field, value, ... of what no override changes."""
     return [
         "facts",
         facts,
         "snapshot",
         msgspec.json.encode(limits).decode(),
-        "version",
-        "0",
         *(("wall", "1") if limits.stop_loss.latency_basis == "wall" else ()),
-        *limit_fields(limits_in_force(limits, (), now_ms=0)),
     ]
 
 

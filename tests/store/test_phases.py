@@ -22,7 +22,7 @@ async def mark(
     store = agent.store
     return await mark_phase(
         *(store.connection, store.keys(agent.tenant), task, WorkPhase(phase), what),
-        Act(f"phase.{what}", "ada", ""),
+        Act(f"phase.{what}", "ada", "", {"phase": phase}),
         now_ms=store.now_ms,
     )
 

@@ -88,16 +88,16 @@ async def test_a_task_that_its_first_call_has_created(agent: Agent) -> None:
 
 
 async def test_EC17_a_malformed_one_blocks_the_task(agent: Agent, look: Look) -> None:
-    """Until a correct one comes; the ledger knows of the task only then."""
+    """Until a correct one comes; what the ledger was told of the task then takes another's place."""
     assert await register(agent, "", FACTS, LIMITS) is Registered.BLOCKED
     assert await register(agent, "", FACTS, LIMITS) is Registered.BLOCKED
     assert (await agent.call("PLAN")).stop_code == "task_blocked"
-    assert told(look) == [("act", "blocked"), "refused"]
+    assert told(look) == ["task", ("act", "blocked"), "refused"]
     assert await register(agent) is Registered.UNBLOCKED
     fields = look.task()
     assert ("state" in fields, fields["version"], fields["refused"]) == (False, "1", "1")
     assert fields["THINK.tokens.L"] == "10"
-    assert told(look)[2:] == ["task", ("act", "open")]
+    assert told(look)[3:] == ["task", ("act", "open")]
     agent.facts = LARGE
     assert (await agent.call("PLAN")).verdict.value == "held"
     assert await register(agent) is Registered.SAME

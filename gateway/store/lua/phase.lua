@@ -20,8 +20,11 @@ end
 local number, inflight = num(is[4]), num(is[6])
 local open = number > 0 and is[4] ~= is[5]
 
+local idle_ms  -- of an execution that becomes explicit now
+
 local function tell()
-  tell_of_task('act', KEYS[2], now, ' ' .. int(NUMBER) .. ' -', ARGV[4])
+  local words = {' ' .. int(NUMBER), '-', int(number), idle_ms and int(idle_ms)}
+  tell_of_task('act', KEYS[2], now, table.concat(words, ' '), ARGV[4])
 end
 
 if ARGV[2] == 'end' then
@@ -50,8 +53,8 @@ local function make_explicit()
   redis.call('HSETNX', KEYS[2], record .. 'started', int(now))
   local was = redis.call('HMGET', KEYS[2], record .. 'started', record .. 'latency_ms')
   local active = num(was[2]) + (inflight > 0 and now - num(is[7]) or 0)
-  redis.call('HSET', KEYS[2], record .. 'explicit', '1',
-    record .. 'idle_ms', int(now - num(was[1]) - active))
+  idle_ms = now - num(was[1]) - active
+  redis.call('HSET', KEYS[2], record .. 'explicit', '1', record .. 'idle_ms', int(idle_ms))
 end
 
 local explicit = open and is_explicit(KEYS[2], phase, number)

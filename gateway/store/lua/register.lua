@@ -11,7 +11,7 @@
 --
 -- A task that is there keeps its snapshot while it is blocked, and what it was stands in before_block;
 -- a killed one is blocked behind its kill. One that was not there has nothing to keep: it becomes what
--- is registered, and the ledger is told of it only then.
+-- is registered, and so does the ledger's row of it.
 
 local now = clock(KEYS[1], ARGV[1])
 local is = redis.call('HMGET', KEYS[2], 'facts', 'state', 'registration', 'snapshot', 'version',
@@ -44,8 +44,7 @@ if malformed then
   if is[1] then
     redis.call('HSET', KEYS[2], 'before_block', state)
   else
-    redis.call('HSET', KEYS[2], 'created', int(now), unpack(cjson.decode(ARGV[3])))
-    redis.call('ZADD', KEYS[4], now, string.match(KEYS[2], '[^:]*$'))
+    create_task(KEYS[2], KEYS[4], now, ARGV[2], ARGV[3], ' blocked')
   end
   tell('blocked')
   return {'blocked'}

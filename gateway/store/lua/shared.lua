@@ -49,10 +49,12 @@ end
 --        settled|expired|released|refused  call id, its number, that of its reserve (0 = none),
 --             phase or -, execution, tokens, nano_usd charged, tokens, nano_usd held, and the
 --             latency that it added, ms: task, ancestors, phase, joined by commas
---        task       nothing more                    execution  phase, number, limits in force:
---        override   its number                                 tokens, latency_ms, nano_usd or -,
+--        task       nothing more, or `blocked`: it is not yet what it is to be
+--        override   its number                      execution  phase, number, limits in force:
+--                                                              tokens, latency_ms, nano_usd or -,
 --                                                              generation of the task's life
---        act        its number, the task's state from then on; `-` for a phase, a key, files
+--        act        its number, the task's state from then on; `-` for a phase, a key, files;
+--                   of a phase its execution, and idle_ms if that was open when it was started
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
 --        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
@@ -93,13 +95,13 @@ local function call_words(kind, call_id, now, number, call, phase, execution, ch
 end
 
 -- Create a task from its snapshot, a JSON array of field, value, ...; index it unless it is the
--- bucket of untagged calls.
-local function create_task(key, index, now, facts, snapshot)
+-- bucket of untagged calls. `words` are for the ledger's entry, if it has any.
+local function create_task(key, index, now, facts, snapshot, words)
   redis.call('HSET', key, 'created', int(now), unpack(cjson.decode(snapshot)))
   if facts ~= 'untagged' then
     redis.call('ZADD', index, now, string.match(key, '[^:]*$'))
   end
-  tell_of_task('task', key, now, '', snapshot)
+  tell_of_task('task', key, now, words or '', snapshot)
 end
 
 -- The beginning of the names of an execution's fields.
