@@ -140,7 +140,8 @@ class FactorsBody(Body):
 class ExecutionBody(Body):
     """One time that the phase was worked on; `ended` is null while calls are open in it.
 
-    `latency_ms` is the time with a call open, `wall_ms` that from an explicit start to the end.
+    `latency_ms` is the time with a call open, `wall_ms` that from an explicit start to the end,
+    with what calls took before that start.
     """
 
     number: int

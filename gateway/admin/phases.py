@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 40
 
 
 async def post_phase_start(request: web.Request) -> web.Response:
-    """Open the next execution of a phase, unless one is open."""
+    """Begin a phase by word: the execution that is open goes on, or the next one opens."""
     return await _answer(request, "start")
 
 

@@ -49,7 +49,8 @@ async def post_task(request: web.Request) -> web.Response:
             409,
             "task_exists",
             f"Task {asked.id} exists with other content, which is fixed for its life. Remedy: "
-            "change what it may use by an override, or choose another id.",
+            "change what it may use by an override, and resume it if it is blocked, or choose "
+            "another id.",
             field="id",
         )
     if outcome is not Registered.SAME:
@@ -75,9 +76,8 @@ async def _block(request: web.Request, what: Malformed) -> None:
     act = told_by(request, act)
     async with store_wait(request):
         made = Registration(what.id, _facts(limits, ()), limits, "", act)
-        outcome = await _register(request, made)
-    if outcome is Registered.BLOCKED:
-        request.app[PARTS].event("task_blocked", "warning", task=what.id, reason=reason)
+        await _register(request, made)
+    request.app[PARTS].event("task_blocked", "warning", task=what.id, reason=reason)
 
 
 async def _register(request: web.Request, what: Registration) -> Registered:

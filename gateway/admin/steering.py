@@ -23,7 +23,7 @@ from gateway.store.tasks import read_task
 
 _REMEDIES = {
     TaskState.KILLED: "resume it first",
-    TaskState.BLOCKED: "register it correctly first",
+    TaskState.BLOCKED: "register it correctly first, or resume it if it was at work before",
     TaskState.OPEN: "complete it first, or override its limits",
 }
 _EVENTS = {
@@ -49,7 +49,7 @@ async def post_complete(request: web.Request) -> web.Response:
 
 
 async def post_resume(request: web.Request) -> web.Response:
-    """End a kill, and a trip as an override of kind resume does; a block stays."""
+    """End a kill, or the block of a task at work, and a trip as an override of kind resume does."""
     return await _answer(request, Verb.RESUME, _resume)
 
 

@@ -39,16 +39,22 @@ class Verb(Vocabulary):
     REOPEN = "reopen"
 
 
-def state_after(verb: Verb, state: TaskState, before_kill: TaskState) -> TaskState | None:
+def state_after(
+    verb: Verb,
+    state: TaskState,
+    before_kill: TaskState,
+    before_block: TaskState = TaskState.BLOCKED,
+) -> TaskState | None:
     """Return the state that follows; `state` itself if nothing changes, None if it cannot be.
 
-    The specification of `store/lua/steer.lua`. A kill ends only by a resume, and a block only by a
-    correct registration: neither by completing the task. Only what was completed is reopened.
+    The specification of `store/lua/steer.lua`. A kill ends only by a resume; a block by a correct
+    registration, and by a resume if the task was something before, which `before_block` says:
+    neither by completing the task. Only what was completed is reopened.
     """
     if verb is Verb.KILL:
         return TaskState.KILLED
     if verb is Verb.RESUME:
-        return before_kill if state is TaskState.KILLED else state
+        return {TaskState.KILLED: before_kill, TaskState.BLOCKED: before_block}.get(state, state)
     stopped = state in (TaskState.KILLED, TaskState.BLOCKED)
     if verb is Verb.REOPEN:
         return None if stopped or state is TaskState.OPEN else TaskState.REOPENED

@@ -46,6 +46,7 @@ class ImportanceTier(Vocabulary):
     CRITICAL = "critical"
 
 
+_DAY_MS = 86_400_000
 _ORDER = {phase: place for place, phase in enumerate(WorkPhase, start=1)}
 
 Term = TypeVar("Term", WorkPhase, Complexity, ImportanceTier)
@@ -65,3 +66,12 @@ _BY_FOLDED_NAME: dict[type[Vocabulary], dict[str, Vocabulary]] = {
     vocabulary: {str(member.value).casefold(): member for member in vocabulary}
     for vocabulary in (WorkPhase, Complexity, ImportanceTier)
 }
+
+
+def elapsed_ms(now_ms: int, since_ms: int) -> int:
+    """Return how long it took, in ms; what is longer than a day is taken for none (EC8).
+
+    A clock was set, or something hung. The scripts of the store do the same.
+    """
+    elapsed = max(0, now_ms - since_ms)
+    return elapsed if elapsed <= _DAY_MS else 0

@@ -91,7 +91,7 @@ class EntryReader:
         elif kind == "refused":
             self._refusal(rows, at_ms, task, words, fields)
         elif kind == "task":
-            self._task(rows, at_ms, task, fields)
+            self._task(rows, at_ms, task, words, fields["d"])
         elif kind == "execution":
             self._execution(rows, at_ms, task, words)
         elif kind == "override":
@@ -252,8 +252,8 @@ class EntryReader:
 
     # Tasks --------------------------------------------------------------------------------------
 
-    def _task(self, rows: Rows, at_ms: int, task: str, fields: Mapping[str, str]) -> None:
-        parts = _read_strings(fields["d"])
+    def _task(self, rows: Rows, at_ms: int, task: str, words: Sequence[str], text: str) -> None:
+        parts = _read_strings(text)
         data = dict(zip(parts[::2], parts[1::2], strict=True))
         facts, snapshot = facts_from_text(data["facts"]), data.get("snapshot")
         is_task = data["facts"] != UNTAGGED_FACTS
@@ -267,6 +267,7 @@ class EntryReader:
                 "importance": facts.importance.value if is_task else None,
                 "config_hash": msgspec.json.decode(snapshot)["config_hash"] if snapshot else None,
                 "snapshot": snapshot,
+                "provisional": True if "blocked" in words else None,
             }
         )
         rows.ancestry += [
@@ -325,9 +326,10 @@ class EntryReader:
         rows.notices.append(notice_of_override(rows.audit[-1]))
 
     def _act(self, rows: Rows, at_ms: int, task: str, words: Sequence[str], text: str) -> None:
-        number, state = words
+        number, state, *of_phase = words
         act = _read_act(_storable(text))
-        rows.audit.append(self._audited(act, int(number), at_ms, task, {"state": state}))
+        told = {"state": state} | dict(zip(("execution", "idle_ms"), of_phase, strict=False))
+        rows.audit.append(self._audited(act, int(number), at_ms, task, told))
         rows.notices += notice_of_act(rows.audit[-1])
 
     def _correction(

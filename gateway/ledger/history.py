@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, and_, func, select
 
 from gateway.core.budget import TaskLimits
 from gateway.core.overrides import OverrideKind, limits_in_force
-from gateway.ledger.schema import AUDIT, BREACHES, CALLS, OVERRIDES, PHASE_EXECUTIONS, TASKS
+from gateway.ledger.life import Execution, Life, read_lives
+from gateway.ledger.schema import BREACHES, CALLS, OVERRIDES, PHASE_EXECUTIONS, TASKS
+from gateway.store.keys import fixed_fields
 from gateway.store.keys import limit_fields as fields_of
-from gateway.store.keys import snapshot_fields
 from gateway.store.limits import decode_override
 from gateway.store.restore import Fields, Tombstone
 
@@ -22,6 +24,7 @@ class TaskPast:
     """A task as it was. `overrides` are JSON documents, oldest first; `at_ms` its last act's time.
 
     `missing` and `least` are fields of its hash: set where there is nothing, or kept if larger.
+    `by_acts` names those that acts have made: every store has them that has lost nothing.
     """
 
     created_ms: int
@@ -32,13 +35,20 @@ class TaskPast:
     missing: Mapping[str, str]
     least: Mapping[str, int]
     trip: tuple[str, ...]
+    by_acts: frozenset[str]
 
-    def lacks(self, stored: Fields, history: Sequence[str]) -> bool:
+    def lacks_limits(self, stored: Fields, history: Sequence[str]) -> bool:
         """Return whether the store has another snapshot than the ledger, or fewer overrides."""
         same_snapshot = stored.get("facts") == self.facts and (
             self.snapshot is None or _same_json(stored.get("snapshot"), self.snapshot)
         )
         return not same_snapshot or not set(self.overrides) <= set(history)
+
+    def lacks_acts(self, stored: Fields) -> bool:
+        """Return whether the store does not know what was done to it, or how often it was begun."""
+        return not self.by_acts <= stored.keys() or any(
+            int(stored.get(name, 0)) < value for name, value in self.least.items()
+        )
 
     def limit_fields(self, overrides: Sequence[str]) -> list[str]:
         """Return field, value, ... of snapshot and limits in force."""
@@ -46,12 +56,18 @@ class TaskPast:
             return ["facts", self.facts]
         limits = msgspec.json.decode(self.snapshot, type=TaskLimits)
         in_force = limits_in_force(limits, map(decode_override, overrides), self.at_ms)
-        fields = snapshot_fields(self.facts, limits)
-        version = fields.index("version")
-        made = [*fields[:version], *fields_of(in_force)]
+        made = [*fixed_fields(self.facts, limits), *fields_of(in_force)]
         if in_force.expires_ms is not None:
             made += ["expires", str(in_force.expires_ms)]
         return made
+
+
+class _Place(NamedTuple):
+    """Where a task's last call found it: the number of its reserve, its end, its phase."""
+
+    number: int
+    at_ms: int
+    phase: str | None
 
 
 def _same_json(one: str | None, other: str) -> bool:
@@ -62,6 +78,38 @@ def _same_json(one: str | None, other: str) -> bool:
 
 def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, TaskPast]:
     """Return what is known of some tasks, but for their sums."""
+    overrides, resumed = _overrides(connection, tenant, tasks)
+    episodes, trips = _trips(connection, tenant, tasks, resumed)
+    places, ends = _places(connection, tenant, tasks), _last_ends(connection, tenant, tasks)
+    lives = read_lives(connection, tenant, tasks, _executions(connection, tenant, tasks))
+    table = TASKS.c
+    found = connection.execute(
+        select(table.task, table.created_ms, table.facts, table.snapshot, table.provisional).where(
+            table.tenant == tenant, table.task.in_(tasks)
+        )
+    )
+    pasts = {}
+    for task, created_ms, facts, snapshot, provisional in found:
+        place, life = places.get(task), lives[task]
+        by_acts = _by_acts(place, life, was_nothing=bool(provisional))
+        pasts[task] = TaskPast(
+            created_ms,
+            created_ms if place is None else place.at_ms,
+            facts,
+            snapshot,
+            tuple(overrides.get(task, ())),
+            _by_calls(place, life, ends.get(task, {})) | by_acts,
+            _least(episodes.get(task, 0), life),
+            trips.get(task, ()),
+            frozenset(by_acts),
+        )
+    return pasts
+
+
+def _overrides(
+    connection: Connection, tenant: str, tasks: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Return each task's overrides, oldest first, and the number of its latest resume."""
     overrides: dict[str, list[str]] = {}
     resumed: dict[str, int] = {}
     for task, number, kind, document in connection.execute(
@@ -72,28 +120,7 @@ def read_pasts(connection: Connection, tenant: str, tasks: Sequence[str]) -> dic
         overrides.setdefault(task, []).append(document)
         if kind == OverrideKind.RESUME.value:
             resumed[task] = number
-    episodes, trips = _trips(connection, tenant, tasks, resumed)
-    places = _places(connection, tenant, tasks)
-    executions, states = _executions(connection, tenant, tasks), _states(connection, tenant, tasks)
-    reopened = _reopened(connection, tenant, tasks)
-    found = connection.execute(
-        select(TASKS.c.task, TASKS.c.created_ms, TASKS.c.facts, TASKS.c.snapshot).where(
-            TASKS.c.tenant == tenant, TASKS.c.task.in_(tasks)
-        )
-    )
-    return {
-        task: TaskPast(
-            created_ms,
-            places.get(task, (created_ms, None))[0],
-            facts,
-            snapshot,
-            tuple(overrides.get(task, ())),
-            _missing(places.get(task), executions.get(task, [])) | states.get(task, {}),
-            _least(episodes.get(task, 0), executions.get(task, []), reopened.get(task, 0)),
-            trips.get(task, ()),
-        )
-        for task, created_ms, facts, snapshot in found
-    }
+    return overrides, resumed
 
 
 def _trips(
@@ -118,28 +145,8 @@ def _trips(
     return episodes, trips
 
 
-def _states(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the fields of the state that each task was put into last, if it still is.
-
-    Where a call has reopened a completed task, nobody told: it is completed again then.
-    """
-    states: dict[str, dict[str, str]] = {}
-    table = AUDIT.c
-    for task, at_ms, details in connection.execute(
-        select(table.subject, table.at_ms, table.details)
-        .where(table.tenant == tenant, table.subject.in_(tasks), table.action.like("task.%"))
-        .order_by(table.number)
-    ):
-        state = msgspec.json.decode(details).get("state")
-        if state not in (None, "-"):
-            states[task] = {"state": state, "state_ms": str(at_ms)}
-    return {task: fields for task, fields in states.items() if fields["state"] != "open"}
-
-
-def _places(
-    connection: Connection, tenant: str, tasks: Sequence[str]
-) -> dict[str, tuple[int, str | None]]:
-    """Return the time and the phase of the call of each task that was let through last."""
+def _places(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, _Place]:
+    """Return each task's place by the call that was let through last."""
     order = func.coalesce(CALLS.c.reserve_number, CALLS.c.number)
     last = (
         select(CALLS.c.task, func.max(order).label("number"))
@@ -148,7 +155,7 @@ def _places(
         .subquery()
     )
     found = connection.execute(
-        select(CALLS.c.task, CALLS.c.at_ms, CALLS.c.phase)
+        select(CALLS.c.task, last.c.number, CALLS.c.at_ms, CALLS.c.phase)
         .join(
             last,
             and_(
@@ -159,54 +166,76 @@ def _places(
         )
         .where(CALLS.c.tenant == tenant, CALLS.c.task.in_(tasks))  # so that the index is used
     )
-    return {task: (at_ms, phase) for task, at_ms, phase in found}
+    return {task: _Place(number, at_ms, phase) for task, number, at_ms, phase in found}
 
 
 def _executions(
     connection: Connection, tenant: str, tasks: Sequence[str]
-) -> dict[str, list[tuple[str, int, int]]]:
-    """Return (phase, number, start) of each task's executions."""
-    executions: dict[str, list[tuple[str, int, int]]] = {}
+) -> dict[str, dict[Execution, int]]:
+    """Return when each task's executions began, in ms."""
+    executions: dict[str, dict[Execution, int]] = {}
     table = PHASE_EXECUTIONS.c
     for task, phase, number, started_ms in connection.execute(
         select(table.task, table.phase, table.execution, table.started_ms).where(
             table.tenant == tenant, table.task.in_(tasks)
         )
     ):
-        executions.setdefault(task, []).append((phase, number, started_ms))
+        executions.setdefault(task, {})[phase, number] = started_ms
     return executions
 
 
-def _missing(
-    place: tuple[int, str | None] | None, executions: list[tuple[str, int, int]]
-) -> dict[str, str]:
-    missing = {f"x.{phase}.{number}.started": str(at) for phase, number, at in executions}
+def _last_ends(
+    connection: Connection, tenant: str, tasks: Sequence[str]
+) -> dict[str, dict[Execution, int]]:
+    """Return when the last call of each task's executions ended, in ms."""
+    ends: dict[str, dict[Execution, int]] = {}
+    call = CALLS.c
+    chosen = (call.tenant == tenant, call.task.in_(tasks), call.state.in_(_LIVE_STATES))
+    for task, phase, number, at_ms in connection.execute(
+        select(call.task, call.phase, call.execution, func.max(call.at_ms))
+        .where(*chosen, call.phase.is_not(None), call.execution.is_not(None))
+        .group_by(call.task, call.phase, call.execution)
+    ):
+        ends.setdefault(task, {})[phase, number] = at_ms
+    return ends
+
+
+def _by_calls(place: _Place | None, life: Life, ends: Mapping[Execution, int]) -> dict[str, str]:
+    missing = {
+        f"x.{phase}.{number}.started": str(at) for (phase, number), at in life.started.items()
+    }
     if place is not None:
-        at_ms, phase = place
-        missing["last"] = str(at_ms)
-        if phase is not None:
-            missing["phase"] = phase
-    return missing
+        missing["last"] = str(place.at_ms)
+        if place.phase is not None:
+            missing["phase"] = place.phase
+    return missing | _ended(life, ends)
 
 
-def _reopened(connection: Connection, tenant: str, tasks: Sequence[str]) -> dict[str, int]:
-    """Return how often each task was reopened, if it was."""
-    table = AUDIT.c
-    found = connection.execute(
-        select(table.subject, func.count())
-        .where(table.tenant == tenant, table.subject.in_(tasks), table.action == "task.reopen")
-        .group_by(table.subject)
-    )
-    return {task: count for task, count in found}
+def _by_acts(place: _Place | None, life: Life, *, was_nothing: bool) -> dict[str, str]:
+    fields = dict(life.phase_fields()) | dict(life.state_fields(was_nothing=was_nothing))
+    if life.phase is not None and (place is None or life.number > place.number):
+        fields["phase"] = life.phase
+    return fields
 
 
-def _least(episode: int, executions: list[tuple[str, int, int]], reopened: int) -> dict[str, int]:
-    least = {"episode": episode} if episode else {}
-    if reopened:
-        least["generation"] = reopened + 1
-    for phase, number, _ in executions:
+def _ended(life: Life, ends: Mapping[Execution, int]) -> dict[str, str]:
+    """Return when executions ended, by word or with their last call, and phases had that."""
+    latest: dict[str, int] = {}
+    for (phase, _), at_ms in ends.items():
+        latest[f"{phase}.last"] = max(at_ms, latest.get(f"{phase}.last", 0))
+    for execution in ends.keys() | life.ended.keys():
+        phase, number = execution
+        latest[f"x.{phase}.{number}.ended"] = max(
+            ends.get(execution, 0), life.ended.get(execution, 0)
+        )
+    return {name: str(at_ms) for name, at_ms in latest.items()}
+
+
+def _least(episode: int, life: Life) -> dict[str, int]:
+    least = ({"episode": episode} if episode else {}) | life.generation_fields()
+    for phase, number in life.started:
         least[f"{phase}.exec"] = max(number, least.get(f"{phase}.exec", 0))
-    return least
+    return least | {f"{phase}.closed": number for phase, number in life.closed.items()}
 
 
 def recent_tombstones(

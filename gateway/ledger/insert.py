@@ -32,6 +32,9 @@ _ADDED_UP = ("task_latency_ms", "phase_latency_ms")
 _KEPT = ("reserve_number", "expired_tokens", "model", "phase", "execution", "windows")
 _OF_THE_FIRST = ("held_tokens", "held_nano_usd", "started_ms", "generation")
 _OTHERWISE = (*_KEY, *_ADDED_UP, *_KEPT, *_OF_THE_FIRST)
+_OF_REGISTRATION = (
+    *("facts", "complexity", "importance", "config_hash", "snapshot", "provisional"),
+)
 _REPLACED = [column.name for column in CALLS.c if column.name not in _OTHERWISE]
 
 
@@ -40,7 +43,7 @@ def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
 
     Raises the database's errors.
     """
-    _insert_once(connection, TASKS, rows.tasks)
+    _insert_tasks(connection, rows.tasks)
     _insert_once(connection, ANCESTRY, rows.ancestry)
     _insert_once(connection, PHASE_EXECUTIONS, rows.phase_executions)
     _insert_calls(connection, rows.calls)
@@ -59,6 +62,20 @@ def insert_rows(connection: Connection, rows: Rows, outbox: Outbox) -> None:
 def _insert_once(connection: Connection, table: Table, rows: list[Row]) -> None:
     if rows:
         connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def _insert_tasks(connection: Connection, rows: list[Row]) -> None:
+    """Keep the first row of a task, but for a provisional one: another takes its place."""
+    if not rows:
+        return
+    insert = upsert(connection, TASKS)
+    new, old = insert.excluded, TASKS.c
+    statement = insert.on_conflict_do_update(
+        index_elements=["tenant", "task"],
+        set_={name: new[name] for name in _OF_REGISTRATION},
+        where=old.provisional.is_(True) & new.provisional.is_(None),
+    )
+    connection.execute(statement, rows)
 
 
 def _insert_calls(connection: Connection, rows: list[Row]) -> None:

@@ -134,6 +134,8 @@ TASKS = Table(
     _maybe_text("importance"),
     _maybe_text("config_hash"),
     _maybe_text("snapshot"),  # JSON; null for the bucket of untagged calls
+    # True of one that was blocked at its registration: a correct one takes this row's place.
+    Column("provisional", Boolean),
     PrimaryKeyConstraint("tenant", "task", name="tasks_pk"),
     Index("tasks_by_tiers", "tenant", "complexity", "importance", "created_ms"),
 )

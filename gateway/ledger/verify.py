@@ -222,8 +222,8 @@ class Comparison:
         if past is None:  # it has calls, but nobody told when it began: only sums can be given back
             return Restoration(task, 0, stored.get("version", ""), added=added) if added else None
         history = await self._store.execute("LRANGE", self._names.overrides(task), 0, -1)
-        lacks_limits = past.lacks(stored, history)
-        if not added and not lacks_limits:
+        lacks_limits = past.lacks_limits(stored, history)
+        if not added and not lacks_limits and not past.lacks_acts(stored):
             return None
         overrides = sorted({*history, *past.overrides}, key=_made_at)
         return Restoration(

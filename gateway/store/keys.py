@@ -35,7 +35,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     facts snapshot created version                  what the task is; version counts limit changes
     registration                                    digest of what was registered, if it was
     generation                                      2 once it was reopened, and so on
-    state state_ms before_kill                      where it is in its life (`core/acts.py`)
+    state state_ms before_kill before_block         where it is in its life (`core/acts.py`)
     phase last                                      current phase, time of the last call
     <d>.L <d>.G <d>.C <d>.R                         limit, grants, cumulative and runaway line
     <d>.S <d>.H                                     settled, held
@@ -52,6 +52,7 @@ Fields of a task's hash. `<d>` is a dimension: tokens, latency_ms, nano_usd, cal
     REVIEW.past                                     the last one of the generation before
     x.<PHASE>.<n>.tokens|latency_ms|started|ended   one execution
     x.<PHASE>.<n>.explicit|wall_ms                  the same, where somebody said when it was
+    x.<PHASE>.<n>.idle_ms                           no wall time: what of it, before somebody said
     wall                                            1: phases are held to wall time (G-7)
     parallel                                        how often a phase began beside another's calls
 
@@ -156,15 +157,18 @@ def facts_from_text(text: str) -> TaskFacts:
 
 def snapshot_fields(facts: str, limits: TaskLimits) -> list[str]:
     """Return field, value, ... that create a task."""
+    in_force = limits_in_force(limits, (), now_ms=0)
+    return [*fixed_fields(facts, limits), "version", "0", *limit_fields(in_force)]
+
+
+def fixed_fields(facts: str, limits: TaskLimits) -> list[str]:
+    """Return field, value, ... of what no override changes."""
     return [
         "facts",
         facts,
         "snapshot",
         msgspec.json.encode(limits).decode(),
-        "version",
-        "0",
         *(("wall", "1") if limits.stop_loss.latency_basis == "wall" else ()),
-        *limit_fields(limits_in_force(limits, (), now_ms=0)),
     ]
 
 

@@ -21,7 +21,6 @@ class Registered(Vocabulary):
     CONFLICT = "conflict"
     UNBLOCKED = "unblocked"
     BLOCKED = "blocked"
-    EXISTS = "exists"
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ class Execution:
     """One time that a phase was worked on. While calls are open in it, `ended_ms` is None.
 
     `latency_ms` is the time with a call open; `wall_ms` that from an explicit start to its end, or
-    to now; None without an explicit start.
+    to now, with what calls took before that start; None without one.
     """
 
     number: int

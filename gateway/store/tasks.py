@@ -15,7 +15,7 @@ from gateway.core.budget import Dimension, TaskLimits
 from gateway.core.decision import remediation_task
 from gateway.core.loops import CODE
 from gateway.core.overrides import Override, limits_in_force
-from gateway.core.phases import WorkPhase
+from gateway.core.phases import WorkPhase, elapsed_ms
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys, facts_from_text, limit_fields
 from gateway.store.limits import UnknownTask, decode_override, server_ms
@@ -41,7 +41,6 @@ _SUMMARY_FIELDS = (
     *("trip", "trip_code", "trip_ms", "episode", "loop"),
     *(f"{dimension.value}.{letter}" for dimension in Dimension for letter in "LGCRSH"),
 )
-_DAY_MS = 86_400_000
 _RAW_KINDS = ("input", "cached_read", "cache_write", "output", "reasoning")
 
 Fields = Mapping[str, str]
@@ -174,17 +173,11 @@ def _on_basis(
     return standings
 
 
-def _elapsed_ms(now_ms: int, since_ms: int) -> int:
-    """Return how long it took; what is longer than a day is taken for none, as in scripts (EC8)."""
-    elapsed = max(0, now_ms - since_ms)
-    return elapsed if elapsed <= _DAY_MS else 0
-
-
 def _open_interval(fields: Fields, prefix: str, now_ms: int) -> int:
     """Return how long there has been a call open without a break, in milliseconds."""
     if _number(fields, f"{prefix}inflight") <= 0:
         return 0
-    return _elapsed_ms(now_ms, _number(fields, f"{prefix}since"))
+    return elapsed_ms(now_ms, _number(fields, f"{prefix}since"))
 
 
 def _stop_loss(task_id: str, fields: Fields, totals: Standings) -> StopLossState:
@@ -252,7 +245,8 @@ def _wall_ms(fields: Fields, record: str, started_ms: int | None, now_ms: int) -
     if f"{record}explicit" not in fields or started_ms is None:
         return None
     ended = _moment(fields, f"{record}wall_ms")
-    return _elapsed_ms(now_ms, started_ms) if ended is None else ended
+    going_on_ms = elapsed_ms(now_ms, started_ms + _number(fields, f"{record}idle_ms"))
+    return going_on_ms if ended is None else ended
 
 
 def _number(fields: Fields, name: str) -> int:

@@ -143,13 +143,28 @@ async def test_EC17_a_malformed_budget_blocks_the_task(
     assert [event["event"] for event in admin.events] == ["task_blocked", "task_registered"]
 
 
-async def test_a_malformed_one_leaves_a_task_at_work_alone(plane: StartPlane, agent: Agent) -> None:
+async def test_EC17_a_malformed_budget_blocks_a_task_at_work(
+    plane: StartPlane, agent: Agent
+) -> None:
+    """Until it is registered as what it is, or an operator frees it."""
     await agent.call("PLAN")
     admin = await plane()
     answer = await register(admin, budget_overrides={"PLAN": {"tokens": "x"}})
-    assert answer.status == 422
-    assert (await admin.task())["state"] == "open"
-    assert admin.events == []
+    assert (answer.status, answer.error["field"]) == (422, "budget_overrides.PLAN.tokens")
+    assert (await admin.task())["state"] == "blocked"
+    other = await register(admin, budget_overrides={"PLAN": {"tokens": 6}})
+    assert (other.status, "resume it if it is blocked" in other.error["message"]) == (409, True)
+    assert (await agent.call("PLAN")).stop_code == "task_blocked"
+    by_hand = {"approver": "ada", "reason": "it may go on"}
+    resumed = await admin.ask("POST", "/admin/v1/tasks/T/resume", json=by_hand)
+    assert (resumed.json["state"], resumed.json["changed"]) == ("open", True)
+    await register(admin, budget_multiplier="x")
+    again = await register(admin)
+    assert (again.status, again.json["outcome"]) == (200, "unblocked")
+    assert (await agent.call("PLAN")).verdict.value == "held"
+    assert [event["event"] for event in admin.events] == [
+        *("task_blocked", "task_resumed", "task_blocked", "task_registered")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,14 @@ OPEN, DONE, AGAIN, KILLED, BLOCKED = (
 def test_what_follows(
     verb: Verb, state: TaskState, before_kill: TaskState, after: TaskState | None
 ) -> None:
-    """A kill ends only by a resume, a block by neither."""
+    """A kill ends only by a resume, a block at registration by neither."""
     assert state_after(verb, state, before_kill) is after
+
+
+@pytest.mark.parametrize("before", [OPEN, DONE, AGAIN])
+def test_EC17_a_resume_frees_what_was_a_task_before_it_was_blocked(before: TaskState) -> None:
+    assert state_after(Verb.RESUME, BLOCKED, OPEN, before) is before
+    assert state_after(Verb.COMPLETE, BLOCKED, OPEN, before) is None
 
 
 def test_an_act_says_who_did_what_and_why() -> None:

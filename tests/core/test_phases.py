@@ -7,6 +7,7 @@ from gateway.core.phases import (
     ImportanceTier,
     WorkPhase,
     allowed_terms,
+    elapsed_ms,
     parse_term,
 )
 
@@ -50,3 +51,12 @@ def test_vocabularies_do_not_mix() -> None:
 def test_allowed_terms_lists_the_words_in_order() -> None:
     assert allowed_terms(Complexity) == "Tiny, Small, Medium, Large"
     assert allowed_terms(ImportanceTier) == "low, medium, high, critical"
+
+
+def test_EC8_longer_than_a_day_is_no_time() -> None:
+    assert [elapsed_ms(now, 1_000) for now in (0, 1_000, 86_401_000, 86_401_001)] == [
+        0,
+        0,
+        86_400_000,
+        0,
+    ]

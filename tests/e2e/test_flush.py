@@ -30,6 +30,13 @@ async def new_key(gateway: Gateway, name: str) -> dict[str, Any]:
     return key
 
 
+async def register_wrongly(gateway: Gateway, task: str) -> None:
+    """Have a task blocked."""
+    body = {"id": task, "budget_overrides": {"PLAN": {"tokens": "many"}}}
+    answer = await gateway.admin("POST", "/admin/v1/tasks", json=body)
+    assert answer.status_code == 422, answer.text
+
+
 def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
@@ -65,7 +72,7 @@ async def gateway(start_gateway: StartGateway, tmp_path: Path) -> Gateway:
 
 async def test_EC15_after_a_flushall(gateway: Gateway, provider: FakeProvider) -> None:
     """A spent key is refused, a revoked one is nobody's, a good one is never told 401; a session
-    goes on with its task.
+    goes on with its task; blocked tasks stay so, with a call before it or without (EC17).
     """
     made = [await new_key(gateway, name) for name in ("good", "unseen", "spent", "revoked")]
     good, unseen, spent, revoked = made
@@ -81,6 +88,10 @@ async def test_EC15_after_a_flushall(gateway: Gateway, provider: FakeProvider) -
         await until(lambda: gateway.store.zcard(gateway.keys.leases) == 0, "all settled")
         assert code(await caller.ask(revoked)) == (401, "invalid_key")
         assert code(await caller.ask(spent)) == (400, "spend_limit_exceeded")
+        assert (await caller.ask(good, **{"x-task-id": "at-work"})).status_code == 200
+        for task in ("at-work", "new"):
+            await register_wrongly(gateway, task)
+        await until(lambda: gateway.store.zcard(gateway.keys.leases) == 0, "that one, too")
         await until(lambda: gateway.store.xlen(gateway.keys.ledger) == 0, "all written")
 
         gateway.store.flushall()
@@ -91,9 +102,11 @@ async def test_EC15_after_a_flushall(gateway: Gateway, provider: FakeProvider) -
         assert (rebuilt["keys"], rebuilt["sessions"]) == (4, 1)
         assert code(await caller.ask(spent)) == (400, "spend_limit_exceeded")
         assert code(await caller.ask(revoked)) == (401, "invalid_key")
+        for task in ("at-work", "new"):
+            assert code(await caller.ask(good, **{"x-task-id": task})) == (400, "task_blocked")
         assert (await caller.ask(good, **{"session-id": "s-1"})).status_code == 200
         await until(lambda: gateway.number("S", "calls.S") == 1, "the session's call")
     audit = (await gateway.admin("GET", "/admin/v1/audit")).json()["entries"]
     assert [entry["action"] for entry in audit] == [
-        *("key.revoke", "session.bind", *["key.create"] * 4)
+        *("task.block", "task.block", "key.revoke", "session.bind", *["key.create"] * 4)
     ]

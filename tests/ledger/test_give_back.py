@@ -223,12 +223,13 @@ async def test_a_team_of_two_words_is_one_window(agent: Agent, desk: Desk) -> No
 
 async def test_G18_the_ledger_knows_the_generation(agent: Agent, desk: Desk) -> None:
     """Of calls and executions; and a reopened task is in its generation after a loss, too."""
-    await agent.call("PLAN", tokens=1)
+    await agent.call("REVIEW", tokens=1)
     act = Act("task.complete", "ann", "done")
     await steer_task(desk.store, desk.keys, "T", Verb.COMPLETE, act, now_ms=str(NOON))
     again = Act("task.reopen", "ann", "reported anew")
-    await reopen_task(desk.store, desk.keys, "T", again, now_ms=str(NOON))
-    await agent.call("PLAN", tokens=2)
+    agent.at(NOON + 1)
+    await reopen_task(desk.store, desk.keys, "T", again, now_ms=str(NOON + 1))
+    await agent.call("REVIEW", tokens=2)
     await agent.call(tokens=3)
     await desk.written()
     assert [(row["tokens"], row["generation"]) for row in desk.rows(CALLS)] == [
@@ -240,7 +241,8 @@ async def test_G18_the_ledger_knows_the_generation(agent: Agent, desk: Desk) -> 
     assert [row["generation"] for row in executions] == [1, 2]
     await desk.flush()
     await desk.rebuild()
-    assert await desk.store.execute("HGET", desk.keys.task("T"), "generation") == "2"
+    told = await desk.store.execute("HMGET", desk.keys.task("T"), "generation", "REVIEW.past")
+    assert told == ["2", "1"]
 
 
 async def test_a_generation_is_the_one_that_a_call_began_in(agent: Agent, desk: Desk) -> None:

@@ -1,20 +1,26 @@
 """A store that lost its data gets it back; totals that agree are left alone."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.core.acts import Act, Verb
-from gateway.core.budget import Amounts
+from gateway.core.acts import Act, TaskState, Verb
+from gateway.core.budget import Amounts, Dimension
 from gateway.core.overrides import Override, OverrideKind
-from gateway.ledger.schema import AUDIT
+from gateway.core.phases import WorkPhase
+from gateway.ledger.schema import AUDIT, TASKS
 from gateway.ledger.verify import Difference
 from gateway.store.connection import StoreConnection
 from gateway.store.redis_store import RedisStore
+from gateway.store.registration import Registered
 from gateway.store.steering import steer_task
 from tests.ledger.desk import Desk
-from tests.store.agent import FACTS, STRICT, Agent, settlement
+from tests.store.agent import FACTS, LIMITS, STRICT, Agent, settlement
+from tests.store.test_phases import mark
+from tests.store.test_registration import register
+from tests.store.test_steering import steer
 
 NEVER_BACK = {"expires", "inflight", "since", "version"}
 
@@ -43,6 +49,17 @@ async def hash_of(desk: Desk, task: str = "T") -> dict[str, str]:
         if value != "0"
         and not name.endswith((".H", "inflight", "since", "last", "ended"))
         and name not in NEVER_BACK
+    }
+
+
+async def whole_hash(desk: Desk, task: str = "T") -> dict[str, str]:
+    """A task's hash, but for what is of open calls and what counts changes of limits."""
+    raw = await desk.store.execute("HGETALL", desk.keys.task(task))
+    fields = dict(zip(raw[::2], raw[1::2], strict=True))
+    return {
+        name: value
+        for name, value in fields.items()
+        if value != "0" and not name.endswith((".H", "inflight", "since")) and name != "version"
     }
 
 
@@ -107,6 +124,128 @@ async def test_a_kill_outlasts_the_loss(
     await desk.flush()
     await desk.rebuild()
     assert (await hash_of(desk)).get("state") == state
+
+
+async def worked_by_word(agent: Agent) -> None:
+    """Phases begun and ended by word, held to wall time: one of them without a call."""
+    await agent.call("SPEC", tokens=1)
+    agent.at(1_004_000)
+    await mark(agent, "start", "SPEC")
+    agent.at(1_010_000)
+    await mark(agent, "end", "SPEC")
+    await mark(agent, "start", "REVIEW")
+    await agent.call("REVIEW", tokens=25_738)
+    await mark(agent, "end", "REVIEW")
+    agent.at(1_011_000)
+    assert (await agent.call("PR", tokens=0)).scopes[0].exempt
+    await mark(agent, "start", "PLAN")
+    agent.at(1_012_000)
+
+
+async def test_EC15_phases_that_were_begun_and_ended_by_word(agent: Agent, desk: Desk) -> None:
+    """The current one, what is closed, wall time; and that the task may complete."""
+    agent.limits = replace(LIMITS, stop_loss=replace(LIMITS.stop_loss, latency_basis="wall"))
+    await worked_by_word(agent)
+    await desk.written()
+    before = await whole_hash(desk)
+    assert before["phase"] == "PLAN"
+    assert (before["SPEC.closed"], before["REVIEW.closed"], before["completion"]) == ("1",) * 3
+    assert (before["x.SPEC.1.wall_ms"], before["x.SPEC.1.idle_ms"]) == ("6000", "4000")
+    assert before["wall"] == before["x.PLAN.1.explicit"] == "1"
+    await desk.flush()
+    assert (await desk.rebuild()).restored == 1
+    assert await whole_hash(desk) == before
+    assert (await desk.rebuild()).restored == 0
+    await desk.store.execute("DEL", desk.keys.clock)  # it is today by now, and never runs back
+    assert (await agent.call("", tokens=1)).phase is WorkPhase.PLAN
+    assert (await agent.call("SPEC", tokens=1)).execution == 2
+    seen = await agent.store.look(agent.plan("PLAN"))
+    assert seen.scopes[-1].balances[Dimension.LATENCY_MS].settled == 1_000
+
+
+async def test_EC15_what_completion_closed(agent: Agent, desk: Desk) -> None:
+    """An execution that came after it is open; an explicit one ended with it."""
+    await agent.call("SPEC", tokens=1)
+    await mark(agent, "start", "PLAN")
+    agent.at(1_010_000)
+    await steer(agent, Verb.COMPLETE)
+    agent.at(1_020_000)
+    await agent.call("SPEC", tokens=1)
+    await desk.written()
+    before = await whole_hash(desk)
+    assert (before["SPEC.exec"], before["SPEC.closed"], before["PLAN.closed"]) == ("2", "1", "1")
+    assert before["x.PLAN.1.wall_ms"] == "10000"
+    await desk.flush()
+    await desk.rebuild()
+    assert await whole_hash(desk) == before | {"state": "completed", "state_ms": "1010000"}
+
+
+async def test_EC17_a_block_outlasts_the_loss(agent: Agent, desk: Desk) -> None:
+    """Of a task that was blocked before it was anything, and of one at work; each as it was."""
+    names = ("new", "T", "killed", "behind")
+    agents = {name: replace(agent, task=name) for name in names}
+    for name in ("T", "killed"):
+        await agents[name].call("PLAN", tokens=1)
+    await steer(agents["T"], Verb.COMPLETE)
+    for name in ("killed", "behind"):
+        if name == "behind":
+            await register(agent, "", FACTS, LIMITS, name)
+        await steer(agents[name], Verb.KILL)
+    for name in ("new", "T", "killed"):
+        await register(agent, "", FACTS, LIMITS, name)
+    await desk.written()
+    before = {name: await whole_hash(desk, name) for name in names}
+    await desk.flush()
+    assert (await desk.rebuild()).restored == 4
+    for name in names:
+        assert await whole_hash(desk, name) == before[name]
+    assert (await desk.rebuild()).restored == 0
+    stops = {name: (await one.call("PLAN")).stop_code for name, one in agents.items()}
+    assert stops == {
+        **{"new": "task_blocked", "T": "task_blocked"},
+        **{"killed": "task_killed", "behind": "task_killed"},
+    }
+    assert await register(agent, task="new") is Registered.UNBLOCKED
+    assert (await steer(agents["killed"], Verb.RESUME)).state is TaskState.BLOCKED
+    assert (await steer(agents["T"], Verb.RESUME)).state is TaskState.COMPLETED
+
+
+async def test_EC17_a_block_that_ended_stays_ended(agent: Agent, desk: Desk) -> None:
+    """The ledger has what was registered at last, in place of what the blocked task had."""
+    await register(agent, "", FACTS, LIMITS)
+    await desk.written()
+    await register(agent)
+    await register(agent, "", task="killed")
+    await steer(replace(agent, task="killed"), Verb.KILL)
+    await register(agent, task="killed")
+    await register(agent, "")
+    await steer(agent, Verb.RESUME)
+    await desk.written()
+    await desk.flush()
+    await desk.rebuild()
+    fields = await hash_of(desk)
+    assert {"state", "before_block"}.isdisjoint(fields)
+    assert fields["THINK.tokens.L"] == "10"
+    assert {"before_kill", "before_block"}.isdisjoint(await hash_of(desk, "killed"))
+    assert [(row["task"], row["provisional"]) for row in desk.rows(TASKS, "task")] == [
+        *(("T", None), ("killed", None))
+    ]
+
+
+async def test_a_stop_comes_back_where_a_call_has_begun_the_task_anew(
+    agent: Agent, desk: Desk
+) -> None:
+    """Though nothing was spent that could be lacking."""
+    await register(agent, facts=FACTS, limits=LIMITS)
+    await register(agent, "")
+    await desk.written()
+    await desk.flush()
+    plan, receipt = await agent.reserve("PLAN")
+    assert receipt.verdict.value == "held"
+    await desk.written(rebuilds=False)
+    assert (await desk.rebuild()).restored == 1
+    await agent.store.settle(settlement(plan, 1))
+    assert (await agent.call("PLAN")).stop_code == "task_blocked"
 
 
 async def test_calls_meanwhile_are_counted_once(agent: Agent, desk: Desk) -> None:

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace as replace_fields
 
 from gateway.core.acts import Act
+from gateway.core.budget import Dimension
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import ReserveKind
 from gateway.store.limits import UnknownTask
@@ -21,14 +22,15 @@ async def mark(
     store = agent.store
     return await mark_phase(
         *(store.connection, store.keys(agent.tenant), task, WorkPhase(phase), what),
-        Act(f"phase.{what}", "ada", ""),
+        Act(f"phase.{what}", "ada", "", {"phase": phase}),
         now_ms=store.now_ms,
     )
 
 
 async def test_start_and_end_are_idempotent(agent: Agent, look: Look) -> None:
-    """The first call's execution goes on; after an end the next one opens."""
+    """The first call's execution goes on, as a started one; after an end the next one opens."""
     await agent.call("PLAN", tokens=1)
+    assert await mark(agent, "start") == PhaseChange(1, changed=True)
     assert await mark(agent, "start") == PhaseChange(1, changed=False)
     assert await mark(agent, "end") == PhaseChange(1, changed=True)
     assert await mark(agent, "end") == PhaseChange(1, changed=False)
@@ -36,7 +38,7 @@ async def test_start_and_end_are_idempotent(agent: Agent, look: Look) -> None:
     assert await mark(agent, "start") == PhaseChange(2, changed=False)
     assert (await agent.call("PLAN", tokens=1)).execution == 2
     acts = [fields["e"] for _, fields in look.client.xrange(look.keys.ledger)]
-    assert sum(words.startswith("act ") for words in acts) == 2
+    assert sum(words.startswith("act ") for words in acts) == 3
     assert sum(words.startswith("execution ") for words in acts) == 2
 
 
@@ -123,6 +125,54 @@ async def test_wall_time_from_start_to_end(agent: Agent) -> None:
     assert await latency(agent, 1_020_000) == ((0, 10_000, None), 0)
 
 
+async def test_G7_a_start_behind_the_first_call(agent: Agent) -> None:
+    """Wall time counts from there on, beside what calls took before, one that is open among them."""
+    agent.limits = replace(LIMITS, stop_loss=replace(LIMITS.stop_loss, latency_basis="wall"))
+    first, _ = await agent.reserve("PLAN")
+    agent.at(1_004_000)
+    await agent.store.settle(settlement(first, tokens=1))
+    agent.at(1_100_000)
+    late, _ = await agent.reserve("PLAN")
+    agent.at(1_101_000)
+    assert await mark(agent, "start") == PhaseChange(1, changed=True)
+    agent.at(1_103_000)
+    await agent.store.settle(settlement(late, tokens=1))
+    assert await latency(agent, 1_111_000) == ((7_000, 15_000, None), 15_000)
+    agent.at(1_111_000)
+    decided = await agent.store.look(agent.plan("PLAN"))
+    assert decided.scopes[-1].balances[Dimension.LATENCY_MS].settled == 15_000
+    await mark(agent, "end")
+    assert await latency(agent, 1_120_000) == ((7_000, 15_000, 1_111_000), 15_000)
+
+
+async def test_a_start_of_what_no_call_began(agent: Agent, look: Look) -> None:
+    """A settlement whose reserve never arrived opens an execution, and nobody knows since when."""
+    await agent.spend(5, "PLAN")
+    agent.at(1_010_000)
+    assert await mark(agent, "start") == PhaseChange(1, changed=True)
+    assert await latency(agent, 1_013_000) == ((0, 3_000, None), 0)
+
+
+async def test_G7_an_explicit_start_ends_by_word_alone(agent: Agent, look: Look) -> None:
+    """However long it is idle while another phase is active, and whoever was the current one."""
+    await mark(await began(agent), "start", "PLAN")
+    agent.at(1_010_000)
+    await agent.call("THINK", tokens=1)
+    agent.at(2_000_000)
+    assert (await agent.call("PLAN", tokens=1)).execution == 1
+    await mark(agent, "start", "THINK")
+    assert await mark(agent, "start", "PLAN") == PhaseChange(1, changed=True)  # current again
+    assert look.task()["phase"] == "PLAN"
+    await mark(agent, "end", "PLAN")
+    assert (await agent.call("PLAN", tokens=1)).execution == 2
+
+
+async def began(agent: Agent) -> Agent:
+    """The same, with a task that has had a call."""
+    await agent.call("SPEC", tokens=1)
+    return agent
+
+
 async def latency(agent: Agent, now_ms: int) -> tuple[tuple[int, int | None, int | None], int]:
     """Active and wall time and the end of PLAN's execution, and what PLAN is shown with."""
     names = agent.store.keys(agent.tenant)
@@ -199,6 +249,19 @@ async def test_SL9_a_task_that_is_nearly_done_goes_on(agent: Agent, look: Look) 
     refused = await agent.call("VERIFY")
     assert refused.stop_code == "task_budget_exceeded"
     assert (await agent.call("PR")).stop_code == "task_budget_exceeded"  # tripped in VERIFY
+
+
+async def test_SL9_REVIEW_that_was_started_is_closed_by_its_end_alone(
+    agent: Agent, look: Look
+) -> None:
+    """Idle time closes only what a call began."""
+    await agent.spend(25_000, "IMPLEMENT")
+    await mark(agent, "start", "REVIEW")
+    await agent.call("REVIEW", tokens=739)
+    agent.at(9_000_000)
+    assert (await agent.call("PR", tokens=0)).scopes[0].exempt is False
+    await mark(agent, "end", "REVIEW")
+    assert (await agent.call("PR", tokens=0)).scopes[0].exempt is True
 
 
 async def test_SL9_never_beyond_the_runaway_line(agent: Agent) -> None:

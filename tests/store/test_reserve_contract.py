@@ -75,11 +75,22 @@ class Case:
 
     @property
     def parallel_phase(self) -> WorkPhase | None:
+        """The phase that a call has to wait for, where phases work one at a time."""
+        return self.other_phase if self.one_phase else None
+
+    @property
+    def other_phase(self) -> WorkPhase | None:
         """The first phase but the call's that has calls open; REVIEW may have some as well."""
         here = self.effective_phase
         others = {*self.working, *([WorkPhase.REVIEW] if self.review in REVIEW_WORKS else [])}
         found = sorted(others - {here}, key=lambda phase: phase.order)
-        return found[0] if self.one_phase and here is not None and found else None
+        return found[0] if here is not None and found else None
+
+    @property
+    def begins_beside(self) -> WorkPhase | None:
+        """The phase beside whose calls the call's own begins to work."""
+        begins = self.written[0].inflight > 0 and self.written[-1].inflight == 0
+        return self.other_phase if begins else None
 
     @property
     def too_fast(self) -> Dimension | None:
@@ -403,7 +414,7 @@ async def test_the_script_answers_as_the_specification(
     assert list(receipt.scopes) == put.scopes
     assert receipt.limits == put.limits
     assert receipt.rate == case.rate
-    assert receipt.parallel_phase is _waits_for(case, expected)
+    assert receipt.parallel_phase is _beside(case, expected)
     of_limits = {d.value: 0 for d in RATED}
     if expected.verdict is Verdict.HELD:
         nano_usd = case.need.input_nano_usd + expected.output * case.need.unit_nano_usd
@@ -431,8 +442,13 @@ def _expected(case: Case, put: Put) -> Admission:
     )
 
 
-def _waits_for(case: Case, expected: Admission) -> WorkPhase | None:
-    """The phase that puts a call off: the one case of `in_flight` that is of no dimension."""
+def _beside(case: Case, expected: Admission) -> WorkPhase | None:
+    """The phase beside which the call begins, or that puts it off.
+
+    That it is put off for a phase is the one case of `in_flight` that is of no dimension.
+    """
+    if expected.verdict is Verdict.HELD:
+        return case.begins_beside
     waits = expected.verdict is Verdict.IN_FLIGHT and expected.dimension is None
     return case.parallel_phase if waits else None
 

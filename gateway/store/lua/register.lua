@@ -6,27 +6,46 @@
 --       5 the act as JSON for the ledger's audit
 -- Returns {'created'} | {'same'}: registered before with the same content
 --         | {'conflict'}: it exists with other content, which never changes
---         | {'unblocked'}: it was blocked, and is what was registered from now on
+--         | {'unblocked'}: it was blocked, and goes on as what is registered now
 --         | {'blocked'}: malformed; the task refuses every call
---         | {'exists'}: malformed, and the task is there already: nothing was changed
 --
--- The ledger is told of a task only once it is what it stays.
+-- A task that is there keeps its snapshot while it is blocked, and what it was stands in before_block;
+-- a killed one is blocked behind its kill. One that was not there has nothing to keep: it becomes what
+-- is registered, and so does the ledger's row of it.
 
 local now = clock(KEYS[1], ARGV[1])
-local is = redis.call('HMGET', KEYS[2], 'facts', 'state', 'registration', 'snapshot', 'version')
-local malformed, blocked = ARGV[4] == '', is[2] == 'blocked'
+local is = redis.call('HMGET', KEYS[2], 'facts', 'state', 'registration', 'snapshot', 'version',
+  'before_kill', 'before_block')
+local malformed, killed = ARGV[4] == '', is[2] == 'killed'
+local field = killed and 'before_kill' or 'state'
+local state = (killed and is[6] or not killed and is[2]) or 'open'
+local blocked = state == 'blocked'
 
-local function tell(state)
-  tell_of_task('act', KEYS[2], now, ' ' .. int(NUMBER) .. ' ' .. state, ARGV[5])
+local function enter(becomes)
+  redis.call('HDEL', KEYS[2], 'before_block', field)
+  if becomes ~= 'open' then
+    redis.call('HSET', KEYS[2], field, becomes)
+  end
+  if not killed then
+    redis.call('HSET', KEYS[2], 'state_ms', int(now))
+  end
+end
+
+local function tell(becomes)
+  tell_of_task('act', KEYS[2], now, ' ' .. int(NUMBER) .. ' ' .. (killed and 'killed' or becomes),
+    ARGV[5])
 end
 
 if malformed then
-  if is[1] then
-    return {blocked and 'blocked' or 'exists'}
+  if blocked then
+    return {'blocked'}
   end
-  redis.call('HSET', KEYS[2], 'created', int(now), unpack(cjson.decode(ARGV[3])))
-  redis.call('HSET', KEYS[2], 'state', 'blocked', 'state_ms', int(now))
-  redis.call('ZADD', KEYS[4], now, string.match(KEYS[2], '[^:]*$'))
+  enter('blocked')
+  if is[1] then
+    redis.call('HSET', KEYS[2], 'before_block', state)
+  else
+    create_task(KEYS[2], KEYS[4], now, ARGV[2], ARGV[3], ' blocked')
+  end
   tell('blocked')
   return {'blocked'}
 end
@@ -38,16 +57,15 @@ if not is[1] then
   return {'created'}
 end
 
-if blocked then
+if blocked and not is[7] then
   local list, fields = cjson.decode(ARGV[3]), {}
   for i = 1, #list, 2 do
     fields[list[i]] = list[i + 1]
   end
   drop_limits(KEYS[2], fields)
-  redis.call('HDEL', KEYS[2], 'state')
+  enter('open')
   redis.call('HSET', KEYS[2], unpack(list))
-  redis.call('HSET', KEYS[2], 'registration', ARGV[4], 'state_ms', int(now),
-    'version', int(num(is[5]) + 1))
+  redis.call('HSET', KEYS[2], 'registration', ARGV[4], 'version', int(num(is[5]) + 1))
   if redis.call('EXISTS', KEYS[3]) == 1 then
     redis.call('HSET', KEYS[2], 'expires', int(now))  -- the next call puts overrides in force anew
   end
@@ -69,4 +87,12 @@ local same = is[3] == ARGV[4]
 if not is[3] then  -- created by its first call
   same = is[1] == ARGV[2] and is[4] == snapshot_of(ARGV[3])
 end
-return {same and 'same' or 'conflict'}
+if not same then
+  return {'conflict'}
+end
+if blocked then
+  enter(is[7])
+  tell(is[7])
+  return {'unblocked'}
+end
+return {'same'}

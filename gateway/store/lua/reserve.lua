@@ -14,7 +14,8 @@
 --      10 input tokens, lower bound     11 input tokens to hold      12 their nano-dollars
 --      13 output tokens wanted          14 fewest worth admitting    15 nano-dollars of one
 --      16 weight of an output token, thousandths of a budget token
---      17 idle_close_ms: an execution idle for so long ends when another phase is active
+--      17 idle_close_ms: an execution idle for so long ends when another phase is active, unless
+--         somebody started it (phase.lua)
 --      18 model, cut short, kept with the hold   19 about: JSON for the ledger
 --      20 gateway key, '' if there is none   21 its version as the plan knows it
 --      22 binding of the call's session as the plan knows it, - for none; '' if it has no session
@@ -153,12 +154,12 @@ end
 local function wall_more(key, phase, current, open_ms)
   local more = 0
   for n = 1, num(current) do
-    local record = 'x.' .. phase .. '.' .. int(n) .. '.'
+    local record = execution_record(phase, n)
     local is = redis.call('HMGET', key, record .. 'explicit', record .. 'started',
-      record .. 'wall_ms', record .. 'latency_ms')
+      record .. 'wall_ms', record .. 'latency_ms', record .. 'idle_ms')
     if is[1] then
       local waited = num(is[4]) + (n == num(current) and open_ms or 0)
-      more = more + (is[3] and num(is[3]) or elapsed(now, is[2])) - waited
+      more = more + (is[3] and num(is[3]) or wall_time(now, is[2], is[5])) - waited
     end
   end
   return more
@@ -257,7 +258,8 @@ local function may_complete()
     return true, false
   end
   local idle = num(is[6]) == 0 and now - num(is[7]) >= num(ARGV[17])
-  local review_closed = num(is[4]) > num(is[8]) and (is[4] == is[5] or idle)
+  local review_closed = num(is[4]) > num(is[8])
+    and (is[4] == is[5] or idle and not is_explicit(KEYS[6], 'REVIEW', num(is[4])))
   local within = is[2] and num(task.values[14]) <= num(is[2])
     and (not is[3] or num(task.values[26]) <= num(is[3]))
   local allowed = review_closed and within or false
@@ -608,17 +610,17 @@ local function goes_on(of)
     return false
   end
   local is = redis.call('HMGET', KEYS[6], of .. '.exec', of .. '.closed')
-  return is[1] and is[1] ~= is[2]
-    and redis.call('HEXISTS', KEYS[6], 'x.' .. of .. '.' .. is[1] .. '.explicit') == 1
+  return is[1] and is[1] ~= is[2] and is_explicit(KEYS[6], of, num(is[1]))
 end
 
 if phase_scope then
   local another_is_active = task.phase ~= '' and task.phase ~= phase
   local idle = phase_scope.inflight == 0 and now - phase_scope.last >= num(ARGV[17])
-  if execution == 0 or phase_scope.closed or (another_is_active and idle) then
+  if execution == 0 or phase_scope.closed
+      or (another_is_active and idle and not is_explicit(KEYS[6], phase, execution)) then
     execution = execution + 1
     redis.call('HSET', KEYS[6], phase .. '.exec', int(execution),
-      'x.' .. phase .. '.' .. int(execution) .. '.started', int(now))
+      execution_record(phase, execution) .. 'started', int(now))
     tell_of_execution(KEYS[6], now, phase, int(execution))
   end
   if phase_scope.inflight <= 0 and task.inflight > 0 then

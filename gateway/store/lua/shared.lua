@@ -62,10 +62,12 @@ end
 --        settled|expired|released|refused  call id, its number, that of its reserve (0 = none),
 --             phase or -, execution, tokens, nano_usd charged, tokens, nano_usd held, and the
 --             latency that it added, ms: task, ancestors, phase, joined by commas
---        task       nothing more                    execution  phase, number, limits in force:
---        override   its number                                 tokens, latency_ms, nano_usd or -,
+--        task       nothing more, or `blocked`: it is not yet what it is to be
+--        override   its number                      execution  phase, number, limits in force:
+--                                                              tokens, latency_ms, nano_usd or -,
 --                                                              generation of the task's life
---        act        its number, the task's state from then on; `-` for a phase, a key, files
+--        act        its number, the task's state from then on; `-` for a phase, a key, files;
+--                   of a phase its execution, and idle_ms if that was open when it was started
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
 --        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
@@ -106,13 +108,29 @@ local function call_words(kind, call_id, now, number, call, phase, execution, ch
 end
 
 -- Create a task from its snapshot, a JSON array of field, value, ...; index it unless it is the
--- bucket of untagged calls.
-local function create_task(key, index, now, facts, snapshot)
+-- bucket of untagged calls. `words` are for the ledger's entry, if it has any.
+local function create_task(key, index, now, facts, snapshot, words)
   redis.call('HSET', key, 'created', int(now), unpack(cjson.decode(snapshot)))
   if facts ~= 'untagged' then
     redis.call('ZADD', index, now, string.match(key, '[^:]*$'))
   end
-  tell_of_task('task', key, now, '', snapshot)
+  tell_of_task('task', key, now, words or '', snapshot)
+end
+
+-- The beginning of the names of an execution's fields.
+local function execution_record(phase, number)
+  return 'x.' .. phase .. '.' .. int(number) .. '.'
+end
+
+-- Whether somebody said when it began: then it is open until somebody says that it ended.
+local function is_explicit(key, phase, number)
+  return redis.call('HEXISTS', key, execution_record(phase, number) .. 'explicit') == 1
+end
+
+-- Wall time of an explicit execution at `now`: since it started, but for what it was idle before
+-- its explicit start, if a call had begun it.
+local function wall_time(now, started, idle_ms)
+  return elapsed(now, num(started) + num(idle_ms))
 end
 
 -- Close the execution of a phase that is open: the next call, or an explicit start, opens another.
@@ -122,11 +140,12 @@ local function close_execution(key, phase, now)
   if not is[1] or is[1] == is[2] then
     return nil
   end
-  local record = 'x.' .. phase .. '.' .. is[1] .. '.'
+  local record = execution_record(phase, num(is[1]))
   redis.call('HSET', key, phase .. '.closed', is[1], record .. 'ended', int(now))
-  local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started')
+  local begun = redis.call('HMGET', key, record .. 'explicit', record .. 'started',
+    record .. 'idle_ms')
   if begun[1] then
-    redis.call('HSET', key, record .. 'wall_ms', int(elapsed(now, begun[2])))
+    redis.call('HSET', key, record .. 'wall_ms', int(wall_time(now, begun[2], begun[3])))
   end
   return is[1]
 end
@@ -273,7 +292,7 @@ local function post_everywhere(first, phase, execution, now, open, held, used)
   if phase ~= '' then
     local _, _, waited = post(KEYS[first], phase .. '.', now, open, held, used)
     waits = waits .. ',' .. int(waited)
-    local record = 'x.' .. phase .. '.' .. execution .. '.'
+    local record = execution_record(phase, num(execution))
     redis.call('HINCRBY', KEYS[first], record .. 'tokens', int(used.tokens))
     if waited > 0 then
       redis.call('HINCRBY', KEYS[first], record .. 'latency_ms', int(waited))

@@ -13,7 +13,7 @@
 
 local now = clock(KEYS[1], ARGV[1])
 local is = redis.call('HMGET', KEYS[2], 'facts', 'state', 'before_kill', 'inflight', 'last',
-  'created', 'state_ms')
+  'created', 'state_ms', 'before_block')
 if not is[1] then
   return {'absent'}
 end
@@ -38,12 +38,17 @@ elseif verb == 'reopen' then
   becomes = 'reopened'
 elseif state == 'killed' then
   becomes = is[3] or 'open'
+elseif state == 'blocked' then
+  becomes = is[8] or state
 end
 if becomes == state then
   return {'unchanged', state}
 end
 
 redis.call('HDEL', KEYS[2], 'state', 'before_kill')
+if state == 'blocked' and verb == 'resume' then
+  redis.call('HDEL', KEYS[2], 'before_block')
+end
 redis.call('HSET', KEYS[2], 'state_ms', int(now))
 if becomes ~= 'open' then
   redis.call('HSET', KEYS[2], 'state', becomes)
