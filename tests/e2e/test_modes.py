@@ -274,7 +274,7 @@ async def test_no_budget_file(start_gateway: StartGateway, files: Files, task: s
     files.budgets.unlink()
     gateway = await start_gateway(**files.settings)
     assert (await gateway.ready())["config_source"] == "defaults"
-    assert gateway.log_events("config_finding", level="warning")
+    await until(lambda: gateway.log_events("config_finding", level="warning"))
     assert not gateway.log_events("config_finding", level="error")
     assert (await call(gateway, task)).headers["x-budget-task-tokens-limit"] == "23400"
 

@@ -366,6 +366,6 @@ async def test_an_upstream_that_refuses_the_wish_for_usage(
             assert len(provider.requests) == asked
     fields = await gateway.settled(task, 2)
     assert int(fields["tokens.S"]) > 0
-    assert len(gateway.log_events("usage_not_offered", upstream="openai")) == 1
     logged = await until(lambda: (found := gateway.log_events("call", task=task))[1:] and found)
     assert {line["usage"] for line in logged} == {"estimated"}
+    assert len(gateway.log_events("usage_not_offered", upstream="openai")) == 1

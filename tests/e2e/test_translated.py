@@ -396,7 +396,7 @@ async def test_an_answer_that_cannot_be_translated_is_charged_its_hold(
     assert answer.status_code == 502
     fields = await translating.settled(task, 1)
     assert int(fields["tokens.S"]) >= 300
-    assert translating.log_events("translation_failed", upstream="to_bedrock")
+    await until(lambda: translating.log_events("translation_failed", upstream="to_bedrock"))
 
 
 async def test_a_client_cannot_reach_elsewhere(
@@ -452,4 +452,4 @@ async def test_without_its_translator_a_gateway_is_degraded(
     with suppress(httpx.HTTPError):
         assert (await ask(translating, "anthropic", task)).status_code == 200
     assert_exact(await translating.settled(task, 1), provider)
-    assert translating.log_events("translator_died")
+    await until(lambda: translating.log_events("translator_died"))

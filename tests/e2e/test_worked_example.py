@@ -163,7 +163,9 @@ async def test_it_stays_refused(agent: Agent, provider: FakeProvider) -> None:
     assert len(provider.journal) == served
     fields = agent.gateway.task(agent.task)
     assert (fields["refused"], fields["episode"]) == ("11", "1")
-    trips = agent.gateway.log_events("stop_loss_tripped", task=agent.task)
+    trips = await until(
+        lambda: agent.gateway.log_events("stop_loss_tripped", task=agent.task), "the log"
+    )
     assert [trip["remediation"] for trip in trips] == [f"FIX-BUDGET-BREACH-{agent.task}"]
 
 
