@@ -27,11 +27,11 @@ from gateway.settings.sections import (
     DEFAULT_UPSTREAMS,
     ENV_DELIMITER,
     ENV_PREFIX,
-    UPSTREAM_NAME,
     GatewayFile,
     Settings,
     UpstreamSection,
 )
+from gateway.settings.values import UPSTREAM_NAME
 from gateway.socket_path import socket_path
 from gateway.yaml_source import Key, MappingNode, is_missing, line_of, plain, read_mapping
 
