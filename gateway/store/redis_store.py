@@ -2,27 +2,19 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 import msgspec
 
-from gateway.core.admission import Balance, Effects, Scope, ScopeKind, Verdict
-from gateway.core.budget import Dimension, TaskLimits
+from gateway.core.budget import TaskLimits
 from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError
-from gateway.core.grace import Grace, GracePlan
-from gateway.core.limit_standing import LimitStanding
-from gateway.core.loops import LoopPlan, LoopStanding
-from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import WorkPhase
-from gateway.core.policy import Effect
 from gateway.core.sessions import Session
 from gateway.core.usage import UsageSource
-from gateway.core.velocity import RATED, RateStanding
 from gateway.ports import (
     BackgroundCall,
     ReservePlan,
@@ -46,6 +38,8 @@ from gateway.store.keys import (
 )
 from gateway.store.limits import refresh_limits, server_ms
 from gateway.store.own_budget import read_budget
+from gateway.store.plan_words import EffectLetters, grace_words, loop_words, soft_line_words
+from gateway.store.receipts import read_receipt
 from gateway.store.registration import begin_task
 from gateway.store.scripts import load_script
 from gateway.store.sessions import SessionCopies, read_session
@@ -59,19 +53,12 @@ _SNAPSHOT, _KIND, _WINDOWS = 4, 7, 25  # places among reserve's arguments
 _SETTLES_WINDOWS = 20  # likewise, of settle
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
-_LETTER = {Effect.REFUSE: "R", Effect.FLAG: "F", None: "-"}
-_DIMENSIONS = tuple(Dimension)
 _PHASES: dict[str, WorkPhase] = {phase: phase for phase in WorkPhase}
-_VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in Verdict}
 _encode = msgspec.json.Encoder().encode
 _decode_background = msgspec.json.Decoder(BackgroundCall).decode
 # A call must be known longer than what leads to it, else it would be charged twice.
 _BACKGROUND_MS = 24 * 3_600_000
 _BACKGROUND_TOMBSTONE_MS = 25 * 3_600_000
-# Places in reserve's reply (`lua/reserve.lua`): before the scopes, before a scope's balances, and
-# per dimension of a task's scope.
-_HEAD, _SCOPE_HEAD, _PER_DIMENSION = 17, 4, 6
-_SPENT_NANO_USD = _SCOPE_HEAD + 2 * _PER_DIMENSION + 4
 
 
 class RedisStore:
@@ -94,7 +81,7 @@ class RedisStore:
         self._facts: OrderedDict[tuple[str, str], TaskFacts] = OrderedDict()
         self._sessions = SessionCopies()
         self._keys: dict[str, TenantKeys] = {}
-        self._effects: dict[int, tuple[Effects, str]] = {}
+        self._effects = EffectLetters()
         self._windows = WindowClock()
         self._switches: dict[str, Switch] = {}
         self._reserve, self._settle = load_script("reserve"), load_script("settle")
@@ -170,7 +157,7 @@ class RedisStore:
             raise StoreError("duplicate", "the store has seen this call before")
         if (plan.tenant, plan.task) not in self._facts:
             self.remember(plan.tenant, plan.task, plan.facts)
-        return self._receipt(plan, reply)
+        return read_receipt(plan, reply, self._windows.standing)
 
     async def look(self, plan: ReservePlan) -> Receipt:
         """Return what a reserve would answer; nothing is held, counted, tripped or created.
@@ -181,7 +168,7 @@ class RedisStore:
         args[_SNAPSHOT], args[_KIND] = self._snapshot_json(plan), f"look {plan.kind}"
         reply = await self._ask(plan, args)
         self._check_fresh(plan, reply)
-        return self._receipt(plan, reply)
+        return read_receipt(plan, reply, self._windows.standing)
 
     def _check_fresh(self, plan: ReservePlan, reply: list[Any]) -> None:
         """Raise what was stale of a plan, and know it from now on."""
@@ -208,7 +195,7 @@ class RedisStore:
         args[_KIND] = "gate"
         reply = await self._ask(plan, args)
         self._check_fresh(plan, reply)
-        return self._receipt(plan, reply)
+        return read_receipt(plan, reply, self._windows.standing)
 
     async def _ask(self, plan: ReservePlan, args: list[Argument] | None = None) -> list[Any]:
         """Return reserve's reply, after giving the store what it lacked."""
@@ -268,7 +255,7 @@ class RedisStore:
             plan.phase or "",
             plan.enforce_from.order if plan.enforce_from else 0,
             plan.kind,
-            self._effect_letters(plan.effects),
+            self._effects.of(plan.effects),
             need.input_low,
             need.input_high,
             need.input_nano_usd,
@@ -282,9 +269,9 @@ class RedisStore:
             plan.key_id,
             plan.key_version,
             plan.session.text if plan.session is not None else "",
-            _loop_words(plan.loop) if plan.loop is not None else "",
-            _grace_words(plan.grace) if plan.grace is not None else "",
-            _soft_line(plan.soft_line) if plan.soft_line is not None else "",
+            loop_words(plan.loop) if plan.loop is not None else "",
+            grace_words(plan.grace) if plan.grace is not None else "",
+            soft_line_words(plan.soft_line) if plan.soft_line is not None else "",
             self._windows_of(plan),
             rate_words(plan.rate) if plan.rate else "",
             plan.switch,
@@ -300,68 +287,11 @@ class RedisStore:
         self._windows.learn(int(store_ms))
         return self._windows.named(self.keys(plan.tenant), plan.spend, store_ms)
 
-    def _effect_letters(self, effects: Effects) -> str:
-        known = self._effects.get(id(effects))
-        if known is None or known[0] is not effects:
-            task = (_LETTER[effects.task.get(dimension)] for dimension in _DIMENSIONS)
-            phase = (_LETTER[effects.phase.get(dimension)] for dimension in _DIMENSIONS)
-            known = self._effects[id(effects)] = (effects, "".join((*task, *phase)))
-            if len(self._effects) > _MOST_CALLS_PER_HEARTBEAT:
-                self._effects.clear()
-        return known[1]
-
     def _snapshot_json(self, plan: ReservePlan) -> bytes:
         facts = _facts(plan)
         if plan.limits is None:
             return msgspec.json.encode(["facts", facts, "version", "0"])
         return msgspec.json.encode(snapshot_fields(facts, plan.limits))
-
-    def _receipt(self, plan: ReservePlan, reply: list[Any]) -> Receipt:
-        """Return reserve's reply as a receipt; the layout is documented in `lua/reserve.lua`."""
-        phase, place, now_ms = _PHASES.get(reply[2]), int(reply[7]), int(reply[1])
-        runaway_only, exempt = reply[11] == "R", reply[11] == "L"
-        raw_scopes = reply[_HEAD:]
-        names = (plan.task, *plan.facts.parents)
-        scopes = [
-            _task_scope(ScopeKind.PARENT, names[at], raw, runaway_only)
-            if at
-            else _task_scope(ScopeKind.TASK, names[at], raw, runaway_only, exempt=exempt)
-            for at, raw in enumerate(raw_scopes[: len(names)])
-        ]
-        if phase is not None:
-            scopes.append(_phase_scope(phase, raw_scopes[-1]))
-        limits: tuple[LimitStanding, ...] = ()
-        stop_limit, stop_place = None, place
-        if plan.spend:
-            raw_limits = raw_scopes[len(names) : len(names) + len(plan.spend)]
-            limits = tuple(map(self._windows.standing, plan.spend, raw_limits, repeat(now_ms)))
-            stop_place, stop_limit = _stopped_at(place, len(names), limits)
-        task = raw_scopes[0]
-        stopped_task = raw_scopes[place - 1] if 0 < place <= len(names) else task
-        stop_scope = scopes[stop_place - 1] if stop_place else None
-        return Receipt(
-            verdict=_VERDICTS[reply[0]],
-            now_ms=now_ms,
-            scopes=tuple(scopes),
-            phase=phase,
-            execution=int(reply[3]),
-            held_tokens=int(reply[4]),
-            held_nano_usd=int(reply[5]),
-            output=int(reply[6]),
-            spent_nano_usd=int(task[_SPENT_NANO_USD] or 0),
-            stop_scope=stop_limit.scope if stop_limit else stop_scope,
-            stop_dimension=Dimension(reply[8]) if reply[8] else None,
-            stop_code=reply[9],
-            tripped_now=reply[10] == 1,
-            episode=int(stopped_task[3] or 0),
-            limits=limits,
-            stop_limit=stop_limit,
-            loop=_loop_standing(reply[12]) if reply[12] else None,
-            grace=Grace(reply[13]) if reply[13] else None,
-            rate=_rate_standing(plan, reply[14]),
-            parallel_phase=_PHASES.get(reply[15]),
-            unended_phase=_PHASES.get(reply[16]),
-        )
 
     # Settle, release ----------------------------------------------------------------------------
 
@@ -447,7 +377,7 @@ class RedisStore:
                 args += [
                     *(plan.call_id, len(own), tokens, nano_usd),
                     plan.enforce_from.order if plan.enforce_from else 0,
-                    self._effect_letters(plan.effects),
+                    self._effects.of(plan.effects),
                     self._windows_of(plan),
                 ]
             reply = await self.connection.run(self._heartbeat, keys, args)
@@ -481,78 +411,5 @@ class RedisStore:
         return expired
 
 
-def _soft_line(line: SoftLine) -> str:
-    place = "phase" if line.of_phase else "task"
-    return f"{place} {_DIMENSIONS.index(line.dimension) + 1} {line.percent}"
-
-
 def _facts(plan: ReservePlan) -> str:
     return UNTAGGED_FACTS if plan.limits is None else facts_text(plan.facts)
-
-
-def _stopped_at(
-    place: int, tasks: int, limits: tuple[LimitStanding, ...]
-) -> tuple[int, LimitStanding | None]:
-    """Return a place among tasks and phase, or 0 and the limit that it is of."""
-    if place <= tasks:
-        return place, None
-    if place <= tasks + len(limits):
-        return 0, limits[place - tasks - 1]
-    return place - len(limits), None
-
-
-def _rate_standing(plan: ReservePlan, used: Any) -> RateStanding | None:
-    if plan.rate is None or not used:
-        return None
-    return RateStanding(plan.rate, dict(zip(RATED, map(int, used), strict=True)))
-
-
-def _loop_words(plan: LoopPlan) -> str:
-    """Return a plan as `lua/loop.lua` reads it."""
-    effect = "R" if plan.refuses else "F"
-    return f"{plan.fingerprint or '-'} {effect} {plan.calls} {plan.window_ms}"
-
-
-def _grace_words(plan: GracePlan) -> str:
-    """Return a plan as `lua/grace.lua` reads it."""
-    return f"{int(plan.asked)} {plan.allowance_tokens} {plan.ceiling} {plan.least}"
-
-
-def _loop_standing(raw: list[Any]) -> LoopStanding:
-    repeats, stopped_now, growing = map(int, raw)
-    return LoopStanding(repeats, stopped_now == 1, growing)
-
-
-def _task_scope(
-    kind: ScopeKind, name: str, raw: list[Any], runaway_only: bool, *, exempt: bool = False
-) -> Scope:
-    balances = {}
-    for at, dimension in enumerate(_DIMENSIONS):
-        start = _SCOPE_HEAD + at * _PER_DIMENSION
-        if raw[start] is not None:
-            limit, granted, cumulative, runaway, settled, held = [
-                int(value) if value else 0 for value in raw[start : start + _PER_DIMENSION]
-            ]
-            balances[dimension] = Balance(
-                limit,
-                granted,
-                runaway if runaway_only or exempt else cumulative,
-                cumulative,
-                runaway,
-                settled,
-                held,
-            )
-    trip = Dimension(raw[1]) if raw[1] else None
-    return Scope(kind, name, balances, raw[0] or "open", trip, raw[2] or "", exempt)
-
-
-def _phase_scope(name: str, raw: list[Any]) -> Scope:
-    balances = {}
-    for at, dimension in enumerate(_DIMENSIONS):
-        limit, line, settled, held = raw[at * 4 : at * 4 + 4]
-        if limit is not None:
-            line = int(line or 0)
-            balances[dimension] = Balance(
-                int(limit), 0, line, line, line, int(settled or 0), int(held or 0)
-            )
-    return Scope(ScopeKind.PHASE, name, balances)
