@@ -3,18 +3,16 @@
 Read once at start. What may change while the gateway runs is in `rule_files`.
 """
 
-from gateway.settings.loading import (
-    DEFAULT_CONFIG_FILE,
+from gateway.settings.derived import (
     breaker_rule,
     data_plane,
-    environment_doubts,
     evidence_dir,
     ledger_url,
-    load_settings,
     monthly_nano_usd,
     translator_socket,
     writes_reports,
 )
+from gateway.settings.loading import DEFAULT_CONFIG_FILE, environment_doubts, load_settings
 from gateway.settings.sections import GatewayFile, Settings, UpstreamSection
 
 __all__ = [
