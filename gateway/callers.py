@@ -14,10 +14,11 @@ from gateway.core.identity import Route, Tags, identify
 from gateway.core.keys import (
     NO_KEY,
     GatewayKey,
+    claims_critical,
     find_credential,
     forbidden,
     tags_under,
-    with_binding,
+    tags_without_key,
 )
 from gateway.core.own_budget import asks_own_budget
 from gateway.planner import Planner
@@ -52,7 +53,8 @@ class Callers:
         trace.tags, trace.route = tags, route
         if tags.task is None and self._plane.session_headers and self._plane.tracking:
             tags = await self._with_session(request.headers, tags, key)
-        tags = trace.tags = with_binding(tags) if key is None else tags_under(key, tags)
+        tags = await self._without_key(tags) if key is None else tags_under(key, tags)
+        trace.tags = tags
         if tags.invalid and self._plane.tracking:
             first = tags.invalid[0]
             self._doors.recorder.event(
@@ -77,6 +79,16 @@ class Callers:
             store, plane.tenant, plane.session_headers, headers, tags, key
         )
         return tags if session is None else structs.replace(tags, session=session)
+
+    async def _without_key(self, tags: Tags) -> Tags:
+        """Return the tags of a call that brings no key. Who claims to be critical is looked at."""
+        if not claims_critical(tags):
+            return tags_without_key(tags, keys_in_use=False)
+        try:
+            in_use = await self._doors.keys.are_in_use()
+        except StoreError:
+            in_use = True
+        return tags_without_key(tags, keys_in_use=in_use)
 
     async def _authenticate(self, trace: Trace) -> GatewayKey | None:
         """Return the key that pays. Raises BadCall for one that is missing or proves nothing."""

@@ -312,6 +312,12 @@ class Keys(Protocol):
     async def key_of(self, credential: Credential) -> GatewayKey:
         """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError."""
 
+    async def are_in_use(self) -> bool:
+        """Return whether there are any, by a look that may be a few seconds old.
+
+        Raises StoreError.
+        """
+
     def forget(self, key_id: str) -> None:
         """Drop the copy of a key, which is old."""
 

@@ -170,6 +170,23 @@ def with_binding(tags: Tags) -> Tags:
     return structs.replace(tags, task=binding.task, phase=tags.phase or binding.phase)
 
 
+def tags_without_key(tags: Tags, *, keys_in_use: bool) -> Tags:
+    """Return a call's tags, with its session's binding, where no key says what it may claim.
+
+    Where keys are in use, it may claim no more than a key that was given no such right: or leaving
+    the key out would be the way to the largest budget.
+    """
+    tags = with_binding(tags)
+    if keys_in_use and claims_critical(tags):
+        return structs.replace(tags, importance=ImportanceTier.HIGH)
+    return tags
+
+
+def claims_critical(tags: Tags) -> bool:
+    """Return whether a call says of itself that its importance is critical."""
+    return tags.importance is ImportanceTier.CRITICAL
+
+
 def tags_under(key: GatewayKey, tags: Tags) -> Tags:
     """Return a call's tags with those that its key pins or gives.
 
@@ -197,7 +214,7 @@ def tags_under(key: GatewayKey, tags: Tags) -> Tags:
 
 def _claims_too_much(key: GatewayKey, tags: Tags) -> bool:
     """Return whether a call claims to be critical that may not: it counts as high (PM6)."""
-    return tags.importance is ImportanceTier.CRITICAL and not key.may_claim_critical
+    return claims_critical(tags) and not key.may_claim_critical
 
 
 def _check_may_set(key: GatewayKey, tags: Tags) -> None:

@@ -94,6 +94,11 @@ class KeyStore:
             if await self._write(text or "", key):
                 return True
 
+    async def has_any(self, names: TenantKeys | None) -> bool:
+        """Return whether a tenant has keys, or anybody; revoked ones count. Raises StoreError."""
+        where = KEYS_KEY if names is None else names.key_versions
+        return bool(await self._connection.execute("EXISTS", where))
+
     async def has_lost(self, names: TenantKeys) -> bool:
         """Return whether a tenant's keys may be lost just now. Raises StoreError.
 
@@ -152,6 +157,8 @@ class KeyRing:
         self._names = names
         self._wall_ms = wall_ms
         self._known: OrderedDict[str, tuple[int, GatewayKey]] = OrderedDict()
+        self._in_use = False
+        self._looked_ms = _LONG_AGO_MS
 
     async def key_of(self, credential: Credential) -> GatewayKey:
         """Return the key that a credential proves. Raises BadCall (`invalid_key`), StoreError.
@@ -173,6 +180,13 @@ class KeyRing:
         if not key.is_good(now_ms):
             raise BadCall("invalid_key", f"The gateway key {key.id} is revoked or has expired.")
         return key
+
+    async def are_in_use(self) -> bool:
+        """See ports.Keys. Keys are never deleted: once there is one, nobody looks any more."""
+        now_ms = self._wall_ms()
+        if not self._in_use and now_ms - self._looked_ms > _FRESH_MS:
+            self._in_use, self._looked_ms = await self._store.has_any(self._names), now_ms
+        return self._in_use
 
     def _is_foreign(self, key: GatewayKey) -> bool:
         return self._names is not None and key.tenant != self._names.tenant

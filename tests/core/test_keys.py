@@ -17,6 +17,7 @@ from gateway.core.keys import (
     public_fields,
     secret_digest,
     tags_under,
+    tags_without_key,
     without_keys,
 )
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -174,6 +175,15 @@ def test_critical_is_not_for_everybody() -> None:
     assert tags_under(changed(KEY, may_claim_critical=True), claim) is claim
     bound = changed(KEY, pins=TagTexts(importance=ImportanceTier.CRITICAL))
     assert tags_under(bound, claim).importance is ImportanceTier.CRITICAL
+
+
+def test_PM6_who_brings_no_key_claims_no_more_where_keys_are_in_use() -> None:
+    """Nor is anything else of the call's changed, its session's binding least of all."""
+    claim = Tags("T", importance=ImportanceTier.CRITICAL)
+    assert tags_without_key(claim, keys_in_use=True).importance is ImportanceTier.HIGH
+    assert tags_without_key(claim, keys_in_use=False) is claim
+    low = Tags("T", importance=ImportanceTier.LOW)
+    assert tags_without_key(low, keys_in_use=True) is low
 
 
 def test_nothing_of_a_secret_is_shown() -> None:

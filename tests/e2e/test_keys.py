@@ -131,6 +131,18 @@ async def test_a_key_cannot_raise_its_tasks_budget(
     assert limits_of(await enforcing.settled(task, 2)) == limits
 
 
+async def test_PM6_leaving_out_the_key_is_no_way_to_a_larger_budget(
+    enforcing: Gateway, keys: KeyStore, start_gateway: StartGateway, task: str
+) -> None:
+    """Where there are keys, who brings none claims `high` at most; its task shows it."""
+    await keys.add(new_key())
+    gateway = await start_gateway(mode="enforce", TOLLGATE_REDIS__URL=enforcing.store_url)
+    claim = {"x-task-id": task, "x-task-importance": "critical"}
+    assert (await ask(gateway, claim)).status_code == 200
+    shown = (await gateway.admin("GET", f"/admin/v1/tasks/{task}")).json()
+    assert shown["importance"] == "high"
+
+
 async def test_untagged_calls_are_counted_by_key(enforcing: Gateway, keys: KeyStore) -> None:
     key = new_key()
     await keys.add(key)

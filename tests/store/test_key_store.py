@@ -82,6 +82,20 @@ async def test_a_worker_keeps_copies(keys: KeyStore, key: GatewayKey) -> None:
     assert raised.value.code == "invalid_key"
 
 
+async def test_whether_there_are_keys_is_looked_at_now_and_then(
+    keys: KeyStore, key: GatewayKey
+) -> None:
+    """Every few seconds until there is one, then never again; another tenant's are none."""
+    wall = Wall()
+    ring, other = (KeyRing(keys, wall, TenantKeys(name)) for name in (key.tenant, "acme-none"))
+    assert not await ring.are_in_use()
+    await keys.add(key)
+    assert not await ring.are_in_use()
+    wall.now_ms += 5_001
+    assert await ring.are_in_use()
+    assert not await other.are_in_use()
+
+
 async def test_another_tenant_s_key_is_nobody_s(keys: KeyStore, key: GatewayKey) -> None:
     """Though its secret is right; at its own tenant's gateway it is good."""
     await keys.add(structs.replace(key, tenant="acme"))
