@@ -22,7 +22,6 @@ from gateway.core.decision import (
     Decision,
     Outcome,
     Receipt,
-    remediation_task,
 )
 from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import CallError, StoreError
@@ -30,6 +29,7 @@ from gateway.core.estimate import InputEstimate, LearnedInput, LearnedOutput, co
 from gateway.core.loops import loop_events
 from gateway.core.policy import Mode, StoreFailure
 from gateway.core.prices import ModelsInUse
+from gateway.core.remediation import remediation_task
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
 from gateway.first_facts import first_facts

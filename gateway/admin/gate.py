@@ -19,9 +19,10 @@ from gateway.admin.views import breach_body
 from gateway.clamp import decision_on
 from gateway.core.acts import Act
 from gateway.core.admission import ScopeKind
-from gateway.core.decision import Decision, Outcome, Receipt, remediation_task
+from gateway.core.decision import Decision, Outcome, Receipt
 from gateway.core.errors import StoreError
 from gateway.core.gate import Gate
+from gateway.core.remediation import remediation_task
 from gateway.planner import Plan
 from gateway.store.limits import UnknownTask
 from gateway.store.notes import note_act

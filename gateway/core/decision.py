@@ -285,12 +285,6 @@ def _missing(receipt: Receipt, dimension: Dimension) -> str | None:
     return f"{tokens} tokens" if dimension is Dimension.TOKENS else "more"
 
 
-def remediation_task(task: str, episode: int) -> str:
-    """Return the name of the remediation task for a breach episode; never nested (SL-6)."""
-    name = task if task.startswith("FIX-BUDGET-BREACH-") else f"FIX-BUDGET-BREACH-{task}"
-    return name if episode <= 1 else f"{name}-{episode}"
-
-
 def _in_flight(receipt: Receipt) -> str:
     scope, other = receipt.stop_scope, receipt.parallel_phase
     name = scope.name if scope else "-"

@@ -25,7 +25,8 @@ from gateway.core.phases import (
 from gateway.core.sessions import Session
 from gateway.core.vocabulary import Vocabulary
 
-ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MOST_ID = 128  # characters
+ID_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_ID - 1}}}")
 UNKNOWN = "UNKNOWN"
 
 

@@ -14,7 +14,6 @@ from gateway.core.vocabulary import Vocabulary
 Facts = Mapping[str, object]
 
 _ID_DIGITS = 32
-_FIX = "FIX-BUDGET-BREACH-"
 
 
 class NoticeKind(Vocabulary):
@@ -57,8 +56,3 @@ class Notice(Struct, frozen=True):
         """Return the same text for the same event, always: receivers tell repetitions by it."""
         text = "\0".join((self.tenant, self.kind.value, self.task, self.key))
         return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
-
-
-def is_remediation(task: str) -> bool:
-    """Return whether a task is itself the remediation of another; it gets none (SL-6)."""
-    return task.startswith(_FIX)

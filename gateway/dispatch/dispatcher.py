@@ -144,31 +144,34 @@ class Dispatcher:
         await asyncio.to_thread(self._note, REMEDIATIONS, row, WRITTEN, None)
 
     async def _remediation_failed(self, row: Row, problem: str) -> None:
-        """Tell it once, and try again later: the task is refused all the same (SL-7, EC12)."""
-        told: list[Notice] = []
+        """Tell it once, and try again later."""
+        told = []
         if row["attempts"] == 0:
-            message = (
-                f"Budget stop-loss triggered for {row['task']}, remediation task creation failed"
-            )
-            self._event(
-                "remediation_failed",
-                "critical",
-                message=message,
-                task=row["task"],
-                remediation=row["name"],
-                error=problem,
-            )
-            told.append(
-                Notice(
-                    NoticeKind.REMEDIATION_FAILED,
-                    str(row["episode"]),
-                    row["tenant"],
-                    row["task"],
-                    row["created_ms"],
-                    {"message": message, "remediation": row["name"], "error": problem},
-                )
-            )
+            told.append(self._tell_of_failure(row, row["name"], row["episode"], problem))
         await asyncio.to_thread(self._note, REMEDIATIONS, row, FAILED, problem, told)
+
+    def _tell_of_failure(self, row: Row, name: str, episode: int, problem: str) -> Notice:
+        """Say that nobody has the remediation yet; its task is refused all the same (SL-7, EC12).
+
+        `row` is that of the remediation, or of a delivery that was to tell of it.
+        """
+        message = f"Budget stop-loss triggered for {row['task']}, remediation task creation failed"
+        self._event(
+            "remediation_failed",
+            "critical",
+            message=message,
+            task=row["task"],
+            remediation=name,
+            error=problem,
+        )
+        return Notice(
+            NoticeKind.REMEDIATION_FAILED,
+            str(episode),
+            row["tenant"],
+            row["task"],
+            row["created_ms"],
+            {"message": message, "remediation": name, "error": problem},
+        )
 
     # Webhooks -----------------------------------------------------------------------------------
 
@@ -202,14 +205,26 @@ class Dispatcher:
                 return
             if row["attempts"] == 0:
                 self._tell("webhook_failed", "warning", row, str(error))
-            await asyncio.to_thread(self._note, DELIVERIES, row, PENDING, str(error))
+            told = self._of_remediation(row, str(error))
+            await asyncio.to_thread(self._note, DELIVERIES, row, PENDING, str(error), told)
             return
         await asyncio.to_thread(self._note, DELIVERIES, row, DELIVERED, None)
 
     async def _bury(self, row: Row, error: str) -> None:
         """Give up; the notice stays in the list of the dead."""
         self._tell("webhook_gave_up", "error", row, error)
-        await asyncio.to_thread(self._note, DELIVERIES, row, DEAD, error)
+        told = self._of_remediation(row, error)
+        await asyncio.to_thread(self._note, DELIVERIES, row, DEAD, error, told)
+
+    def _of_remediation(self, row: Row, error: str) -> list[Notice]:
+        """Return what a first failure to tell of a remediation leads to, if no file has it."""
+        is_only_way = self._rules.roadmap_file is None and row["attempts"] == 0
+        if row["kind"] != NoticeKind.REMEDIATION.value or not is_only_way:
+            return []
+        document = msgspec.json.decode(row["body"])["data"]
+        problem = f"webhook {row['webhook']}: {error}"
+        episode = document["budget_breach"]["episode"]
+        return [self._tell_of_failure(row, document["id"], episode, problem)]
 
     def _tell(self, name: str, level: str, row: Row, error: str) -> None:
         self._event(

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from gateway.core.errors import TollgateError
+from gateway.core.remediation import told_apart
 
 _TASKS = "tasks"
 _EMPTY = ("tag:yaml.org,2002:null", "")
@@ -30,15 +31,19 @@ class RoadmapError(TollgateError):
 def with_task(text: str, task: Task) -> str | None:
     """Return the text with a task added, None if it is there already.
 
-    `task` has an `id` and a `budget_breach`; a task of that id about another breach is an error.
-    Raises RoadmapError.
+    `task` has an `id` and a `budget_breach`. Where a task of that id is about another breach, it
+    gets another one (`told_apart`). Raises RoadmapError.
     """
     if len(text) > _MOST_BYTES:
         raise RoadmapError(f"is larger than {_MOST_BYTES:,} characters. Remedy: archive old tasks.")
     root = _compose(text)
     tasks = _tasks_of(root)
-    if tasks is not None and _has(tasks, task):
-        return None
+    if tasks is not None:
+        if _is_taken(tasks, task):
+            other = told_apart(task["id"], int(task["budget_breach"]["episode"]))
+            task = {**task, "id": other}
+        if _has(tasks, task):
+            return None
     try:
         for made in _added(text, root, tasks, task):
             if _is_what_was_meant(tasks, made, task):
@@ -100,18 +105,22 @@ def _items(tasks: yaml.CollectionNode) -> list[Any]:
 
 def _has(tasks: yaml.CollectionNode, task: Task) -> bool:
     """Return whether the task is there; one of its name about another breach is an error."""
+    if other := _is_taken(tasks, task):
+        raise RoadmapError(
+            f"has a task {task['id']} about another breach ({other}). Remedy: rename that one."
+        )
+    return any(name == task["id"] for name, _ in _named(tasks))
+
+
+def _is_taken(tasks: yaml.CollectionNode, task: Task) -> str:
+    """Return what a task of the same name is about, if that is another breach; empty if not."""
     for name, node in _named(tasks):
         if name == task["id"]:
             breach = _member(node, "budget_breach")
             is_about = [_text(_member(breach, key)) for key in ("task", "episode")]
             wanted = [str(task["budget_breach"][key]) for key in ("task", "episode")]
-            if is_about not in (wanted, ["", ""]):
-                raise RoadmapError(
-                    f"has a task {name} about another breach ({' '.join(is_about)}). Remedy: "
-                    "rename that one."
-                )
-            return True
-    return False
+            return "" if is_about in (wanted, ["", ""]) else " ".join(is_about)
+    return ""
 
 
 def _named(tasks: yaml.CollectionNode) -> Iterator[tuple[str, yaml.Node]]:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, delete, select, update
 
-from gateway.core.notices import Notice, NoticeKind, is_remediation
+from gateway.core.notices import Notice, NoticeKind
 from gateway.core.phases import Complexity, ImportanceTier
+from gateway.core.remediation import is_remediation
 from gateway.core.webhook import Tiers, WebhookPolicy
 from gateway.ledger.database import ledger_errors, open_engine, upsert
 from gateway.ledger.remediation import remediation_document

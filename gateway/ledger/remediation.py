@@ -7,9 +7,9 @@ from sqlalchemy import Connection, select
 
 from gateway.core.amount_text import format_amount
 from gateway.core.budget import Dimension, percent
-from gateway.core.decision import remediation_task
 from gateway.core.notices import Notice
 from gateway.core.phases import WorkPhase
+from gateway.core.remediation import remediation_task
 from gateway.ledger.schema import TASKS
 from gateway.ledger.sums import task_sums
 

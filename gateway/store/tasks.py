@@ -12,10 +12,10 @@ import msgspec
 
 from gateway.core.acts import TaskState
 from gateway.core.budget import Dimension, TaskLimits
-from gateway.core.decision import remediation_task
 from gateway.core.loops import CODE
 from gateway.core.overrides import Override, limits_in_force
 from gateway.core.phases import WorkPhase, elapsed_ms
+from gateway.core.remediation import remediation_task
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys, facts_from_text, limit_fields
 from gateway.store.limits import UnknownTask, decode_override, server_ms

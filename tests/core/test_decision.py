@@ -20,7 +20,6 @@ from gateway.core.decision import (
     find_breaches,
     format_amount,
     refusal_message,
-    remediation_task,
 )
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
@@ -492,21 +491,6 @@ def test_no_message_sounds_like_another_error() -> None:
 def test_amounts_for_people(amount: int, dimension: Dimension, text: str) -> None:
     """Each dimension in its unit, with thousands separators."""
     assert format_amount(amount, dimension) == text
-
-
-@pytest.mark.parametrize(
-    ("task", "episode", "name"),
-    [
-        ("T", 0, "FIX-BUDGET-BREACH-T"),
-        ("T", 1, "FIX-BUDGET-BREACH-T"),
-        ("T", 2, "FIX-BUDGET-BREACH-T-2"),
-        ("FIX-BUDGET-BREACH-T", 1, "FIX-BUDGET-BREACH-T"),
-        ("FIX-BUDGET-BREACH-T", 3, "FIX-BUDGET-BREACH-T-3"),
-    ],
-)
-def test_remediation_tasks_are_named_once_an_episode(task: str, episode: int, name: str) -> None:
-    """And never nested."""
-    assert remediation_task(task, episode) == name
 
 
 def test_SL9_a_task_that_may_complete_is_flagged_above_its_cumulative_line() -> None:

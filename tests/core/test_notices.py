@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from gateway.core.notices import Notice, NoticeKind, is_remediation
+from gateway.core.notices import Notice, NoticeKind
 
 TRIP = Notice(NoticeKind.TRIP, "1", "default", "T", 1_000, {"used": 5})
 
@@ -25,9 +25,3 @@ def test_other_events_have_other_ids() -> None:
         )
     ]
     assert len({TRIP.id, *(notice.id for notice in others)}) == 6
-
-
-def test_a_remediation_is_known_by_its_name() -> None:
-    """SL-6: it gets none itself."""
-    assert is_remediation("FIX-BUDGET-BREACH-T")
-    assert not is_remediation("T")

@@ -188,6 +188,45 @@ async def test_without_a_roadmap_it_is_listed(post: Post) -> None:
     assert [row["state"] for row in post.rows(REMEDIATIONS)] == ["listed"]
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_SL7_a_webhook_alone_may_fail_to_make_it_too(
+    post: Post, receiver: Receiver, hook: WebhookPolicy, attempts: int
+) -> None:
+    """Critical and once, however often it is tried; other webhooks are told."""
+    post.outbox.has_roadmap = False
+    async with receiving() as broken:
+        broken.answers = [500] * attempts
+        tracker = replace(
+            hook,
+            name="tracker",
+            url=broken.url,
+            events=frozenset({NoticeKind.REMEDIATION}),
+            attempts=attempts,
+        )
+        post.outbox.webhooks = (tracker, replace(hook, events=hook.events - {NoticeKind.TRIP}))
+        post.put_down(TRIP)
+        async with post.dispatching():
+            await post.until(DELIVERIES, "dead", "delivered")
+    (told,) = post.said("remediation_failed")
+    assert (told["level"], told["remediation"]) == ("critical", "FIX-BUDGET-BREACH-T")
+    assert told["message"] == "Budget stop-loss triggered for T, remediation task creation failed"
+    assert told["error"] == "webhook tracker: answered 500"
+    ((_, body),) = receiver.seen
+    assert json.loads(body)["data"]["message"] == told["message"]
+
+
+async def test_a_webhook_beside_the_file_is_no_failure_to_make_it(
+    post: Post, receiver: Receiver, hook: WebhookPolicy
+) -> None:
+    post.outbox.webhooks = (replace(hook, events=frozenset({NoticeKind.REMEDIATION}), attempts=1),)
+    receiver.answers = [500]
+    post.put_down(TRIP)
+    async with post.dispatching():
+        await post.until(DELIVERIES, "dead")
+        await post.until(REMEDIATIONS, "written")
+    assert post.said("remediation_failed") == []
+
+
 # Webhooks -----------------------------------------------------------------------------------------
 
 

@@ -108,8 +108,9 @@ def test_a_comment_beside_an_empty_list_is_kept() -> None:
         ("[" * 1_000, "no YAML"),
         ("tasks:\n  - &a\n    id: A\n    self: *a\n", "does not take another"),
         (
-            "tasks:\n  - id: FIX-BUDGET-BREACH-T\n    budget_breach: {task: X, episode: 1}\n",
-            "about another breach",
+            "tasks:\n  - id: FIX-BUDGET-BREACH-T\n    budget_breach: {task: X, episode: 1}\n"
+            "  - id: FIX-BUDGET-BREACH-T.episode-1\n    budget_breach: {task: Y, episode: 1}\n",
+            r"FIX-BUDGET-BREACH-T\.episode-1 about another breach \(Y 1\)",
         ),
     ],
 )
@@ -117,6 +118,19 @@ def test_a_roadmap_that_takes_no_task_says_why(text: str, message: str) -> None:
     with pytest.raises(RoadmapError, match=message) as raised:
         with_task(text, TASK)
     assert "Remedy: " in str(raised.value)
+
+
+def test_SL6_two_breaches_of_one_name_are_told_apart() -> None:
+    """`A` has it in its second episode, and `A-2` in its first; each is there once, at last."""
+    breaches = [
+        {"id": "FIX-BUDGET-BREACH-A-2", "budget_breach": {"task": task, "episode": episode}}
+        for task, episode in (("A", 2), ("A-2", 1))
+    ]
+    text = "tasks:\n"
+    for breach in breaches * 2:
+        text = with_task(text, breach) or text
+    found = {task["id"]: task["budget_breach"]["task"] for task in yaml.safe_load(text)["tasks"]}
+    assert found == {"FIX-BUDGET-BREACH-A-2": "A", "FIX-BUDGET-BREACH-A-2.episode-1": "A-2"}
 
 
 def test_a_task_of_that_name_without_details_is_taken_for_it() -> None:
