@@ -5,8 +5,8 @@ from collections import OrderedDict
 from gateway.accounting import MISSING_USAGE_WARNING, Charge
 from gateway.call import Call
 from gateway.core.admission import Verdict
-from gateway.core.budget import crossed_levels
 from gateway.core.decision import Receipt
+from gateway.core.notice_levels import crossed_levels
 from gateway.ports import Recorder, Settled
 
 _TOLD_REMEMBERED = 10_000

@@ -360,20 +360,6 @@ def percent(used: int, limit: int) -> int:
     return (used * 200 + limit) // (2 * limit)
 
 
-NOTICE_LEVELS_PERCENT = (50, 80, 90, 100)
-
-
-def crossed_levels(before: int, after: int, limit: int) -> tuple[int, ...]:
-    """Return the notice levels that a settlement from `before` to `after` crossed.
-
-    A settlement is atomic and totals only grow by settlements, so over all gateways each level is
-    returned once (SL-13).
-    """
-    return tuple(
-        level for level in NOTICE_LEVELS_PERCENT if before * 100 < level * limit <= after * 100
-    )
-
-
 def format_budget_breakdown(limits: TaskLimits) -> str:
     """Return the snapshot as a table for people: one line a phase, totals below (CAL-5)."""
     rows = [f"{'phase':<11} {'tokens':>9} {'latency':>14}  base x factors"]

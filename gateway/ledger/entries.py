@@ -17,6 +17,7 @@ from gateway.core.overrides import Override
 from gateway.core.phases import WorkPhase
 from gateway.ledger.call_columns import NO_CALL, balances, number_of, outcome_columns
 from gateway.ledger.notices import (
+    lowered_notices,
     notice_of_act,
     notice_of_override,
     notice_of_trip,
@@ -110,6 +111,8 @@ class EntryReader:
     ) -> None:
         if kind == "act":
             self._act(rows, at_ms, subject, words, fields["d"])
+        elif kind == "lowered":
+            rows.notices += lowered_notices(self._tenant, subject, at_ms, fields["p"])
         elif kind == "corrected":
             self._correction(rows, at_ms, subject, words, fields)
         elif kind == "record":

@@ -1,11 +1,12 @@
 """What the entries of the stream have to say to the outside, as notices. No I/O."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.core.budget import Dimension, crossed_levels, percent
+from gateway.core.budget import Dimension, percent
+from gateway.core.notice_levels import crossed_levels, levels_of_lower_limit
 from gateway.core.notices import OF_NO_TASK, Notice, NoticeKind
 
 _PRESSURE_WORDS = 6
@@ -19,33 +20,66 @@ _ACTS: Mapping[str, NoticeKind] = {
 }
 
 
+class _Total(NamedTuple):
+    """A total that has a limit: of a task or, where `scope` says so, of the phase `name`."""
+
+    scope: str
+    name: str
+    dimension: Dimension
+
+
 def pressure_notices(tenant: str, task: str, at_ms: int, text: str) -> Iterator[Notice]:
     """Yield a notice for each level that a charge crossed, of the totals in an entry's field `p`.
 
     Its key is scope, level and limit: a total that falls back and rises again tells nothing new, a
     raised limit does. What a call adds to an ancestor is told as the ancestor's.
     """
+    for total, before, after, limit in _totals(text):
+        levels = crossed_levels(int(before), int(after), int(limit))
+        yield from _at_levels(tenant, task, at_ms, total, levels, int(after), int(limit))
+
+
+def lowered_notices(tenant: str, task: str, at_ms: int, text: str) -> Iterator[Notice]:
+    """Yield a notice for each level that a total is at since its limit was lowered."""
+    for total, used, before, limit in _totals(text):
+        limit_before = None if before == "-" else int(before)
+        levels = levels_of_lower_limit(int(used), limit_before, int(limit))
+        yield from _at_levels(tenant, task, at_ms, total, levels, int(used), int(limit))
+
+
+def _totals(text: str) -> Iterator[tuple[_Total, str, str, str]]:
     words = text.split()
     for at in range(0, len(words), _PRESSURE_WORDS):
         scope, name, dimension, *numbers = words[at : at + _PRESSURE_WORDS]
-        before, after, limit = map(int, numbers)
-        of, phase = (task, name) if scope == "phase" else (name, None)
-        for level in crossed_levels(before, after, limit):
-            yield Notice(
-                NoticeKind(str(level)),
-                f"{phase or ''}:{Dimension(dimension).value}:{level}:{limit}",
-                tenant,
-                of,
-                at_ms,
-                {
-                    "percent": level,
-                    "scope": scope,
-                    "phase": phase,
-                    "dimension": dimension,
-                    "used": after,
-                    "limit": limit,
-                },
-            )
+        yield _Total(scope, name, Dimension(dimension)), *numbers  # type: ignore[misc]
+
+
+def _at_levels(
+    tenant: str,
+    task: str,
+    at_ms: int,
+    total: _Total,
+    levels: Sequence[int],
+    used: int,
+    limit: int,
+) -> Iterator[Notice]:
+    of, phase = (task, total.name) if total.scope == "phase" else (total.name, None)
+    for level in levels:
+        yield Notice(
+            NoticeKind(str(level)),
+            f"{phase or ''}:{total.dimension.value}:{level}:{limit}",
+            tenant,
+            of,
+            at_ms,
+            {
+                "percent": level,
+                "scope": total.scope,
+                "phase": phase,
+                "dimension": total.dimension.value,
+                "used": used,
+                "limit": limit,
+            },
+        )
 
 
 def notice_of_trip(breach: Mapping[str, Any]) -> Notice:

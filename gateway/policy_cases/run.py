@@ -13,7 +13,6 @@ from gateway.core.budget import (
     Lines,
     StopLoss,
     TaskProfile,
-    crossed_levels,
     phase_lines,
     task_limits,
     task_lines,
@@ -26,6 +25,7 @@ from gateway.core.keys import GatewayKey
 from gateway.core.limit_standing import LimitStanding
 from gateway.core.loops import LoopStanding, repeats_of
 from gateway.core.match import DEFAULT_TENANT
+from gateway.core.notice_levels import crossed_levels
 from gateway.core.notices import Notice, NoticeKind
 from gateway.core.override_bounds import CODE as OUT_OF_BOUNDS
 from gateway.core.override_bounds import binding, excess

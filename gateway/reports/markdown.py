@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gateway.core.amount_text import NOUNS, format_amount
-from gateway.core.budget import NANO_USD_PER_USD, NOTICE_LEVELS_PERCENT, Dimension
+from gateway.core.budget import NANO_USD_PER_USD, Dimension
+from gateway.core.notice_levels import NOTICE_LEVELS_PERCENT
 from gateway.reports.advice import STATUS_WORDS, UNAVAILABLE, against
 from gateway.reports.report import (
     Amount,

@@ -12,9 +12,9 @@ from gateway.core.budget import (
     PhaseBudget,
     TaskLimits,
     breach_status,
-    crossed_levels,
     percent,
 )
+from gateway.core.notice_levels import crossed_levels
 from gateway.core.overrides import Override
 from gateway.core.phases import WorkPhase
 from gateway.ports import TaskFacts

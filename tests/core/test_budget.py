@@ -10,7 +10,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.budget import (
-    NOTICE_LEVELS_PERCENT,
     Amounts,
     BaseBudget,
     BreachStatus,
@@ -28,7 +27,6 @@ from gateway.core.budget import (
     calculate_total_budget,
     ceil_product,
     completion_lines,
-    crossed_levels,
     estimate_remaining_budget,
     floor_product,
     format_budget_breakdown,
@@ -380,26 +378,6 @@ def test_percent_of_the_message_and_of_no_limit() -> None:
     assert percent(15_234, 12_000) == 127
     assert percent(0, 0) == 0
     assert percent(1, 0) == 100
-
-
-@given(steps=st.lists(st.integers(0, 400), max_size=30), limit=st.integers(1, 1000))
-def test_each_notice_level_is_crossed_once_however_the_total_grows(
-    steps: list[int], limit: int
-) -> None:
-    """SL-13."""
-    seen: list[int] = []
-    total = 0
-    for step in steps:
-        seen += crossed_levels(total, total + step, limit)
-        total += step
-    assert seen == [level for level in NOTICE_LEVELS_PERCENT if total * 100 >= level * limit]
-
-
-def test_a_level_is_crossed_when_it_is_reached() -> None:
-    assert crossed_levels(0, 500, 1000) == (50,)
-    assert crossed_levels(500, 799, 1000) == ()
-    assert crossed_levels(499, 2000, 1000) == (50, 80, 90, 100)
-    assert crossed_levels(0, 10, 0) == ()
 
 
 # token weights

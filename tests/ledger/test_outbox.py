@@ -13,6 +13,7 @@ from gateway.core.grace import GracePlan
 from gateway.core.loops import LoopPlan
 from gateway.core.match import CallMatch
 from gateway.core.overrides import Override, OverrideKind
+from gateway.core.phases import WorkPhase
 from gateway.core.policy_base import Match
 from gateway.core.usage import UsageSource
 from gateway.core.webhook import WebhookPolicy
@@ -166,6 +167,34 @@ async def test_SL13_a_level_is_told_once_for_task_and_phase(agent: Agent, desk: 
     await agent.spend(60_000, "SPEC")
     again = [notice["data"] for notice in told(await wrote(desk), "50") if is_of_task(notice)]
     assert [data["limit"] for data in again] == [23_400, 123_400]
+
+
+async def test_SL13_a_lower_limit_tells_what_no_charge_crosses(agent: Agent, desk: Desk) -> None:
+    """Of phases and of a grant that runs out, too; nothing is told twice."""
+    await agent.spend(1_000, "PLAN")  # 42 % of its 2,400
+    limit = Override(
+        *(OverrideKind.PHASE_LIMIT, "ann", "less", 1_000_000),
+        amounts=Amounts(tokens=1_200),
+        phase=WorkPhase.PLAN,
+    )
+    await agent.override(limit)
+    told_now = [notice["data"] for notice in told_after(await wrote(desk))]
+    assert [(data["phase"], data["percent"], data["limit"]) for data in told_now] == [
+        ("PLAN", 50, 1_200),
+        ("PLAN", 80, 1_200),
+    ]
+    more = Amounts(tokens=20_000)
+    await agent.override(
+        Override(OverrideKind.GRANT, "ann", "today", 1_000_000, 1_050_000, amounts=more)
+    )
+    await agent.spend(15_000, "SPEC")  # 38 % with the grant, 72 % without
+    agent.at(1_060_000)
+    await agent.call("THINK", tokens=1)
+    await agent.call("THINK", tokens=1)
+    of_task = [notice["data"] for notice in told_after(await wrote(desk)) if is_of_task(notice)]
+    assert [(data["percent"], data["used"], data["limit"]) for data in of_task] == [
+        (50, 16_000, 22_200)
+    ]
 
 
 async def wrote(desk: Desk) -> Desk:

@@ -30,6 +30,29 @@ for dimension in string.gmatch(ARGV[4], '[^,]+') do
   end
 end
 
+-- Totals of task and phases whose limit is lower from now on, and which are at half of it or beyond.
+local function nearer_to_limits()
+  local prefixes, words = {''}, {}
+  for phase in pairs(ORDER) do
+    prefixes[#prefixes + 1] = phase .. '.'
+  end
+  for _, prefix in ipairs(prefixes) do
+    for _, dimension in ipairs({'tokens', 'nano_usd'}) do
+      local name = prefix .. dimension
+      local was = redis.call('HMGET', KEYS[2], name .. '.S', name .. '.L', name .. '.G')
+      local used, before = num(was[1]), num(was[2]) + num(was[3])
+      local limit = num(fields[name .. '.L']) + num(fields[name .. '.G'])
+      if fields[name .. '.L'] and (not was[2] or limit < before) and used > 0
+          and used + used >= limit then
+        words[#words + 1] = table.concat({scope_words(KEYS[2], prefix), dimension, int(used),
+          was[2] and int(before) or '-', int(limit)}, ' ')
+      end
+    end
+  end
+  return table.concat(words, ' ')
+end
+
+local nearer = nearer_to_limits()
 drop_limits(KEYS[2], fields)
 redis.call('HSET', KEYS[2], 'version', int(num(is[2]) + 1), unpack(ARGV, 7))
 if ARGV[6] ~= '' then
@@ -39,6 +62,10 @@ if ARGV[3] ~= '' then
   redis.call('RPUSH', KEYS[3], ARGV[3])
   tell_of_task('override', KEYS[2], now, ' ' .. int(NUMBER), ARGV[3])
   end_loop(KEYS[2])
+end
+if nearer ~= '' then
+  redis.call('XADD', KEYS[STREAM], '*', 'e', 'lowered ' .. int(now) .. ' ' .. behind_prefix(KEYS[2]),
+    'p', nearer)
 end
 if ARGV[5] == '1' then
   end_trip(KEYS[2])

@@ -69,10 +69,12 @@ end
 --        act        its number, the task's state from then on; `-` for a phase, a key, files;
 --                   of a phase its execution, and idle_ms if that was open when it was started
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
+--        lowered    nothing more: limits are lower from now on, by an override or the end of one
 --        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
---      total before, total after, limit with grants; and again for each
+--      total before, total after, limit with grants; and again for each. Of `lowered` totals that may
+--      be over a level by their lower limit: total, limit before (- = none), limit; both with grants
 --   s  why it was refused, b  the balances then (reserve.lua)
 --   w  keys of the windows of spend limits that a call counts in, joined by spaces
 --   g  generation of the task's life, if it is not the first
@@ -177,15 +179,19 @@ end
 -- Totals that this act took to half of their limit or beyond, as words for the ledger (`p`).
 local PRESSURE = {}
 
+-- What a total is of: `task` and its id, or `phase` and its name.
+local function scope_words(key, prefix)
+  if prefix ~= '' then
+    return 'phase ' .. string.sub(prefix, 1, -2)
+  end
+  return 'task ' .. string.match(key, '[^:]*$')
+end
+
 local function note_pressure(key, prefix, dimension, before, used, limit)
   local after = before + used
   if used > 0 and before < limit and after + after >= limit then
-    local scope, name = 'task', string.match(key, '[^:]*$')
-    if prefix ~= '' then
-      scope, name = 'phase', string.sub(prefix, 1, -2)
-    end
     PRESSURE[#PRESSURE + 1] = table.concat(
-      {scope, name, dimension, int(before), int(after), int(limit)}, ' ')
+      {scope_words(key, prefix), dimension, int(before), int(after), int(limit)}, ' ')
   end
 end
 
