@@ -11,7 +11,7 @@ from gateway.control import TlsFiles
 from gateway.core.errors import TollgateError
 from gateway.server.tls import server_tls
 from gateway.settings import Settings
-from gateway.settings.admin_tokens import weakness
+from gateway.settings.admin_tokens import digest_weakness, weakness
 from gateway.settings.api_keys import read_key_file
 
 _TOKEN_BYTES = 32
@@ -69,15 +69,20 @@ def admin_accesses(settings: Settings) -> tuple[AdminAccess, ...]:
                 raise TollgateError(f"{key}.token_file: {error.message()}") from None
             _check_strength(f"{key}.token_file", token)
             digest = token_digest(token.encode())
+        elif problem := digest_weakness(digest):
+            raise _too_weak(f"{key}.sha256", problem)
         found.append(AdminAccess(name, Role(section.role), digest))
     return tuple(found)
 
 
 def _check_strength(where: str, token: str) -> None:
-    problem = weakness(token)
-    if problem:
-        raise TollgateError(
-            f"{where}: the admin token {problem}: who guesses it lifts all limits. Remedy: leave "
-            "admin.token out (one is made then, kept in state_dir), or take a random one, such as "
-            "of `openssl rand -hex 32`."
-        )
+    if problem := weakness(token):
+        raise _too_weak(where, problem)
+
+
+def _too_weak(where: str, problem: str) -> TollgateError:
+    return TollgateError(
+        f"{where}: the admin token {problem}: who guesses it lifts all limits. Remedy: leave "
+        "admin.token out (one is made then, kept in state_dir), or take a random one, such as "
+        "of `openssl rand -hex 32`."
+    )

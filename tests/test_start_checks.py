@@ -22,7 +22,9 @@ def settings(tmp_path: Path, **admin: Any) -> Settings:
 @pytest.mark.parametrize(
     "token",
     ["", "short", "changeme-changeme-changeme", "aaaaaaaaaaaaaaaaaaaaaaaa", "0123456789abcdef",
-     "tollgate-admin-token-secret", "admin-password-2026-x", "test-test-test-test-test"],
+     "tollgate-admin-token-secret", "admin-password-2026-x", "test-test-test-test-test",
+     "qwertyuiopasdfghjklzxcvbnm", "abcdefghijklmnopqrstuvwxyz", "my-litellm-master-key",
+     "1qaz2wsx3edc4rfv5tgb", "zyxwvutsrqponmlkjihgfedcba", "r7Kp2mXq-r7Kp2mXq-r7Kp2mXq"],
 )  # fmt: skip
 def test_a_weak_token_is_told(token: str) -> None:
     assert weakness(token)
@@ -61,6 +63,17 @@ def test_a_token_with_a_name_is_in_a_file_or_a_digest(tmp_path: Path) -> None:
     assert (ada.name, ada.role, ada.sha256) == ("ada", Role.OPERATOR, digest)
     assert (eye.name, eye.role, eye.sha256) == ("eye", Role.VIEWER, digest)
     assert digest not in repr(eye)
+
+
+@pytest.mark.parametrize(
+    "token", ["", "password", "admin123", "Changeme!", "my-token", "litellm-master", "qwertyuiop",
+              "password\n", "test test test"]
+)  # fmt: skip
+def test_the_gateway_does_not_start_on_the_digest_of_a_guess(tmp_path: Path, token: str) -> None:
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    tokens = {"eye": {"role": "viewer", "sha256": digest}}
+    with pytest.raises(TollgateError, match=r"admin.tokens.eye.sha256: .* easily guessed"):
+        admin_accesses(settings(tmp_path, tokens=tokens))
 
 
 def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
