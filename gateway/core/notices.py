@@ -25,6 +25,7 @@ class NoticeKind(Vocabulary):
     PRESSURE_100 = "100"
     TRIP = "trip"
     LOOP = "loop"
+    VELOCITY = "velocity"
     KILL = "kill"
     RESUME = "resume"
     COMPLETE = "complete"

@@ -61,6 +61,10 @@ class SpendLimit(Struct, frozen=True):
     soft: dict[Dimension, int]
     hard: dict[Dimension, int]
 
+    def line(self, dimension: Dimension) -> int | None:
+        """Return what notice levels are a share of: the hard line, or the soft one without it."""
+        return self.hard.get(dimension, self.soft.get(dimension))
+
 
 def limits_on(
     policies: Sequence[SpendLimitPolicy],

@@ -21,6 +21,7 @@ from gateway.ledger.notices import (
     notice_of_act,
     notice_of_override,
     notice_of_trip,
+    notice_of_velocity,
     pressure_notices,
 )
 from gateway.ledger.record_rows import record_row
@@ -221,6 +222,8 @@ class EntryReader:
             **_more_columns(fields),
         }
         rows.calls.append(row)
+        if code == "velocity_exceeded":
+            rows.notices.append(notice_of_velocity(row))
         if not stop or in_flight:
             return
         dimension, used, allowed, line = stop

@@ -10,6 +10,7 @@ from gateway.core.notice_levels import crossed_levels, levels_of_lower_limit
 from gateway.core.notices import OF_NO_TASK, Notice, NoticeKind
 
 _PRESSURE_WORDS = 6
+_HOUR_MS = 3_600_000
 _ACTS: Mapping[str, NoticeKind] = {
     "task.kill": NoticeKind.KILL,
     "task.resume": NoticeKind.RESUME,
@@ -21,7 +22,7 @@ _ACTS: Mapping[str, NoticeKind] = {
 
 
 class _Total(NamedTuple):
-    """A total that has a limit: of a task or, where `scope` says so, of the phase `name`."""
+    """A total that has a limit. `scope` says whose: the task's, phase's or window's `name`."""
 
     scope: str
     name: str
@@ -63,23 +64,37 @@ def _at_levels(
     used: int,
     limit: int,
 ) -> Iterator[Notice]:
-    of, phase = (task, total.name) if total.scope == "phase" else (total.name, None)
+    of, key, whose = _whose(task, total)
     for level in levels:
         yield Notice(
             NoticeKind(str(level)),
-            f"{phase or ''}:{total.dimension.value}:{level}:{limit}",
+            f"{key}:{total.dimension.value}:{level}:{limit}",
             tenant,
             of,
             at_ms,
             {
                 "percent": level,
-                "scope": total.scope,
-                "phase": phase,
+                **whose,
                 "dimension": total.dimension.value,
                 "used": used,
                 "limit": limit,
             },
         )
+
+
+def _whose(task: str, total: _Total) -> tuple[str, str, Mapping[str, object]]:
+    """Return the task that a total is of, what tells it from the task's others, and its facts.
+
+    A window of a spend limit is of no task: it is named `policy:kind:name@window`.
+    """
+    if total.scope == "phase":
+        return task, total.name, {"scope": "phase", "phase": total.name}
+    if total.scope == "task":
+        return total.name, "", {"scope": "task", "phase": None}
+    policy, kind, named = total.name.split(":", 2)
+    name, _, window = named.partition("@")
+    facts = {"scope": kind, "phase": None, "policy": policy, "name": name, "window": window or None}
+    return "", total.name, facts
 
 
 def notice_of_trip(breach: Mapping[str, Any]) -> Notice:
@@ -102,6 +117,18 @@ def notice_of_trip(breach: Mapping[str, Any]) -> Notice:
             "at_call_of": breach["task"],
             "call_id": breach["call_id"],
         },
+    )
+
+
+def notice_of_velocity(refused: Mapping[str, Any]) -> Notice:
+    """Return the notice of a call that was refused for its task's velocity, once an hour a task."""
+    return Notice(
+        NoticeKind.VELOCITY,
+        str(refused["at_ms"] // _HOUR_MS),
+        refused["tenant"],
+        refused["task"],
+        refused["at_ms"],
+        {"code": refused["code"], "phase": refused["phase"], "call_id": refused["call_id"]},
     )
 
 

@@ -60,8 +60,9 @@ class WindowClock:
     def _named(self, names: TenantKeys, limit: SpendLimit, now_ms: int) -> list[str | int]:
         window = self.window(limit, now_ms)
         lines = [limit.hard.get(dimension, "") if limit.enforced else "" for dimension in RATED]
+        told = " ".join(str(limit.line(dimension) or "-") for dimension in RATED)
         key = window_key(names, limit, window)
-        return [key, window.start_ms, window.end_ms, *lines]
+        return [key, window.start_ms, window.end_ms, *lines, told]
 
     def standing(
         self, limit: SpendLimit, values: Sequence[str | None], now_ms: int

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 
 from gateway.core.acts import Act, Verb
-from gateway.core.budget import Amounts
+from gateway.core.budget import Amounts, Dimension
 from gateway.core.grace import GracePlan
 from gateway.core.loops import LoopPlan
 from gateway.core.match import CallMatch
 from gateway.core.overrides import Override, OverrideKind
 from gateway.core.phases import WorkPhase
 from gateway.core.policy_base import Match
+from gateway.core.spend_limits import LimitScope, SpendLimit
 from gateway.core.usage import UsageSource
+from gateway.core.velocity import RatePlan
 from gateway.core.webhook import WebhookPolicy
+from gateway.core.windows import Span
 from gateway.ledger.outbox import Outbox, delete_told, find_in_queue
 from gateway.ledger.schema import AUDIT, CALLS, DELIVERIES, REMEDIATIONS
 from gateway.store.connection import StoreConnection
@@ -227,6 +230,56 @@ async def test_SL13_ancestors_and_money(agent: Agent, desk: Desk) -> None:
     }
     assert {("up.1", "tokens", 50), ("T", "tokens", 50)} <= found
     assert {("up.1", "nano_usd", 50), ("T", "nano_usd", 80)} <= found
+
+
+async def test_GW19_levels_of_a_spend_limit_are_told_once_a_window(
+    agent: Agent, desk: Desk
+) -> None:
+    """Of its hard line, or the soft one, whichever tasks the calls are of; a new window is anew."""
+    day = SpendLimit(
+        *("daily", LimitScope.KEY, "k1", Span.DAY, "UTC", False),
+        soft={Dimension.TOKENS: 900, Dimension.CALLS: 4},
+        hard={Dimension.TOKENS: 1_000},
+    )
+    for at_ms, task, tokens in ((1_000_000, "T", 600), (1_000_000, "U", 300), (1_000_000, "T", 50)):
+        agent.at(at_ms)
+        agent.task = task
+        plan, _ = await agent.reserve("PLAN", spend=(day,))
+        await agent.store.settle(settlement(plan, tokens))
+    agent.at(1_000_000 + 86_400_000)
+    plan, _ = await agent.reserve("PLAN", spend=(day,))
+    await agent.store.settle(settlement(plan, 500))
+    found = [notice for notice in told_after(await wrote(desk)) if notice["task"] is None]
+    windows = {notice["data"]["window"] for notice in found}
+    assert [
+        (notice["data"]["dimension"], notice["data"]["percent"], notice["data"]["used"])
+        for notice in found
+    ] == [
+        ("tokens", 50, 600),
+        ("calls", 50, 2),
+        ("tokens", 80, 900),
+        ("tokens", 90, 900),
+        ("tokens", 50, 500),
+    ]
+    assert windows == {"1970-01-01", "1970-01-02"}
+    first = found[0]
+    assert first["event"] == "pressure"
+    assert {name: first["data"][name] for name in ("scope", "name", "policy", "limit")} == {
+        **{"scope": "key", "name": "k1", "policy": "daily", "limit": 1_000}
+    }
+
+
+async def test_GW19_velocity_that_refuses_is_told_once_an_hour(agent: Agent, desk: Desk) -> None:
+    rate = RatePlan("fast", 60_000, refuses=True, would_refuse=False, lines={Dimension.CALLS: 0})
+    for at_ms in (1_000_000, 1_001_000, 1_002_000, 1_000_000 + 3_600_000):
+        agent.at(at_ms)
+        for _ in range(3):
+            await agent.reserve("PLAN", rate=rate)
+    await desk.written()
+    assert [notice["data"]["code"] for notice in told(desk, "velocity")] == [
+        "velocity_exceeded"
+    ] * 2
+    assert {notice["task"] for notice in told(desk, "velocity")} == {"T"}
 
 
 async def test_GW19_what_people_do_to_a_task_is_told(agent: Agent, desk: Desk) -> None:

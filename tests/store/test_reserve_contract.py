@@ -299,7 +299,11 @@ class Put:
         return [*self.scopes[:at], *enforced, *self.scopes[at:]]
 
     def read_limits(self) -> list[dict[str, str]]:
-        return [self.client.hgetall(_window_key(self.keys, one)) for one in self.limits]
+        found = [self.client.hgetall(_window_key(self.keys, one)) for one in self.limits]
+        for fields, one in zip(found, self.limits, strict=True):
+            told = fields.pop("told", None)
+            assert told in (None, " ".join(str(one.limit.line(d) or "-") for d in RATED))
+        return found
 
     @property
     def hashes(self) -> list[str]:

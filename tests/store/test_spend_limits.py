@@ -62,9 +62,10 @@ class Windows:
         self.client, self.prefix = look.client, look.keys.window("", "", "")[: -len("::")]
 
     def read(self, name: str) -> dict[str, int]:
-        """Return a window's fields, but for those that are 0."""
+        """Return a window's amounts, but for those that are 0."""
         fields = self.client.hgetall(f"{self.prefix}{name}")
-        return {field: int(value) for field, value in fields.items() if value != "0"}
+        amounts = {field: text for field, text in fields.items() if field != "told"}
+        return {field: int(value) for field, value in amounts.items() if value != "0"}
 
     def ttl_ms(self, name: str) -> int:
         """Return how long it stays, -1 if for good."""

@@ -8,9 +8,11 @@
 -- from the call's hash, not from KEYS; all of them are in the tenant's slot.
 --
 -- A plan names windows as a JSON array of [key, start_ms, end_ms (0 = never), hard line of tokens,
--- nano_usd, calls ('' = nothing refuses)].
+-- nano_usd, calls ('' = nothing refuses), the lines that notice levels are a share of, by spaces (- =
+-- none)]. The last are kept in the window as `told`, for the posts.
 
 local WINDOW_FIELDS = {'tokens.S', 'tokens.H', 'nano_usd.S', 'nano_usd.H', 'calls.S', 'calls.H'}
+local RATED = {'tokens', 'nano_usd', 'calls'}
 local WINDOW_AT = {tokens = 1, nano_usd = 3, calls = 5}
 
 -- Windows that are over are kept for so long: a charge may be corrected as long as its call is known.
@@ -29,7 +31,7 @@ local function read_windows(json, now)
     windows[#windows + 1] = {
       key = key, ends = ends, kind = kind, name = name, is_window = true,
       lines = {tokens = named[4], nano_usd = named[5], calls = named[6]},
-      values = v, reply = v,
+      values = v, reply = v, told = named[7],
     }
   end
   return windows
@@ -47,7 +49,8 @@ local function hold_in_windows(windows, now, tokens, nano_usd, calls)
   for place, window in ipairs(windows) do
     local v = window.values
     redis.call('HSET', window.key, 'tokens.H', int(num(v[2]) + tokens),
-      'nano_usd.H', int(num(v[4]) + nano_usd), 'calls.H', int(num(v[6]) + calls))
+      'nano_usd.H', int(num(v[4]) + nano_usd), 'calls.H', int(num(v[6]) + calls),
+      'told', window.told)
     if window.ends > 0 then
       redis.call('PEXPIRE', window.key, int(window.ends - now + KEEP_WINDOW_MS))
     end
@@ -56,11 +59,26 @@ local function hold_in_windows(windows, now, tokens, nano_usd, calls)
   return table.concat(keys, ' ')
 end
 
+-- Tell which totals of a window a charge took to half of their line or beyond.
+local function note_window(key, told, v, used)
+  local at = 1
+  for line in string.gmatch(told, '[^ ]+') do
+    local dimension = RATED[at]
+    if line ~= '-' and used[dimension] > 0 then
+      note_total('window ' .. string.match(key, ':window:(.*)$'), dimension,
+        num(v[WINDOW_AT[dimension]]), used[dimension], num(line))
+    end
+    at = at + 1
+  end
+end
+
 -- Take a call's hold off its windows and add what it used. One that is gone is over for long.
 local function post_in_windows(keys, held, used)
   for key in string.gmatch(keys, '[^ ]+') do
     if redis.call('EXISTS', key) == 1 then
-      local v = redis.call('HMGET', key, unpack(WINDOW_FIELDS))
+      local v = redis.call('HMGET', key, 'tokens.S', 'tokens.H', 'nano_usd.S', 'nano_usd.H',
+        'calls.S', 'calls.H', 'told')
+      note_window(key, v[7] or '', v, used)
       redis.call('HSET', key,
         'tokens.S', int(num(v[1]) + used.tokens), 'tokens.H', int(num(v[2]) - held.tokens),
         'nano_usd.S', int(num(v[3]) + used.nano_usd), 'nano_usd.H', int(num(v[4]) - held.nano_usd),

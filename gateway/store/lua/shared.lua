@@ -72,7 +72,7 @@ end
 --        lowered    nothing more: limits are lower from now on, by an override or the end of one
 --        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
---   p  totals that a charge may have taken over a notice level: task or phase, its name, dimension,
+--   p  totals that a charge may have taken over a notice level: task, phase or window, name, dimension,
 --      total before, total after, limit with grants; and again for each. Of `lowered` totals that may
 --      be over a level by their lower limit: total, limit before (- = none), limit; both with grants
 --   s  why it was refused, b  the balances then (reserve.lua)
@@ -187,11 +187,17 @@ local function scope_words(key, prefix)
   return 'task ' .. string.match(key, '[^:]*$')
 end
 
-local function note_pressure(key, prefix, dimension, before, used, limit)
+local function note_total(scope, dimension, before, used, limit)
   local after = before + used
   if used > 0 and before < limit and after + after >= limit then
     PRESSURE[#PRESSURE + 1] = table.concat(
-      {scope_words(key, prefix), dimension, int(before), int(after), int(limit)}, ' ')
+      {scope, dimension, int(before), int(after), int(limit)}, ' ')
+  end
+end
+
+local function note_pressure(key, prefix, dimension, before, used, limit)
+  if used > 0 and before < limit then
+    note_total(scope_words(key, prefix), dimension, before, used, limit)
   end
 end
 
