@@ -114,6 +114,20 @@ class Callers:
             return call
         return await self.as_of_today(trace, call, planner)
 
+    async def authorise_unreserved(self, trace: Trace, call: Call, planner: Planner) -> Call:
+        """Return a call that reserves nothing, if its key as it is now lets it go where it goes.
+
+        No reserve would tell that the worker's copy is old: a key that was revoked through another
+        gateway must not be good for one more call. Raises BadCall.
+        """
+        return call if call.key is None else await self.as_of_today(trace, call, planner)
+
+    async def identify_anew(self, trace: Trace, planner: Planner) -> None:
+        """Find out anew who calls, by the key and the session's binding as they are now."""
+        if trace.key is not None:
+            self._doors.keys.forget(trace.key.id)
+        await self.identify(trace, planner)
+
     async def tagged_by_now(
         self, trace: Trace, call: Call, planner: Planner, facts: TaskFacts
     ) -> Call:
@@ -136,12 +150,12 @@ class Callers:
         """
         if key_now:
             self._doors.keys.learn(key_now)
-        elif call.key is not None:
-            self._doors.keys.forget(call.key.id)
-        tags, _ = await self.identify(trace, planner)
+            await self.identify(trace, planner)
+        else:
+            await self.identify_anew(trace, planner)
         trace.route, key = call.route, trace.key
         error = forbidden(key, call.route.upstream, *call.models) if key is not None else None
         if error is not None:
             raise error
-        call = trace.call = structs.replace(call, tags=tags, key=key)
+        call = trace.call = structs.replace(call, tags=trace.tags, key=key)
         return call

@@ -57,7 +57,7 @@ class Lifecycle:
                 trace.call_id, request, tags, route, routing, key, self._plane.tenant
             )
             if call.asked is None:
-                await metering.callers.authorise(trace, call, planner)
+                call = await metering.callers.authorise_unreserved(trace, call, planner)
                 await self._pass(trace, call, planner, downstream)
             else:
                 await self._meter(trace, call, call.asked, planner, downstream)
@@ -185,7 +185,9 @@ class Lifecycle:
         self, trace: Trace, call: Call, planner: Planner, downstream: Downstream
     ) -> None:
         """Relay a call where nothing is tracked: where its key lets it go, and as it came."""
-        call = trace.call = unread(await self.metering.callers.authorise(trace, call, planner))
+        call = trace.call = unread(
+            await self.metering.callers.authorise_unreserved(trace, call, planner)
+        )
         await self._pass(trace, call, planner, downstream)
 
     async def _send(

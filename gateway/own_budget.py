@@ -34,10 +34,11 @@ async def own_budget(
 async def _tags_of_today(
     trace: Trace, metering: Metering, planner: Planner, store: BudgetStore, tenant: str
 ) -> Tags:
-    """Return the tags under the session's binding as it is now: no reserve tells of an old copy."""
+    """Return the tags under key and binding as they are now: no reserve tells of old copies."""
     session = trace.tags.session
-    if session is not None and await store.read_session(tenant, session.id) != session:
-        await metering.callers.identify(trace, planner)
+    is_old = session is not None and await store.read_session(tenant, session.id) != session
+    if is_old or trace.key is not None:
+        await metering.callers.identify_anew(trace, planner)
     return trace.tags
 
 

@@ -180,6 +180,27 @@ async def test_a_change_holds_for_the_next_call_through_another_gateway(
     assert (await enforcing.settled(task, 4))["tokens.H"] == "0"
 
 
+@pytest.mark.parametrize("tracking", ["true", "false"])
+async def test_a_revoked_key_is_good_for_nothing_where_nothing_is_reserved(
+    start_gateway: StartGateway, enforcing: Gateway, keys: KeyStore, tracking: str
+) -> None:
+    """Lists of models, an agent's own budget, and all calls of a gateway that tracks nothing."""
+    gateway = await start_gateway(
+        TOLLGATE_REDIS__URL=enforcing.store_url, TOLLGATE_TRACKING__ENABLED=tracking
+    )
+    key = new_key()
+    await keys.add(key)
+    headers = {"authorization": f"Bearer {text(key)}", "x-task-id": "T"}
+    paths = ["/v1/models", *(["/v1/budget"] if tracking == "true" else [])]
+    async with gateway.client() as client:
+        for path in paths:
+            assert (await client.get(path, headers=headers)).status_code == 200
+        await keys.change(key.id, lambda old: changed(old, revoked_ms=1))
+        for path in paths:
+            assert code(await client.get(path, headers=headers)) == (401, "invalid_key")
+    assert code(await ask(gateway, headers)) == (401, "invalid_key")
+
+
 async def test_a_key_can_be_asked_of_everybody(
     start_gateway: StartGateway, enforcing: Gateway, keys: KeyStore, provider: FakeProvider
 ) -> None:
