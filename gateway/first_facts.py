@@ -22,14 +22,20 @@ async def first_facts(doors: Doors, tenant: str, call: Call, planner: Planner) -
     """Return the facts of a call's task. Raises CallError for a new one that the roadmap blocks."""
     new = planner.new_task(call.task, call.tags)
     if new.problem:
-        facts = await _known(doors, tenant, call.task)
-        return facts or _blocked(new)
-    if call.is_untagged:
-        return _facts(new, EQUAL_WEIGHTS)
-    facts = _facts(new, planner.rules.budgets.token_weights)
-    if not new.parent or new.parent == call.task:
+        return await _known(doors, tenant, call.task) or _blocked(new)
+    facts = facts_alone(call, planner)
+    if call.is_untagged or not new.parent or new.parent == call.task:
         return facts
     return replace(facts, parents=await _chain_of(new.parent, doors, tenant, planner, (call.task,)))
+
+
+def facts_alone(call: Call, planner: Planner) -> TaskFacts:
+    """Return the facts of a new task but for its parents. Raises CallError for a blocked one."""
+    new = planner.new_task(call.task, call.tags)
+    if new.problem:
+        _blocked(new)
+    weights = EQUAL_WEIGHTS if call.is_untagged else planner.rules.budgets.token_weights
+    return _facts(new, weights)
 
 
 def _facts(new: RoadmapTask, weights: TokenWeights) -> TaskFacts:

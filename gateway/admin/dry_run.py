@@ -29,6 +29,7 @@ from gateway.core.prices import ModelPrice
 from gateway.planner import Plan, Planner
 from gateway.ports import TaskFacts
 from gateway.rehearsal.trial import CallSaid, Tried, try_call
+from gateway.store.key_store import KeyStore
 from gateway.store.redis_store import RedisStore
 from gateway.store.registration import facts_of
 
@@ -39,7 +40,10 @@ _FREE = ModelPrice(0, 0, 0, 0)
 
 
 class DryRunRequest(BaseModel):
-    """A call. Tiers are for a task that is not there yet; `key` is the id of the key that pays.
+    """A call. Tiers are for a task that is not there yet, as its call would name them.
+
+    Without them it has those that the roadmap or its key gives it. `key` is the id of the key that
+    pays.
 
     Without `output_tokens` the call names no ceiling; without a `model` its tokens cost nothing.
     """
@@ -48,8 +52,8 @@ class DryRunRequest(BaseModel):
 
     task: TaskId
     phase: Phase | None = None
-    complexity: ComplexityTier = Complexity.MEDIUM
-    importance: Importance = ImportanceTier.MEDIUM
+    complexity: ComplexityTier | None = None
+    importance: Importance | None = None
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     input_tokens: Tokens = 0
     output_tokens: Tokens | None = None
@@ -102,17 +106,18 @@ async def post_dry_run(request: web.Request) -> web.Response:
     asked, parts = parse_request(DryRunRequest, await read_json(request)), request.app[PARTS]
     async with store_wait(request):
         known = await facts_of(parts.connection, parts.names, asked.task)
-        facts = known or TaskFacts(asked.complexity, asked.importance)
         planner = await _planner(parts)
-        key, tenant = await _key(parts, asked), parts.names.tenant
-        said = structs.replace(asked.said, key=key, tenant=tenant)
+        said = await _said(parts, asked)
         store = RedisStore(parts.connection)
 
         async def look(plan: Plan) -> Receipt:
             no_call = f"dry-run-{secrets.token_hex(12)}"
             return await store.look(structs.replace(plan.reserve, call_id=no_call))
 
-        tried = await try_call(said, facts, planner, look)
+        tried = await try_call(said, known, planner, look)
+    facts = known or TaskFacts(
+        asked.complexity or Complexity.MEDIUM, asked.importance or ImportanceTier.MEDIUM
+    )
     return json_answer(_body(asked, tried, facts, planner, task_exists=known is not None))
 
 
@@ -121,6 +126,15 @@ async def _planner(parts: AdminParts) -> Planner:
     rules = parts.rules()
     models = {**rules.prices.models, _ANY_MODEL: _FREE}
     return await planner_now(parts, replace(rules, prices=replace(rules.prices, models=models)))
+
+
+async def _said(parts: AdminParts, asked: DryRunRequest) -> CallSaid:
+    """Return the call with its key; without one it may not claim what a key would have to allow."""
+    key, said = await _key(parts, asked), asked.said
+    claims_critical = key is None and said.importance is ImportanceTier.CRITICAL
+    if claims_critical and await KeyStore(parts.connection).has_any(parts.names):
+        said = structs.replace(said, importance=ImportanceTier.HIGH)
+    return structs.replace(said, key=key, tenant=parts.names.tenant)
 
 
 async def _key(parts: AdminParts, asked: DryRunRequest) -> GatewayKey | None:

@@ -156,7 +156,7 @@ class Replay:
         async def ask(plan: Plan) -> Receipt:
             return answer(plan.reserve, self._standing(plan, call, task, phase), call.started_ms)
 
-        tried = await try_call(self._said(call, task), task.facts, self._planner, ask)
+        tried = await try_call(self._said(call), task.facts, self._planner, ask)
         self._count(call, task, tried)
         plan, receipt = tried.plan, tried.receipt
         if plan is None or receipt is None:
@@ -166,13 +166,16 @@ class Replay:
         elif receipt.verdict is Verdict.REFUSED and receipt.stop_code in _LINE_CODES:
             self._trip(receipt)
 
-    def _said(self, call: PastCall, task: TaskThen) -> CallSaid:
-        key = _kept(self._keys, call.key, self._sources.key_of) if call.key else None
+    def _payer(self, key_id: str) -> GatewayKey:
+        """Return a key as policies match it. What it forbids by now was let through then."""
+        key = self._sources.key_of(key_id)
+        return GatewayKey(key.id, "", key.name, tenant=key.tenant, team=key.team)
+
+    def _said(self, call: PastCall) -> CallSaid:
+        key = _kept(self._keys, call.key, self._payer) if call.key else None
         return CallSaid(
             None if call.task.startswith("-") else call.task,
             WorkPhase(call.named_phase) if call.named_phase else None,
-            task.facts.complexity,
-            task.facts.importance,
             key=key,
             model=call.model or "-",
             input_tokens=call.input_tokens,

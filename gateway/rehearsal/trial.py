@@ -16,6 +16,7 @@ from gateway.core.identity import identify
 from gateway.core.keys import GatewayKey, forbidden, tags_under
 from gateway.core.match import DEFAULT_TENANT
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
+from gateway.first_facts import facts_alone
 from gateway.planner import Plan, Planner
 from gateway.ports import Request, StalePhase, TaskFacts
 
@@ -28,8 +29,8 @@ class CallSaid(Struct, frozen=True):
 
     task: str | None
     phase: WorkPhase | None = None
-    complexity: Complexity = Complexity.MEDIUM
-    importance: ImportanceTier = ImportanceTier.MEDIUM
+    complexity: Complexity | None = None
+    importance: ImportanceTier | None = None
     asks_grace: bool = False
     key: GatewayKey | None = None
     model: str = ""
@@ -49,10 +50,12 @@ class Tried(Struct, frozen=True):
     receipt: Receipt | None = None
 
 
-async def try_call(said: CallSaid, facts: TaskFacts, planner: Planner, ask: Ask) -> Tried:
-    """Return what becomes of a call of a task with these facts."""
+async def try_call(said: CallSaid, facts: TaskFacts | None, planner: Planner, ask: Ask) -> Tried:
+    """Return what becomes of a call of a task with these facts, None for a new one."""
     try:
         call = _read(said)
+        if facts is None:
+            facts = facts_alone(call, planner)
         if call.asked is None:
             return Tried(planner.decide_unmetered(call, facts), call)
         return await _try_metered(call, call.asked, said.input_tokens, facts, planner, ask)
@@ -87,14 +90,14 @@ async def _try_metered(
 
 def _read(said: CallSaid) -> Call:
     """Return the call as it would be read. Raises CallError for one that would be turned away."""
-    named = {"Complexity": said.complexity.value, "Importance": said.importance.value}
-    if said.task is not None:
-        named["Id"] = said.task
-    if said.phase is not None:
-        named["Phase"] = said.phase.value
-    if said.asks_grace:
-        named["Grace"] = "1"
-    headers = [(f"X-Task-{name}".encode(), text.encode()) for name, text in named.items()]
+    named = {
+        "Id": said.task,
+        "Phase": said.phase,
+        "Complexity": said.complexity,
+        "Importance": said.importance,
+        "Grace": "1" if said.asks_grace else None,
+    }
+    headers = [(f"X-Task-{name}".encode(), text.encode()) for name, text in named.items() if text]
     body: dict[str, object] = {"model": said.model, "messages": []}
     if said.output_tokens is not None:
         body["max_completion_tokens"] = said.output_tokens

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.core.budget import Amounts, Dimension
+from gateway.core.budget import Amounts, Dimension, TaskProfile
 from gateway.core.configuration import Rules
 from gateway.core.grace import GraceCallPolicy
 from gateway.core.loops import LoopPlan, LoopPolicy
 from gateway.core.match import CallMatch
 from gateway.core.model_downgrade import ModelDowngradePolicy
-from gateway.core.phases import WorkPhase
+from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.core.policy import Match, Mode, PolicySet, StopLossPolicy, UnmeteredRoutePolicy
 from gateway.core.prices import ModelPrice, PriceTable
+from gateway.core.roadmap import RoadmapTask
 from gateway.core.spend_limits import LimitScope, SpendLimit, SpendLimitPolicy
 from gateway.core.velocity import RatePlan, RatePolicy
 from gateway.core.webhook import WebhookPolicy
@@ -163,6 +164,31 @@ async def test_a_dry_run_of_a_key_is_held_to_its_limits_and_models(
             "POST", "/admin/v1/policies/dry-run", json={"task": "T", "key": unknown}
         )
         assert (answer.status, answer.error["code"]) == (422, "unknown_key")
+
+
+async def test_a_dry_run_of_a_new_task_has_the_tiers_that_its_call_would_give_it(
+    plane: StartPlane,
+) -> None:
+    """By its key's pins, which a key may leave as all that is said; or by the roadmap."""
+    for_high = Match(importance=frozenset({ImportanceTier.HIGH}))
+    strict = replace(ENFORCE.policies.stop_loss[0], name="strict", match=for_high)
+    rules = enforcing(stop_loss=(strict, *ENFORCE.policies.stop_loss))
+    rules = replace(
+        rules,
+        roadmap={
+            "ROAD": RoadmapTask(TaskProfile(Complexity.TINY, ImportanceTier.HIGH)),
+            "BAD": RoadmapTask(TaskProfile(), problem="its budgets are malformed"),
+        },
+    )
+    admin = await plane(rules=rules)
+    bound = {"name": "ci", "may_set": ["task"], "pins": {"importance": "high"}}
+    key = (await admin.ask("POST", "/admin/v1/keys", json=bound)).json["id"]
+    assert (await tried(admin))["policy"] == "stop-loss"
+    assert (await tried(admin, key=key))["policy"] == "strict"
+    assert (await tried(admin, task="ROAD"))["policy"] == "strict"
+    assert (await tried(admin, key=key, complexity="Tiny"))["code"] == "forbidden_tag"
+    assert (await tried(admin, task="BAD"))["code"] == "task_blocked"
+    assert (await tried(admin, importance="critical"))["policy"] == "strict"  # there are keys
 
 
 async def test_a_dry_run_asks_for_grace(plane: StartPlane, agent: Agent) -> None:

@@ -86,7 +86,7 @@ async def played(desk: Desk, policies: PolicySet, **others: Any) -> Backtest:
             limits = known.snapshot and msgspec.json.decode(known.snapshot, type=TaskLimits)
             return TaskThen(name, facts_from_text(known.facts), limits or None)
 
-        sources = Sources(task_of, lambda key: GatewayKey(key, "", key), history.inherited)
+        sources = Sources(task_of, narrow_key, history.inherited)
         rules = Rules(budgets(), policies, FREE)
         replay = Replay(DataPlane("", tenant=desk.tenant), rules, sources, **others)
         return await replay.play(history.events())
@@ -156,6 +156,11 @@ async def test_GW17_the_same_rules_decide_the_same(
 
 
 _TIERS = Complexity.MEDIUM, ImportanceTier.MEDIUM
+
+
+def narrow_key(key: str) -> GatewayKey:
+    """A key as it is by now, which would let none of these calls say what they said then."""
+    return GatewayKey(key, "", key, may_set=(), models=("none",), upstreams=("none",))
 
 
 class _Payer:
