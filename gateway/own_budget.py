@@ -3,10 +3,11 @@
 from gateway.core.decision import Decision, Outcome
 from gateway.core.errors import CallError, StoreError
 from gateway.core.identity import Tags
-from gateway.core.own_budget import OwnBudget, budget_json, unused_budget
+from gateway.core.limit_standing import LimitStanding
+from gateway.core.own_budget import Asker, OwnBudget, budget_json, unused_budget
 from gateway.metering import Metering
 from gateway.planner import Planner
-from gateway.ports import Answer, BudgetStore
+from gateway.ports import Answer, BudgetStore, TaskFacts
 from gateway.trace import Trace
 
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -22,13 +23,14 @@ async def own_budget(
     try:
         tags = await _tags_of_today(trace, metering, planner, store, tenant)
         budget = await _budget_of(tags, planner, store, tenant)
+        limits = await _limits_of(trace, planner, store, tenant)
     except StoreError as error:
         raise CallError(
             "budget_store_unavailable", "The budget store does not answer; ask again shortly."
         ) from error
     trace.decision = Decision(Outcome.ALLOW)
     trace.status = 200
-    return Answer(trace.status, _HEADERS, budget_json(budget, tags.phase))
+    return Answer(trace.status, _HEADERS, budget_json(budget, tags.phase, limits))
 
 
 async def _tags_of_today(
@@ -49,3 +51,16 @@ async def _budget_of(
         return None
     known = await store.read_budget(tenant, tags.task)
     return known or unused_budget(tags.task, planner.limits_of_new(tags.task, tags))
+
+
+async def _limits_of(
+    trace: Trace, planner: Planner, store: BudgetStore, tenant: str
+) -> tuple[LimitStanding, ...]:
+    """Return where the spend limits stand that a call of this caller would be held to."""
+    tags = trace.tags
+    facts = await store.read_facts(tenant, tags.task) if tags.task is not None else None
+    if facts is None:
+        profile = planner.new_task(tags.task or "", tags).profile
+        facts = TaskFacts(profile.complexity, profile.importance)
+    asker = Asker(trace.key, tags, tenant)
+    return await store.read_limits(tenant, planner.spend_limits_of(asker, facts))

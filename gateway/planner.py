@@ -177,7 +177,7 @@ class Planner:
             about=self._about(as_said, asked, facts, policy, mode),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
-            spend=self._spend_of(call, facts) if self._has_spend_limits else (),
+            spend=self.spend_limits_of(call, facts) if self._has_spend_limits else (),
             rate=self._rate_of(call, facts) if self.rules.policies.rate else None,
             session=call.tags.session,
             task_caps=call.key.task_caps if call.key is not None else None,
@@ -225,7 +225,7 @@ class Planner:
             effects=effects_of(policy, mode),
             need=_NO_SIZE,
             about=self._about_gate(gate, facts, policy, mode),
-            spend=self._spend_of(gate, facts),
+            spend=self.spend_limits_of(gate, facts),
             rate=self._rate_of(gate, facts),
             loop=plan_loop(loop, self.mode_of(loop), "") if loop is not None else None,
             switch=self._switch.text,
@@ -265,7 +265,7 @@ class Planner:
             shape = structs.replace(shape, soft_line=None, cheaper_model="")
         return shape
 
-    def _spend_of(self, call: Subject, facts: TaskFacts) -> tuple[SpendLimit, ...]:
+    def spend_limits_of(self, call: Subject, facts: TaskFacts) -> tuple[SpendLimit, ...]:
         """Return the spend limits that the call is held to, whether it names a task or not."""
         return limits_on(
             self.rules.policies.spend_limit,

@@ -20,6 +20,7 @@ from gateway.core.grace import GracePlan
 from gateway.core.headers import Headers
 from gateway.core.identity import Dialect, ErrorShape
 from gateway.core.keys import Credential, GatewayKey, TaskCaps
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.loops import LoopPlan
 from gateway.core.model_downgrade import SoftLine
 from gateway.core.own_budget import OwnBudget
@@ -338,6 +339,11 @@ class BudgetStore(Protocol):
         self, tenant: str, task: str, facts: TaskFacts, limits: TaskLimits
     ) -> TaskFacts:
         """Create a task that a child of it needs, if it is new; return what it is."""
+
+    async def read_limits(
+        self, tenant: str, limits: Sequence[SpendLimit]
+    ) -> tuple[LimitStanding, ...]:
+        """Return where spend limits stand in their windows of now. Raises StoreError."""
 
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """Return where a task stands; None if there is no such task."""

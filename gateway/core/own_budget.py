@@ -1,13 +1,15 @@
 """`GET /v1/budget`: what an agent is told of its own task (GW-8)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
 
 from gateway.core.budget import Dimension, Lines, TaskLimits, breach_status, percent
-from gateway.core.identity import Route
+from gateway.core.identity import Route, Tags
+from gateway.core.keys import GatewayKey
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.phases import WorkPhase
 
 OWN_BUDGET_PATH = b"/v1/budget"
@@ -56,13 +58,26 @@ def _unused(lines: Mapping[Dimension, Lines]) -> Budgets:
     return {**unlimited, **limited}
 
 
-def budget_json(own: OwnBudget | None, phase: WorkPhase | None) -> bytes:
+class Asker(Struct, frozen=True):
+    """Who asks, as policies look at a call (`core/match.py`): it names no model yet."""
+
+    key: GatewayKey | None
+    tags: Tags
+    tenant: str
+    models: tuple[str | None, ...] = ()
+
+
+def budget_json(
+    own: OwnBudget | None, phase: WorkPhase | None, limits: Sequence[LimitStanding]
+) -> bytes:
     """Return the answer's body; `phase` is the one that was asked for, None for the current one.
 
-    `own` is None for calls without a task: they have no budget.
+    `own` is None for calls without a task: they have no budget. `limits` are those spend limits
+    that hold for this caller's calls whatever their model.
     """
+    spend = [_shown_limit(standing) for standing in limits]
     if own is None:
-        return msgspec.json.encode({"task": None, "phase": None})
+        return msgspec.json.encode({"task": None, "phase": None, "spend_limits": spend})
     phase = phase or own.phase
     task = {
         "id": own.task,
@@ -72,7 +87,30 @@ def budget_json(own: OwnBudget | None, phase: WorkPhase | None) -> bytes:
         "budgets": _shown(own.totals),
     }
     shown = None if phase is None else {"name": phase, "budgets": _shown(own.phases[phase])}
-    return msgspec.json.encode({"task": task, "phase": shown})
+    return msgspec.json.encode({"task": task, "phase": shown, "spend_limits": spend})
+
+
+def _shown_limit(standing: LimitStanding) -> dict[str, object]:
+    """Return a spend limit with its hard lines; without one in a dimension, its soft line."""
+    limit = standing.limit
+    lines = {dimension: limit.line(dimension) for dimension in standing.settled}
+    return {
+        "policy": limit.policy,
+        "of": limit.kind.value,
+        "name": limit.name,
+        "window": limit.window.value,
+        "ends": standing.window.ends or None,
+        "enforced": limit.enforced,
+        "budgets": _shown(
+            {
+                dimension: Figures(
+                    line, line, standing.settled[dimension], standing.held[dimension]
+                )
+                for dimension, line in lines.items()
+                if line is not None
+            }
+        ),
+    }
 
 
 def _shown(budgets: Budgets) -> dict[str, dict[str, object]]:

@@ -14,8 +14,10 @@ from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.own_budget import OwnBudget
 from gateway.core.sessions import Session
+from gateway.core.spend_limits import SpendLimit
 from gateway.ports import (
     BackgroundCall,
     Clock,
@@ -116,6 +118,13 @@ class GuardedStore:
         """See ports.BudgetStore."""
         self._breaker.enter()
         return await self._store.begin(tenant, task, facts, limits)
+
+    async def read_limits(
+        self, tenant: str, limits: Sequence[SpendLimit]
+    ) -> tuple[LimitStanding, ...]:
+        """See ports.BudgetStore."""
+        self._breaker.enter()
+        return await self._store.read_limits(tenant, limits)
 
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """See ports.BudgetStore."""

@@ -1,11 +1,17 @@
-"""A task's budget for its own agent (`core/own_budget.py`)."""
+"""A task's budget, and the spend limits beside it, for its own agent (`core/own_budget.py`)."""
 
+import asyncio
+from collections.abc import Sequence
+
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.own_budget import Budgets, Figures, OwnBudget
+from gateway.core.spend_limits import SpendLimit
 from gateway.store.connection import StoreConnection
 from gateway.store.keys import TenantKeys
-from gateway.store.limits import UnknownTask
+from gateway.store.limits import UnknownTask, server_ms
 from gateway.store.task_view import Standings
 from gateway.store.tasks import read_task
+from gateway.store.windows import WINDOW_FIELDS, WindowClock, window_key
 
 
 async def read_budget(
@@ -25,6 +31,25 @@ async def read_budget(
         summary.current_phase,
         _budgets(summary.totals),
         {phase: _budgets(one.standings) for phase, one in view.phases.items()},
+    )
+
+
+async def read_limits(
+    connection: StoreConnection,
+    names: TenantKeys,
+    clock: WindowClock,
+    limits: Sequence[SpendLimit],
+) -> tuple[LimitStanding, ...]:
+    """Return where limits stand in the windows of the store's time. Raises StoreError."""
+    if not limits:
+        return ()
+    now_ms = await server_ms(connection)
+    keys = [window_key(names, limit, clock.window(limit, now_ms)) for limit in limits]
+    found = await asyncio.gather(
+        *(connection.execute("HMGET", key, *WINDOW_FIELDS) for key in keys)
+    )
+    return tuple(
+        clock.standing(limit, values, now_ms) for limit, values in zip(limits, found, strict=True)
     )
 
 

@@ -11,9 +11,11 @@ from gateway.core.call_facts import NO_OUTCOME, CallOutcome
 from gateway.core.decision import Receipt
 from gateway.core.enforcement import Switch
 from gateway.core.errors import StoreError
+from gateway.core.limit_standing import LimitStanding
 from gateway.core.own_budget import OwnBudget
 from gateway.core.phases import WorkPhase
 from gateway.core.sessions import Session
+from gateway.core.spend_limits import SpendLimit
 from gateway.core.usage import UsageSource
 from gateway.ports import (
     BackgroundCall,
@@ -37,7 +39,7 @@ from gateway.store.keys import (
     snapshot_fields,
 )
 from gateway.store.limits import refresh_limits, server_ms
-from gateway.store.own_budget import read_budget
+from gateway.store.own_budget import read_budget, read_limits
 from gateway.store.plan_words import EffectLetters, grace_words, loop_words, soft_line_words
 from gateway.store.receipts import read_receipt
 from gateway.store.registration import begin_task
@@ -122,6 +124,12 @@ class RedisStore:
         begun = await begin_task(self.connection, names, task, facts, limits, now_ms=self.now_ms)
         self.remember(tenant, task, begun)
         return begun
+
+    async def read_limits(
+        self, tenant: str, limits: Sequence[SpendLimit]
+    ) -> tuple[LimitStanding, ...]:
+        """See ports.BudgetStore."""
+        return await read_limits(self.connection, self.keys(tenant), self._windows, limits)
 
     async def read_budget(self, tenant: str, task: str) -> OwnBudget | None:
         """See ports.BudgetStore."""

@@ -18,6 +18,9 @@ from gateway.core.velocity import RATED, RatePlan
 from gateway.core.windows import Span, Window, window_at
 from gateway.store.keys import TenantKeys
 
+WINDOW_FIELDS = tuple(f"{dimension.value}.{letter}" for dimension in RATED for letter in "SH")
+"""What `standing` takes, by its names in a window's hash."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -67,7 +70,7 @@ class WindowClock:
     def standing(
         self, limit: SpendLimit, values: Sequence[str | None], now_ms: int
     ) -> LimitStanding:
-        """Return what a script says of a limit at its time: S, H of tokens, nano_usd, calls."""
+        """Return where a limit stands by what the store says: the values of `WINDOW_FIELDS`."""
         numbers = [int(value or 0) for value in values]
         settled: dict[Dimension, int] = dict(zip(RATED, numbers[::2], strict=True))
         held: dict[Dimension, int] = dict(zip(RATED, numbers[1::2], strict=True))

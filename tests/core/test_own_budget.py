@@ -34,12 +34,13 @@ def test_what_is_asked_of_the_gateway_itself(method: bytes, target: bytes, is_ow
 
 
 def test_a_call_without_a_task_has_no_budget() -> None:
-    assert json.loads(budget_json(None, WorkPhase.PLAN)) == {"task": None, "phase": None}
+    told = json.loads(budget_json(None, WorkPhase.PLAN, ()))
+    assert told == {"task": None, "phase": None, "spend_limits": []}
 
 
 def test_a_task_before_its_first_call_has_all_of_it() -> None:
     own = unused_budget("T", task_limits(CONFIG, TaskProfile()))
-    told = json.loads(budget_json(own, None))
+    told = json.loads(budget_json(own, None, ()))
     assert (told["task"]["id"], told["task"]["state"], told["phase"]) == ("T", "new", None)
     assert told["task"]["budgets"]["tokens"] == {
         **{"limit": 23_400, "used": 0, "reserved": 0, "remaining": 23_400},
@@ -49,7 +50,7 @@ def test_a_task_before_its_first_call_has_all_of_it() -> None:
         **{"limit": None, "used": "0", "reserved": "0", "remaining": None},
         **{"status": None, "pressure": None},
     }
-    assert json.loads(budget_json(own, WorkPhase.THINK))["phase"]["name"] == "THINK"
+    assert json.loads(budget_json(own, WorkPhase.THINK, ()))["phase"]["name"] == "THINK"
 
 
 def test_figures_are_those_of_the_headers() -> None:
@@ -61,7 +62,7 @@ def test_figures_are_those_of_the_headers() -> None:
     }
     phases = {phase: UNLIMITED for phase in WorkPhase} | {WorkPhase.PLAN: spent}
     own = OwnBudget("T", "open", "tripped", "runaway_task", WorkPhase.PLAN, UNLIMITED, phases)
-    told = json.loads(budget_json(own, None))
+    told = json.loads(budget_json(own, None, ()))
     assert (told["task"]["stop_loss"], told["task"]["code"]) == ("tripped", "runaway_task")
     assert told["phase"]["name"] == "PLAN"
     assert told["phase"]["budgets"]["tokens"] == {
@@ -72,5 +73,5 @@ def test_figures_are_those_of_the_headers() -> None:
     assert (money["limit"], money["used"], money["remaining"]) == (
         *("2.5", "1.000000001", "1.499999999"),
     )
-    other = json.loads(budget_json(own, WorkPhase.PR))["phase"]
+    other = json.loads(budget_json(own, WorkPhase.PR, ()))["phase"]
     assert (other["name"], other["budgets"]["calls"]["used"]) == ("PR", 7)
