@@ -10,7 +10,7 @@ from gateway.core.configuration import DataPlane
 from gateway.ports import Request
 from gateway.server.http1 import ClientAnswer
 from gateway.server.limits import BodyRoom, Shared
-from tests.server.client import Client, Reply, Serving, echo, open_call, serving
+from tests.server.client import PATIENCE_S, Client, Reply, Serving, echo, open_call, serving
 from tests.soak import FULL, SHORT, Sizes
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -232,7 +232,9 @@ async def test_a_body_that_finds_no_room_in_time() -> None:
             leaver.send(sized(20_000) + b"a" * 10_000)
             await asyncio.sleep(0.1)
         await overloaded(late)
-        assert server.server.body_bytes_in_flight == 50_000
+        async with asyncio.timeout(PATIENCE_S):
+            while server.server.body_bytes_in_flight != 50_000:  # the leaver's time runs out, too
+                await asyncio.sleep(0.01)
         answer.start(200, [], "", 0)
         answer.finish()
         assert (await first.reply()).status == 200
