@@ -13,6 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.store.windows import WINDOW_FIELDS
 from loadtest.fake_provider import FakeProvider, Script
 from tests.e2e.running_gateway import PATIENCE_S, ROOT, Gateway
 
@@ -254,9 +255,8 @@ async def test_GW11_a_key_stays_within_its_dollars_of_a_day_over_two_gateways(
             await asyncio.sleep(0.01)
         for client in clients:
             assert refusal(await ask(client, 0)) == "spend_limit_exceeded"
-    names = ("nano_usd.S", "tokens.S", "calls.S", "nano_usd.H", "tokens.H", "calls.H")
-    values = one.store.hmget(window, names)
-    fields = {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+    values = one.store.hmget(window, WINDOW_FIELDS)
+    fields = dict(zip(WINDOW_FIELDS, map(int, values), strict=True))
     served = provider.totals()
     spent = served.prompt_tokens * INPUT_NANO_USD + served.completion_tokens * OUTPUT_NANO_USD
     assert fields["nano_usd.S"] == spent
