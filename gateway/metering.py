@@ -300,10 +300,12 @@ class Metering:
         """Settle the call that an answer in the background belongs to, once it is known for good.
 
         However often it is fetched, and by whatever gateway: settling is idempotent by call. One
-        that failed without usage used nothing; one that was cancelled without usage keeps its
-        estimate. The ledger keeps what it was told of the call, but for what it used.
+        that failed without usage used nothing; one that was cancelled without usage, or whose
+        stream broke, keeps its estimate. The ledger keeps what it was told of the call, but for
+        what it used.
         """
-        usage = relay.seen.reported_usage() or (NO_USAGE if relay.seen.error_seen else None)
+        failed = NO_USAGE if relay.seen.background_failed else None
+        usage = relay.seen.reported_usage() or failed
         if usage is None:
             return
         tenant, store = self._plane.tenant, self._doors.store
