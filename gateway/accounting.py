@@ -52,7 +52,7 @@ async def account(
     if relay.seen.is_doubtful:
         return Charge(_held(call, plan, receipt), UsageSource.ESTIMATED, is_doubtful=True)
     never_sent = relay.error is not None and not relay.error.sent
-    only_error = relay.seen.error_seen and not relay.seen.chars
+    only_error = relay.seen.error_seen and not relay.seen.chars and not relay.seen.may_go_on
     if never_sent or only_error or relay.status >= _ERROR_STATUS:
         return Charge(NO_USAGE, UsageSource.NONE)
     cut_stream = relay.is_stream and (relay.answered or relay.client_left_early)

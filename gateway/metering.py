@@ -93,11 +93,7 @@ class Metering:
 
         No receipt means that the store failed and the policy lets calls pass.
         """
-        call = await self.callers.authorise(trace, call, planner)
-        facts = await self._facts(call, planner)
-        if call.is_untagged and call.tags.session is not None:
-            call = await self.callers.tagged_by_now(trace, call, planner, facts)
-            facts = await self._facts(call, planner)
+        call, facts = await self._authorised(trace, call, planner)
         estimate = planner.estimate(call, asked)
         for _ in range(_MOST_PLANS):
             plan = trace.plan = planner.plan(call, asked, facts, estimate)
@@ -118,6 +114,43 @@ class Metering:
                     trace, call, asked, plan, planner, receipt.verdict
                 )
         raise CallError("budget_store_unavailable", "The task's budget keeps changing.")
+
+    async def check_socket(self, trace: Trace, call: Call, planner: Planner) -> None:
+        """Raise CallError for a socket's handshake if no call on it could be let through.
+
+        What begins on a socket by itself is paid for before it can be refused.
+        """
+        if not self._plane.tracking:
+            await self.callers.authorise(trace, call, planner)
+            return
+        call, facts = await self._authorised(trace, call, planner)
+        if call.is_untagged:
+            planner.mark_untagged(call, facts)
+
+    async def plan_charge(self, call: Call, planner: Planner) -> Plan | None:
+        """Return the plan by which a call is charged that runs though nothing let it through.
+
+        None where nobody knows what its task is: the roadmap keeps that from beginning.
+        """
+        if call.asked is None:
+            return None
+        try:
+            facts = await self._facts(call, planner)
+        except CallError:
+            return None
+        estimate = planner.estimate(call, call.asked)
+        return planner.plan(call, call.asked, facts, estimate, is_judged=False)
+
+    async def _authorised(
+        self, trace: Trace, call: Call, planner: Planner
+    ) -> tuple[Call, TaskFacts]:
+        """Return the call, if its key lets it go, with its task as its session names it by now."""
+        call = await self.callers.authorise(trace, call, planner)
+        facts = await self._facts(call, planner)
+        if call.is_untagged and call.tags.session is not None:
+            call = await self.callers.tagged_by_now(trace, call, planner, facts)
+            facts = await self._facts(call, planner)
+        return call, facts
 
     async def _as_of_now(
         self, trace: Trace, call: Call, facts: TaskFacts, planner: Planner, stale: Stale
@@ -267,10 +300,12 @@ class Metering:
         """Settle the call that an answer in the background belongs to, once it is known for good.
 
         However often it is fetched, and by whatever gateway: settling is idempotent by call. One
-        that failed without usage used nothing; one that was cancelled without usage keeps its
-        estimate. The ledger keeps what it was told of the call, but for what it used.
+        that failed without usage used nothing; one that was cancelled without usage, or whose
+        stream broke, keeps its estimate. The ledger keeps what it was told of the call, but for
+        what it used.
         """
-        usage = relay.seen.reported_usage() or (NO_USAGE if relay.seen.error_seen else None)
+        failed = NO_USAGE if relay.seen.background_failed else None
+        usage = relay.seen.reported_usage() or failed
         if usage is None:
             return
         tenant, store = self._plane.tenant, self._doors.store

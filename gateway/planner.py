@@ -138,12 +138,19 @@ class Planner:
         return self._learned_input.corrected(asked.model, estimate)
 
     def plan(
-        self, call: Call, asked: ModelRequest, facts: TaskFacts, estimate: InputEstimate
+        self,
+        call: Call,
+        asked: ModelRequest,
+        facts: TaskFacts,
+        estimate: InputEstimate,
+        *,
+        is_judged: bool = True,
     ) -> Plan:
         """Return the plan for a call of a task with these facts.
 
         A call that names no phase is judged by the policies of the one that its task is in, as far
-        as is known here; the store tells where that is old.
+        as is known here; the store tells where that is old. Raises BadCall (`tags_required`) for
+        one that is to name a task, unless it runs already and is only to be charged.
         """
         as_said, call = call, self._in_current_phase(call)
         policy = self.rules.policies.stop_loss_for(facts.complexity, facts.importance, call)
@@ -190,7 +197,8 @@ class Planner:
             one_phase=policy.parallel_phases is ParallelPhases.REFUSE and mode is Mode.ENFORCE,
             judged_in=(call.tags.phase or "") if self._by_phase and not call.is_untagged else None,
         )
-        mark = self.mark_untagged(call, facts) if call.is_untagged else Mark.PASSES
+        is_marked = call.is_untagged and is_judged
+        mark = self.mark_untagged(call, facts) if is_marked else Mark.PASSES
         return Plan(reserve, policy, mode, price, ceiling, estimate, unpriced, mark, shape)
 
     def note_phase(self, task: str, phase: WorkPhase | None) -> None:

@@ -62,7 +62,7 @@ class Drains:
         self._takes_streams = upstream.disconnect is Disconnect.DRAIN
 
     def takes(self, *, stream: bool) -> bool:
-        """Return whether such an answer is worth reading on: a JSON answer is billed in full."""
+        """Return whether it is worth reading on: what is no stream is billed in full."""
         return self._takes_streams or not stream
 
     def enter(self) -> bool:
@@ -108,6 +108,7 @@ class Relay:
         self._wire = wire
         self.hides_usage = hide_usage
         self._streaming = asked is not None and asked.stream
+        self._is_made_elsewhere = asked.is_background if asked is not None else wire is not None
         self._head_lines = head_lines
         self._drains = drains
         self.comment: BudgetComment | None = None
@@ -263,12 +264,13 @@ class Relay:
         """Read on for the usage, within caps, what the provider bills on; stop everything else.
 
         Source: `docs/wire.md`, what a provider bills after a disconnect. What is read on is kept
-        by nobody but the meter.
+        by nobody but the meter. No disconnect stops an answer in the background.
         """
         if self.done.done() or self._exchange is None:
             return
         self.client_left_early, self.stopped = True, ""
-        if self._wire is None or not self._drains.takes(stream=self._streaming):
+        can_stop = self._streaming and not self._is_made_elsewhere
+        if self._wire is None or not self._drains.takes(stream=can_stop):
             self._give_up()
         elif self._drains.enter():
             self._drains_now = True

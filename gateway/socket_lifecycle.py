@@ -11,9 +11,10 @@ from msgspec import structs
 from gateway.call import Call
 from gateway.core.configuration import DataPlane
 from gateway.core.decision import Decision, Outcome
+from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import BadCall, CallError
 from gateway.core.headers import request_headers
-from gateway.core.identity import Dialect, ErrorShape, Route
+from gateway.core.identity import Dialect, ErrorShape, Route, deployments_of
 from gateway.core.keys import without_keys
 from gateway.frames import INTERNAL
 from gateway.metering import Metering
@@ -25,7 +26,7 @@ from gateway.ports import (
     Request,
     SocketUpstreams,
 )
-from gateway.socket_session import FAILED, Session
+from gateway.socket_session import FAILED, Session, model_of
 from gateway.trace import Trace, head_lines, record_of
 
 
@@ -48,8 +49,16 @@ class SocketLifecycle:
         try:
             tags, route = await self._metering.callers.identify(trace, planner)
             trace.route = route = _socket_route(route)
-            call = Call(trace.call_id, request, tags, route, key=trace.key)
-            await self._metering.callers.authorise(trace, call, planner)
+            call = Call(
+                trace.call_id,
+                request,
+                tags,
+                route,
+                _asked_of(route),
+                key=trace.key,
+                tenant=self._plane.tenant,
+            )
+            await self._metering.check_socket(trace, call, planner)
             opened = await self._open(trace, route)
             if isinstance(opened, Answer):
                 self._answer(trace, opened, client)
@@ -90,6 +99,12 @@ class SocketLifecycle:
         else:
             client.refuse(answer, head_lines(trace))
         self._doors.recorder.call(record_of(trace, self._plane.tenant, self._doors.clock()))
+
+
+def _asked_of(route: Route) -> ModelRequest | None:
+    """Return what a handshake asks for; None if it names no model."""
+    model = model_of(route.target)
+    return ModelRequest(model) if model or deployments_of(route.target) else None
 
 
 def _socket_route(route: Route) -> Route:

@@ -5,6 +5,7 @@ begins a response waits for its reserve. How a call is reserved and settled is i
 """
 
 import asyncio
+import re
 from collections import deque
 from urllib.parse import parse_qs
 
@@ -12,7 +13,7 @@ from msgspec import structs
 
 from gateway.call import Call
 from gateway.core.configuration import DataPlane
-from gateway.core.decision import Outcome
+from gateway.core.decision import Decision, Outcome
 from gateway.core.dialects.wire_format import ModelRequest, edited_body
 from gateway.core.errors import BadCall, CallError, UpstreamError
 from gateway.core.socket_events import (
@@ -38,7 +39,12 @@ from gateway.ports import (
 from gateway.socket_run import Run, Runs
 from gateway.trace import Trace, record_of
 
+# Refusals of whatever could be asked on this socket, for they are about its handshake.
+_HOLDS_FOR_ALL = frozenset(
+    {"invalid_key", "invalid_tag", "forbidden_tag", "forbidden_upstream", "tags_required"}
+)
 _MOST_WAITING = 16  # messages of a client that wait for a reserve
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 FAILED = "The gateway failed."
 
 
@@ -63,7 +69,8 @@ class Session:
         self._plane = plane
         self._metering = metering
         self._runs = Runs(self._wire, self._begin_unasked)
-        self._model = _model_of(self._route.target)
+        self._named = model_of(self._route.target)
+        self._model = self._named
         self._transcription = ""
         self._inbox: deque[str | bytes] = deque()
         self._wake = asyncio.Event()
@@ -127,8 +134,8 @@ class Session:
             if self._leaving:
                 raise CallError("gateway_overloaded", "The gateway is shutting down.")
             asked = self._wire.read(body, self._route.target)
-            self._model = asked.model or self._model
-            call = self._call(trace, structs.replace(asked, model=self._model, stream=True))
+            model = asked.model or self._model
+            call = self._call(trace, structs.replace(asked, model=model, stream=True))
             plan = await self._reserve(trace, call, planner)
             call, decision = trace.call or call, trace.decision  # perhaps with a cheaper model
             if plan is None or decision is None or self._over:
@@ -138,6 +145,7 @@ class Session:
                 if not decision.retryable:
                     self._part(POLICY, f"{decision.code}: {decision.message}")
                 return
+            self._model = model
             run = trace.relay = Run(trace, event, self._doors.clock)
             run.sent = True
             self._runs.expect(run, event)
@@ -147,7 +155,7 @@ class Session:
             )
             self._provider.send(edited.decode())
         except CallError as error:
-            self._tell(trace, error.code, error.message, event)
+            self._turn_away(trace, error, event)
         except Exception as error:
             self._failed(trace, error)
             self._tell(trace, "internal_error", FAILED, event)
@@ -204,7 +212,7 @@ class Session:
             return
         if event.type.startswith("session."):
             model, transcription = session_models(data)
-            self._model = model or self._model
+            self._model = self._asked_as(model) or self._model
             self._transcription = transcription or self._transcription
         elif event.type == TRANSCRIBED:
             run = self._begin_unasked(self._transcription)
@@ -212,6 +220,14 @@ class Session:
             run.end()
         else:
             self._runs.note(event, data)
+
+    def _asked_as(self, model: str) -> str:
+        """Return a session's model as the handshake named it, if this is a snapshot of that.
+
+        Keys, policies and prices speak of the name that was asked for, as they do over HTTP.
+        """
+        name, _, dated = model.rpartition(f"{self._named}-")
+        return self._named if self._named and not name and _DATE.fullmatch(dated) else model
 
     def _begin_unasked(self, model: str = "") -> Run:
         """Begin to meter what runs already: nothing that the provider bills goes by uncounted."""
@@ -232,10 +248,14 @@ class Session:
         except Exception as error:
             self._failed(trace, error)
         plan, decision = trace.plan, trace.decision
+        if plan is None:  # turned away before its plan: it is charged by one that judges nothing
+            plan = trace.plan = await self._metering.plan_charge(call, planner)
         if plan is None:
             self._record(trace)
             return
-        if decision is not None and decision.refuses:
+        if decision is None:
+            trace.decision = Decision(Outcome.FLAG)
+        elif decision.refuses:
             self._end_unasked(trace, decision.code, decision.message)
             # It is charged all the same, under an id that was not refused.
             trace.decision = structs.replace(decision, outcome=Outcome.FLAG)
@@ -273,6 +293,12 @@ class Session:
         )
         trace.code, trace.status = code, answer.status
         self._client.send(error_event(answer.body, answer.status, event))
+
+    def _turn_away(self, trace: Trace, error: CallError, event: ClientEvent) -> None:
+        """Answer a call that has come to no decision; close if no other could."""
+        self._tell(trace, error.code, error.message, event)
+        if error.code in _HOLDS_FOR_ALL:
+            self._part(POLICY, f"{error.code}: {error.message}")
 
     def leave(self) -> None:
         """Shut down: begin nothing more, close when what is open has ended."""
@@ -368,7 +394,7 @@ class _FromProvider:
         self._hold("provider", slow=False)
 
 
-def _model_of(target: bytes) -> str:
+def model_of(target: bytes) -> str:
     """Return the model that a handshake names: a realtime session has one."""
     query = target.partition(b"?")[2].decode("latin-1")
     return parse_qs(query).get("model", [""])[0][:256]

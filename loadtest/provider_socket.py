@@ -122,7 +122,7 @@ class ProviderSocket:
             case "fake.ping":
                 self._transport.write(self._frames.send(Ping(payload=b"?")))
             case kind:
-                self._say({"type": "echo", "of": kind, "event": event})
+                self._say(_echo(kind, event))
 
     def _close(self, code: int, reason: str) -> None:
         self._transport.write(self._frames.send(CloseConnection(code=code, reason=reason)))
@@ -204,6 +204,12 @@ class ProviderSocket:
         said = {"event_id": "e", "item_id": "i", "content_index": 0, "transcript": "hello"}
         self._say({"type": kind, **said, "usage": usage})
         self._service.ended(served)
+
+
+def _echo(kind: str, event: Event) -> Event:
+    if kind == "session.update":
+        return {"type": "session.updated", "session": event["session"]}
+    return {"type": "echo", "of": kind, "event": event}
 
 
 def _measured(event: Event, served: Served, script: Script) -> Amounts:

@@ -27,6 +27,7 @@ class Observation:
     `outdated` tells that text came after the last usage, so that it does not speak of all text;
     `is_doubtful` that the last report (`last`) cannot be true. `background_id` is that of an answer
     which is made in the background, `answer_id` that of any that said one where it is read.
+    `background_failed` tells that it failed itself, and not only the stream that told of it.
     """
 
     usage: Usage | None = None
@@ -38,6 +39,7 @@ class Observation:
     outdated: bool = False
     is_doubtful: bool = False
     background_id: str = ""
+    background_failed: bool = False
     answer_id: str = ""
 
     def note(self, answer: Answer) -> None:
@@ -51,10 +53,17 @@ class Observation:
             self._note_usage(usage)
         if answer.model:
             self.model = answer.model
-        self.background_id = getattr(answer, "background_id", "") or self.background_id
+        background_id = getattr(answer, "background_id", "")
+        self.background_id = background_id or self.background_id
         self.answer_id = getattr(answer, "id", None) or self.answer_id
         if answer.error is not None:
             self.error_seen = True
+            self.background_failed = self.background_failed or bool(background_id)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Return whether an answer is made in the background that nothing said the end of."""
+        return bool(self.background_id) and not self.background_failed
 
     def _note_usage(self, usage: Usage) -> None:
         self.last = usage
