@@ -120,8 +120,8 @@ class Metering:
 
         What begins on a socket by itself is paid for before it can be refused.
         """
+        call = await self.callers.authorise_unreserved(trace, call, planner)
         if not self._plane.tracking:
-            await self.callers.authorise(trace, call, planner)
             return
         call, facts = await self._authorised(trace, call, planner)
         if call.is_untagged:

@@ -12,7 +12,6 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Struct
 
-from gateway.core.identity import Dialect
 from gateway.core.mark import Mark
 from gateway.core.policy_base import Effect, Mode, Policy
 
@@ -24,6 +23,7 @@ VOLATILE = frozenset(
         *("event_id", "stream_id"),  # of an event on a socket
     }
 )
+_KEPT_ELSEWHERE = frozenset({"openai_realtime"})  # dialects whose provider keeps what is asked
 _DIGEST_BYTES = 12
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -97,7 +97,7 @@ def fingerprint_of(dialect: str, model: str, body: bytes) -> str:
     What is no JSON object counts whole. Empty where the request does not say what is asked: in a
     realtime session, whose conversation is at the provider, and for what began by itself (`{}`).
     """
-    if dialect == Dialect.OPENAI_REALTIME or body == b"{}":
+    if dialect in _KEPT_ELSEWHERE or body == b"{}":
         return ""
     digest = blake2b(f"{dialect}\0{model}\0".encode("utf-8", "replace"), digest_size=_DIGEST_BYTES)
     try:

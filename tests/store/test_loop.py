@@ -140,12 +140,12 @@ async def test_a_request_that_says_nothing_is_no_repetition(agent: Agent, look: 
     """It is stopped by the loop of others, for it is of the same task."""
     silent = msgspec.structs.replace(PLAN, fingerprint="")
     for _ in range(25):
-        _, receipt = await agent.reserve("PLAN", loop=silent)
+        receipt = await ask(agent, silent)
         assert (receipt.verdict, receipt.loop) == (Verdict.HELD, LoopStanding(0))
     assert look.client.llen(look.keys.task("T") + ":loop") == 0
     for _ in range(20):
         await ask(agent)
-    assert (await agent.reserve("PLAN", loop=silent))[1].stop_code == "loop_detected"
+    assert (await ask(agent, silent)).stop_code == "loop_detected"
 
 
 async def test_GW13_growing_context_with_little_output(agent: Agent, look: Look) -> None:
