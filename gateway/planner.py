@@ -5,10 +5,10 @@ No I/O: what is known about a task comes in as facts, what is in force as one `R
 
 from msgspec import Struct, structs
 
-from gateway.call import Call, path_label, takes_model
+from gateway.call import Call, takes_model
+from gateway.call_about import about_call, about_gate
 from gateway.core.admission import Need
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
-from gateway.core.call_facts import MOST_TEXT, CallAbout
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.decision import Decision, effects_of
 from gateway.core.dialects.prompt_media import TEXT_ONLY
@@ -181,7 +181,7 @@ class Planner:
             need=_worst_need(asked, estimate, ceiling, dearest, facts)
             if kind is ReserveKind.WORST_CASE
             else _likely_need(asked, estimate, expected, dearest, facts),
-            about=self._about(as_said, asked, facts, policy, mode),
+            about=about_call(as_said, asked, facts, policy, mode, self.rules),
             key_id=call.key.id if call.key is not None else "",
             key_version=call.key.version if call.key is not None else 0,
             spend=self.spend_limits_of(call, facts) if self._has_spend_limits else (),
@@ -232,7 +232,7 @@ class Planner:
             kind=ReserveKind.NONE,
             effects=effects_of(policy, mode),
             need=_NO_SIZE,
-            about=self._about_gate(gate, facts, policy, mode),
+            about=about_gate(gate, facts, policy, mode, self.rules),
             spend=self.spend_limits_of(gate, facts),
             rate=self._rate_of(gate, facts),
             loop=plan_loop(loop, self.mode_of(loop), "") if loop is not None else None,
@@ -291,44 +291,6 @@ class Planner:
         policy = self.rules.policies.rate_for(facts.complexity, facts.importance, call)
         return plan_rate(policy, self.mode_of(policy)) if policy is not None else None
 
-    def _about(
-        self, call: Call, asked: ModelRequest, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
-    ) -> CallAbout:
-        """Return what the ledger is told of a call."""
-        route = call.route
-        return CallAbout(
-            model=(call.model_asked or asked.model)[:MOST_TEXT],
-            upstream=route.upstream,
-            dialect=route.dialect.value,
-            method=call.request.method.decode("latin-1"),
-            path=path_label(route.target),
-            stream=asked.stream,
-            complexity=facts.complexity.value,
-            importance=facts.importance.value,
-            tags=_said(call.tags),
-            key=call.key.id if call.key is not None else "",
-            policy=policy.name,
-            mode=mode.value,
-            policy_hash=self.rules.policies.policy_hash,
-            config_hash=self.rules.budgets.config_hash,
-        )
-
-    def _about_gate(
-        self, gate: Gate, facts: TaskFacts, policy: StopLossPolicy, mode: Mode
-    ) -> CallAbout:
-        """Return what the ledger is told of a gate that stays shut."""
-        return CallAbout(
-            method="POST",
-            path="gate",
-            complexity=facts.complexity.value,
-            importance=facts.importance.value,
-            key=gate.key.id if gate.key is not None else "",
-            policy=policy.name,
-            mode=mode.value,
-            policy_hash=self.rules.policies.policy_hash,
-            config_hash=self.rules.budgets.config_hash,
-        )
-
     def new_task(self, task: str, tags: Tags) -> RoadmapTask:
         """Return what a task is created as: by the roadmap, else by the tags of its first call."""
         known = self.rules.roadmap.get(task)
@@ -354,20 +316,6 @@ class Planner:
             profile = TaskProfile(facts.complexity, facts.importance, overrides)
             limits = self._limits[key] = task_limits(self.rules.budgets, profile)
         return limits
-
-
-def _said(tags: Tags) -> dict[str, str]:
-    """Return the tags that a call named and that were understood, but for the task."""
-    said = {}
-    if tags.phase is not None:
-        said["phase"] = tags.phase.value
-    if tags.complexity is not None:
-        said["complexity"] = tags.complexity.value
-    if tags.importance is not None:
-        said["importance"] = tags.importance.value
-    if tags.parent is not None:
-        said["parent"] = tags.parent
-    return said
 
 
 def _held_before(price: ModelPrice | None, asked: ModelRequest, tokens: int, output: int) -> int:
