@@ -39,9 +39,7 @@ from gateway.control import Start, TlsFiles
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, StoreError, TollgateError
 from gateway.core.prices import ModelsInUse
-from gateway.findings import errors_among
-from gateway.rule_files import load_rules
-from gateway.rule_watch import Signature, file_signature
+from gateway.rule_keeper import RuleKeeper
 from gateway.server.listener import begin_no_more
 from gateway.settings import (
     Settings,
@@ -70,7 +68,6 @@ from gateway.upstream.proxy import environment_proxy
 from gateway.worker_process import WorkerPlace, WorkerProcess
 from gateway.writer_process import LedgerProcess
 
-_WATCH_S = 1.0
 _FLUSH_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _KILL_AFTER_S = 8.0  # more than a worker takes behind its drain to settle and close
@@ -124,10 +121,8 @@ class Supervisor:
         self.was_forced = False
         self._rolls = 0
         self._one_roll = asyncio.Lock()
-        self._one_reload = asyncio.Lock()
-        self._files_read: Signature = ()
         self._listeners: list[socket.socket] = []
-        self._rules: Rules | None = None
+        self._rules = RuleKeeper(settings, self._in_use, self._recorder.event, self._apply)
         self._started_at = asyncio.get_running_loop().time()
 
     # Start --------------------------------------------------------------------------------------
@@ -138,7 +133,7 @@ class Supervisor:
         settings = self._settings
         check_bind(settings)
         tls = tls_files(settings)
-        rules = self._rules = self._first_rules(strict=strict)
+        rules = self._rules.load_first(strict=strict)
         data, admin = (
             self._listen(settings.server.host, settings.server.port),
             self._listen(settings.admin.host, settings.admin.port),
@@ -165,7 +160,7 @@ class Supervisor:
             self._ledger = LedgerProcess(ledger_plan(settings, plane, rules), self._counters)
             self._spawn(self._keep_running(self._ledger, "ledger_writer_died"))
         self._watch_store(store, plane, admin)
-        self._spawn(self._watch_files())
+        self._spawn(self._rules.watch_files())
         self._spawn(self._flush_log())
         for worker in self._workers:
             if not self._stopping.is_set():
@@ -180,14 +175,13 @@ class Supervisor:
         overhead = overhead_watch(self._settings, self._counters, connection, names, recorder)
         self._spawn(self._watch.watch_stream(stream, overhead))
         book = GatewayBook(connection, names, recorder, own_name(admin))
-        self._spawn(self._watch.watch_others(book, self._rules_in_force))
+        self._spawn(self._watch.watch_others(book, self._rules.in_force))
         self._spawn(self._watch.watch_journal(JournalWatch(Path(plane.journal_dir))))
 
     def _process(
         self, plane: DataPlane, tls: TlsFiles | None, listener: socket.socket
     ) -> WorkerProcess:
-        assert self._rules is not None  # loaded before the first worker  # noqa: S101
-        start = Start(plane, self._rules, tls)
+        start = Start(plane, self._rules.in_force(), tls)
         return WorkerProcess(start, listener, self._counters, self._in_use)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -203,7 +197,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload("SIGHUP")))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload("SIGHUP")))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self.replace_workers()))
 
     def _told_to_stop(self) -> None:
@@ -214,16 +208,6 @@ class Supervisor:
         self._stopping.set()
         for worker in self._workers:
             worker.was_ready.set()  # nobody waits any longer for one that cannot start
-
-    def _first_rules(self, *, strict: bool) -> Rules:
-        rules, findings = load_rules(self._settings, self._recorder.event)
-        errors = errors_among(findings)
-        for finding in findings:
-            level = "error" if finding in errors else "warning"
-            self._recorder.event("config_finding", level, finding=str(finding))
-        if errors and strict:
-            raise InvalidConfigError([str(error) for error in errors])
-        return rules
 
     def _listen(self, host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -273,14 +257,14 @@ class Supervisor:
             health=self.health,
             counters=self._counters,
             event=self._recorder.event,
-            rules=self._rules_in_force,
+            rules=self._rules.in_force,
             plane=plane,
             read_charge=charge_reader(url),
             read_outbox=outbox_reader(url),
             read_page=page_reader(url),
             read_statistics=statistics_reader(url),
             follow_ledger=ledger_follower(url),
-            reload=self.reload_told,
+            reload=self._rules.reload,
             read_report=report_reader(url) if writes_reports(self._settings) else None,
             feed=self._feed,
             accesses=admin_accesses(self._settings),
@@ -298,22 +282,21 @@ class Supervisor:
 
     def health(self) -> Health:
         """Return what `/readyz` says."""
-        rules = self._rules
+        rules = self._rules.in_force()
         return Health(
             workers_ready=sum(worker.is_ready for worker in self._workers),
             workers_wanted=self._settings.server.workers,
             store_connected=self._connection is not None and self._connection.is_connected,
-            config_source=rules.budgets_source if rules else "defaults",
-            config_hash=rules.budgets.config_hash if rules else "",
-            policy_hash=rules.policies.policy_hash if rules else "",
+            config_source=rules.budgets_source,
+            config_hash=rules.budgets.config_hash,
+            policy_hash=rules.policies.policy_hash,
             draining=self._stopping.is_set(),
             open_calls=sum(worker.open_calls for worker in self._workers),
             uptime_s=asyncio.get_running_loop().time() - self._started_at,
             version=__version__,
             ledger=self._ledger_health(),
             workers_without_store=sum(worker.lacks_store for worker in self._workers),
-            refuses_without_store=rules is not None
-            and rules.budgets.stop_loss.enabled
+            refuses_without_store=rules.budgets.stop_loss.enabled
             and not self._settings.enforcement_disabled
             and rules.policies.refuses_without_store,
             lacks_translator=self._translator is not None and not self._translator.is_ready,
@@ -322,10 +305,6 @@ class Supervisor:
             journal_entries=self._watch.backlog.entries,
             journal_bytes=self._watch.backlog.size_bytes,
         )
-
-    def _rules_in_force(self) -> Rules:
-        assert self._rules is not None  # loaded before anything is served  # noqa: S101
-        return self._rules
 
     def _ledger_health(self) -> LedgerHealth:
         lag, ledger = self._watch.lag, self._ledger
@@ -376,48 +355,16 @@ class Supervisor:
             self._recorder.event(died, "error", code=child.exit_code)
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
-    async def reload(self, cause: str) -> None:
-        """Load budgets, policies and prices anew; if any is invalid, all stay as they are."""
-        await self.reload_told(cause)
+    async def _reload(self, cause: str) -> None:
+        await self._rules.reload(cause)
 
-    async def reload_told(self, cause: str) -> list[str]:
-        """Reload; return what is wrong with the files, nothing if they are in force."""
-        async with self._one_reload:
-            return await self._reload(cause)
-
-    async def _reload(self, cause: str) -> list[str]:
-        self._files_read = file_signature(self._settings)
-        rules, findings = await asyncio.to_thread(load_rules, self._settings, running=self._rules)
-        errors = errors_among(findings)
-        for error in errors:
-            self._recorder.event("config_finding", "error", finding=str(error))
-        dropped = [] if errors else self._in_use.dropped_by(rules.prices)
-        for model in dropped:
-            self._recorder.event(
-                "price_dropped",
-                "error",
-                model=model,
-                remedy="state its price, or restart the gateway to go on without one",
-            )
-        if dropped:
-            self._recorder.event("reload_rejected", "error", cause=cause, errors=len(dropped))
-            return [f"the price of {model}, which is in use, is gone" for model in dropped]
-        if errors:
-            self._recorder.event("reload_rejected", "error", cause=cause, errors=len(errors))
-            return list(map(str, errors))
-        self._rules = rules
+    async def _apply(self, rules: Rules) -> None:
+        """Have everybody go by new rules."""
         if self._ledger is not None:
             self._ledger.use_webhooks(rules.policies.webhook)
         with suppress(TimeoutError):  # one that hangs is no reason to hold up the next reload
             async with asyncio.timeout(_APPLY_S):
                 await asyncio.gather(*(worker.use_rules(rules) for worker in self._workers))
-        self._recorder.event(
-            "reloaded",
-            cause=cause,
-            config_hash=rules.budgets.config_hash,
-            policy_hash=rules.policies.policy_hash,
-        )
-        return []
 
     async def replace_workers(self) -> None:
         """Replace the workers one by one; each goes on serving until its successor is ready.
@@ -445,13 +392,6 @@ class Supervisor:
                     return
                 draining.create_task(old.stop(wait_s))
         self._recorder.event("workers_replaced", workers=len(self._workers))
-
-    async def _watch_files(self) -> None:
-        self._files_read = file_signature(self._settings)
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if file_signature(self._settings) != self._files_read:
-                await self.reload("file change")
 
     async def _flush_log(self) -> None:
         while True:
