@@ -7,11 +7,9 @@ nothing to write.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -26,17 +24,14 @@ from gateway.ledger.database import (
     ledger_id,
     migrate,
     other_tenants,
-    size_bytes,
 )
 from gateway.ledger.entries import Entry, EntryReader, Row, Rows
+from gateway.ledger.housekeeping import Housekeeping
 from gateway.ledger.insert import insert_rows
-from gateway.ledger.outbox import Outbox, delete_told
-from gateway.ledger.records import forget_sessions, keep_records, mirror_keys
-from gateway.ledger.retention import delete_older
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.schema import METADATA
 from gateway.ledger.stream import LedgerStream
 from gateway.ledger.verify import Comparison
-from gateway.ledger.windows import forget_windows
 from gateway.store.connection import StoreConnection
 from gateway.store.examine import epoch
 from gateway.store.keys import TenantKeys
@@ -49,7 +44,6 @@ _STANDBY_S = 1.0
 _RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _OWNER_MS = 15_000
 _CLEAN_S = 3_600.0
-_DAY_MS = 86_400_000
 _LAST_DRAIN_S = 5.0
 # A figure out of range, a text that cannot be stored. All else is the database's own trouble: it is
 # away, full, locked, not ours to write; then entries wait.
@@ -121,12 +115,14 @@ class LedgerWriter:
         self._store = connection
         self._engine = engine
         self._event = event
+        self._housekeeping = Housekeeping(
+            connection, event, rules.retention_days, rules.size_alert_bytes
+        )
         self._tenants = [_Tenant(name, connection, rules.refusal_status) for name in rules.tenants]
         self._writer: WriterConnection | None = None
         self._ledger_id = ""
         self._failures = 0
         self._next_look = self._next_clean = 0.0
-        self._alerted = False
         self._stopping = False
 
     # Life ---------------------------------------------------------------------------------------
@@ -282,12 +278,11 @@ class LedgerWriter:
             if tenant.owned:
                 await tenant.stream.open()
                 await self._watch_epoch(tenant)
-        self.state.size_bytes = await asyncio.to_thread(self._size)
-        self._watch_size()
+        self.state.size_bytes = await self._housekeeping.watch_size(self._connection)
         if now >= self._next_clean:
             self._next_clean = now + _CLEAN_S
             for tenant in self._tenants:
-                await self._clean(tenant)
+                await self._housekeeping.clean(self._connection, tenant.name)
         self._next_look = asyncio.get_running_loop().time() + _LOOK_S
 
     async def _owns(self, tenant: _Tenant) -> bool:
@@ -375,48 +370,3 @@ class LedgerWriter:
     def _keep_epoch(self, tenant: str, current: str) -> None:
         with ledger_errors():
             keep_epoch(self._connection, tenant, current)
-
-    def _size(self) -> int:
-        with ledger_errors():
-            return size_bytes(self._connection)
-
-    def _watch_size(self) -> None:
-        size, most = self.state.size_bytes, self._rules.size_alert_bytes
-        if size > most and not self._alerted:
-            self._event(
-                "ledger_is_large",
-                "error",
-                bytes=size,
-                limit_bytes=most,
-                remedy="lower ledger.retention_days, or raise ledger.size_alert_bytes",
-            )
-        self._alerted = size > most
-
-    async def _clean(self, tenant: _Tenant) -> None:
-        """Delete what is older than the retention, and carry its sums forward."""
-        now_ms = await server_ms(self._store)
-        before_ms = now_ms - self._rules.retention_days * _DAY_MS
-        delete = partial(self._delete_older, tenant.name, before_ms, now_ms)
-        while deleted := await asyncio.to_thread(delete):
-            self._event("ledger_cleaned", "info", tenant=tenant.name, calls=deleted)
-        await asyncio.to_thread(self._forget, tenant.name, before_ms, now_ms)
-        await self._mirror(tenant)
-
-    async def _mirror(self, tenant: _Tenant) -> None:
-        """Keep the keys that the stream did not tell of."""
-        rows = await mirror_keys(self._store, tenant.name)
-        await asyncio.to_thread(self._keep_records, rows)
-
-    def _keep_records(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        with ledger_errors():
-            keep_records(self._connection, rows)
-
-    def _forget(self, tenant: str, before_ms: int, now_ms: int) -> None:
-        with ledger_errors():
-            forget_sessions(self._connection, tenant, now_ms)
-            forget_windows(self._connection, tenant, now_ms)
-            delete_told(self._connection, tenant, before_ms)
-
-    def _delete_older(self, tenant: str, before_ms: int, now_ms: int) -> int:
-        with ledger_errors():
-            return delete_older(self._connection, tenant, before_ms, now_ms)
