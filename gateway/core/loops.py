@@ -20,8 +20,10 @@ VOLATILE = frozenset(
     {
         *("user", "metadata", "client_metadata", "labels", "request_id"),
         *("safety_identifier", "prompt_cache_key", "stream", "stream_options"),
+        *("event_id", "stream_id"),  # of an event on a socket
     }
 )
+_KEPT_ELSEWHERE = frozenset({"openai_realtime"})  # dialects whose provider keeps what is asked
 _DIGEST_BYTES = 12
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -46,7 +48,8 @@ class LoopPolicy(Policy):
 class LoopPlan(Struct, frozen=True):
     """A policy as it holds for one call. It `refuses`, or only would in enforce mode.
 
-    `fingerprint` is empty at a gate, which asks only whether the task was stopped.
+    `fingerprint` is empty where no repetition is looked for, only whether the task was stopped: at
+    a gate, and for requests that do not say what is asked.
     """
 
     policy: str
@@ -91,8 +94,11 @@ def plan_loop(policy: LoopPolicy | None, mode: Mode, fingerprint: str) -> LoopPl
 def fingerprint_of(dialect: str, model: str, body: bytes) -> str:
     """Return what tells a request from others of its task: 24 hex digits.
 
-    What is no JSON object counts whole.
+    What is no JSON object counts whole. Empty where the request does not say what is asked: in a
+    realtime session, whose conversation is at the provider, and for what began by itself (`{}`).
     """
+    if dialect in _KEPT_ELSEWHERE or body == b"{}":
+        return ""
     digest = blake2b(f"{dialect}\0{model}\0".encode("utf-8", "replace"), digest_size=_DIGEST_BYTES)
     try:
         members = _decode_members(body)

@@ -225,8 +225,10 @@ def _loop(plan: Plan, given: GivenDocument) -> LoopStanding | None:
     if loop is None:
         return None
     at_ms = _NOW_MS - given.repeats_s_ago * 1000
-    earlier = [(at_ms, loop.fingerprint)] * given.repeats
-    repeats = repeats_of(loop.fingerprint, earlier, _NOW_MS, loop.window_ms)
+    repeats = 0
+    if loop.fingerprint:
+        earlier = [(at_ms, loop.fingerprint)] * given.repeats
+        repeats = repeats_of(loop.fingerprint, earlier, _NOW_MS, loop.window_ms)
     return LoopStanding(repeats, growing=given.growing)
 
 

@@ -60,6 +60,12 @@ def test_what_is_no_object_counts_whole() -> None:
     assert fingerprint_of("a", "\ud800", b"[]") != fingerprint_of("a", "m", b"[]")
 
 
+def test_what_does_not_say_what_is_asked_has_none() -> None:
+    """A realtime session's conversation is at the provider; some responses begin by themselves."""
+    assert fingerprint(dialect="openai_realtime") == ""
+    assert fingerprint_of("openai_responses", "m", b"{}") == ""
+
+
 def test_only_calls_within_the_window_count() -> None:
     earlier = [(900, "f"), (400, "f"), (399, "g"), (100, "f"), (50, "f")]
     assert repeats_of("f", earlier, now_ms=1_000, window_ms=900) == 3

@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from gateway.core.configuration import Rules
 from gateway.core.keys import GatewayKey, changed, secret_digest
+from gateway.core.loops import LoopPolicy
 from gateway.core.policy import Mode, PolicySet
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
 from gateway.store.address import parse_store_url
@@ -171,3 +172,34 @@ async def test_a_key_that_is_revoked_ends_its_sockets_with_the_next_response(
             assert (await hear(connection))["code"] == "invalid_key"
             assert (await closed(connection))[0] == 1008
     assert len(provider.journal) == 1
+
+
+async def test_a_conversation_at_the_provider_is_no_loop(
+    valkey: str, tenant: str, provider: FakeProvider
+) -> None:
+    """Each response of a realtime session is asked for by the same words, or by none."""
+    provider.script(lambda _: Script(prompt_tokens=50, completion_tokens=5))
+    in_force = under(loop=(LoopPolicy(mode=Mode.ENFORCE, calls=3),))
+    async with worker_serving(valkey, provider.base_url, tenant, in_force) as serving:
+        async with socket(serving, "/v1/realtime?model=gpt-realtime") as connection:
+            for event in [{"type": "response.create"}] * 4 + [UNASKED] * 4:
+                await say(connection, event)
+                assert (await hear_until(connection, "response.done", "error"))[-1][
+                    "type"
+                ] != "error"
+
+
+async def test_GW13_a_loop_over_a_socket(valkey: str, tenant: str, provider: FakeProvider) -> None:
+    """Events that differ in their ids only are the same request."""
+    provider.script(lambda _: Script(prompt_tokens=50, completion_tokens=5))
+    in_force = under(loop=(LoopPolicy(mode=Mode.ENFORCE, calls=3),))
+    heard = []
+    async with worker_serving(valkey, provider.base_url, tenant, in_force) as serving:
+        async with socket(serving, "/v1/responses") as connection:
+            for number in range(3):
+                names = {"event_id": f"e{number}", "stream_id": f"s{number}"}
+                event = {"type": "response.create", "model": "gpt-5.6", "input": "hi", **names}
+                await say(connection, event)
+                heard += (await hear_until(connection, "response.completed", "error"))[-1:]
+    assert [event["type"] for event in heard] == ["response.completed"] * 2 + ["error"]
+    assert heard[-1]["code"] == "loop_detected"

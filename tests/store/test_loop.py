@@ -136,6 +136,18 @@ async def test_at_a_gate_nothing_is_counted(agent: Agent) -> None:
     assert (await agent.store.gate(asked())).stop_code == "loop_detected"
 
 
+async def test_a_request_that_says_nothing_is_no_repetition(agent: Agent, look: Look) -> None:
+    """It is stopped by the loop of others, for it is of the same task."""
+    silent = msgspec.structs.replace(PLAN, fingerprint="")
+    for _ in range(25):
+        receipt = await ask(agent, silent)
+        assert (receipt.verdict, receipt.loop) == (Verdict.HELD, LoopStanding(0))
+    assert look.client.llen(look.keys.task("T") + ":loop") == 0
+    for _ in range(20):
+        await ask(agent)
+    assert (await ask(agent, silent)).stop_code == "loop_detected"
+
+
 async def test_GW13_growing_context_with_little_output(agent: Agent, look: Look) -> None:
     """Counted as calls settle, by the rule of the core."""
     plan = flagging(growing_calls=2, growing_output_tokens=50)

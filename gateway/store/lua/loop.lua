@@ -6,7 +6,7 @@
 --   loop                        when a loop stopped the task, ms; until an operator frees it
 --   growing.calls .input        for how many calls the context has grown with little output, and to what
 --
--- A plan's words: fingerprint (- at a gate), R|F, calls, window in ms; '' = nothing is looked for.
+-- A plan's words: fingerprint (- where none tells repetitions), R|F, calls, window in ms; '' = nothing is looked for.
 
 -- How many of a task's calls are looked at, by how many make a loop.
 local function most_looked_at(calls)
@@ -51,6 +51,9 @@ end
 
 -- Note a call that is let through; its hash keeps the entry, so that a release can take it back.
 local function note_call(loop, call_key, now)
+  if loop.fingerprint == '-' then
+    return
+  end
   local entry = int(now) .. ':' .. loop.fingerprint
   redis.call('LPUSH', loop.key, entry)
   redis.call('LTRIM', loop.key, 0, most_looked_at(loop.calls) - 1)
