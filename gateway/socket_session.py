@@ -234,7 +234,7 @@ class Session:
         trace = self._new_trace(b"{}")
         run = trace.relay = Run(trace, None, self._doors.clock)
         run.sent = True
-        asked = ModelRequest(model or self._model, stream=True, is_open=True)
+        asked = ModelRequest(model or self._model, stream=True, is_open=True, takes_limit=False)
         self._calls.create_task(self._carry_unasked(run, self._call(trace, asked)))
         return run
 
