@@ -22,7 +22,7 @@ async def first_facts(doors: Doors, tenant: str, call: Call, planner: Planner) -
     """Return the facts of a call's task. Raises CallError for a new one that the roadmap blocks."""
     new = planner.new_task(call.task, call.tags)
     if new.problem:
-        return await _known(doors, tenant, call.task) or _blocked(new)
+        return await known_facts(doors, tenant, call.task) or _blocked(new)
     facts = facts_alone(call, planner)
     if call.is_untagged or not new.parent or new.parent == call.task:
         return facts
@@ -50,7 +50,7 @@ async def _chain_of(
     parent: str, doors: Doors, tenant: str, planner: Planner, below: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Return a parent and its ancestors; none if nobody knows the parent."""
-    facts = await _known(doors, tenant, parent)
+    facts = await known_facts(doors, tenant, parent)
     if facts is None:
         facts = await _begun(parent, doors, tenant, planner, (*below, parent))
     if facts is None:
@@ -81,7 +81,8 @@ async def _begun(
         return None
 
 
-async def _known(doors: Doors, tenant: str, task: str) -> TaskFacts | None:
+async def known_facts(doors: Doors, tenant: str, task: str) -> TaskFacts | None:
+    """Return the facts of a task that is there; None if there is none, or the store fails."""
     try:
         return await doors.store.read_facts(tenant, task)
     except StoreError:

@@ -32,7 +32,7 @@ from gateway.core.prices import ModelsInUse
 from gateway.core.remediation import remediation_task
 from gateway.core.routing import Routing
 from gateway.core.usage import NO_USAGE, UsageSource
-from gateway.first_facts import first_facts
+from gateway.first_facts import first_facts, known_facts
 from gateway.oddities import Oddities
 from gateway.open_calls import renew_leases
 from gateway.planner import Plan, Planner
@@ -127,19 +127,21 @@ class Metering:
         if call.is_untagged:
             planner.mark_untagged(call, facts)
 
-    async def plan_charge(self, call: Call, planner: Planner) -> Plan | None:
-        """Return the plan by which a call is charged that runs though nothing let it through.
+    async def plan_charge(
+        self, trace: Trace, call: Call, asked: ModelRequest, planner: Planner
+    ) -> tuple[Call, Plan]:
+        """Return by what a call is charged that runs though nothing let it through.
 
-        None where nobody knows what its task is: the roadmap keeps that from beginning.
+        It begins no task: for one that is not there its key's bucket pays.
         """
-        if call.asked is None:
-            return None
-        try:
+        facts = await known_facts(self._doors, self._plane.tenant, call.task)
+        if facts is None:
+            trace.tags = structs.replace(call.tags, task=None)
+            call = trace.call = structs.replace(call, tags=trace.tags)
             facts = await self._facts(call, planner)
-        except CallError:
-            return None
-        estimate = planner.estimate(call, call.asked)
-        return planner.plan(call, call.asked, facts, estimate, is_judged=False)
+        estimate = planner.estimate(call, asked)
+        plan = trace.plan = planner.plan(call, asked, facts, estimate, is_judged=False)
+        return call, plan
 
     async def _authorised(
         self, trace: Trace, call: Call, planner: Planner
@@ -195,6 +197,7 @@ class Metering:
         A key that may begin no further task is no failure: that is refused.
         """
         if isinstance(error, TooManyTasks):
+            trace.plan = None
             raise CallError(error.code, str(error)) from None
         self._doors.recorder.event(
             "store_failed", "error", call_id=trace.call_id, reason=error.reason

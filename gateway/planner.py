@@ -256,7 +256,7 @@ class Planner:
         policy = first_match(policies, facts.complexity, facts.importance, call)
         if policy is None or mode is not Mode.ENFORCE:
             return None
-        least = least_output(ceiling, asked.least_limit)
+        least = _least_output(asked, ceiling)
         mode, asks = self.mode_of(policy), call.tags.grace
         return plan_grace(policy, mode, asked=asks, ceiling=ceiling, least=least)
 
@@ -349,6 +349,11 @@ def _likely_need(
     )
 
 
+def _least_output(asked: ModelRequest, ceiling: int) -> int:
+    """Return the fewest output tokens worth admitting: all, where no clamp could be put in."""
+    return least_output(ceiling, asked.least_limit) if asked.takes_limit else ceiling
+
+
 def _worst_need(
     asked: ModelRequest,
     estimate: InputEstimate,
@@ -364,7 +369,7 @@ def _worst_need(
         input_high=-(-estimate.high * max(kinds) // 1000),
         input_nano_usd=_held_before(price, asked, estimate.high, ceiling),
         output=ceiling,
-        output_min=least_output(ceiling, asked.least_limit),
+        output_min=_least_output(asked, ceiling),
         unit_nano_usd=price.at(estimate.high).unit_nano_usd if price else 0,
         output_weight=w.output,
     )

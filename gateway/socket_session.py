@@ -234,11 +234,11 @@ class Session:
         trace = self._new_trace(b"{}")
         run = trace.relay = Run(trace, None, self._doors.clock)
         run.sent = True
-        asked = ModelRequest(model or self._model, stream=True, is_open=True)
-        self._calls.create_task(self._carry_unasked(run, self._call(trace, asked)))
+        asked = ModelRequest(model or self._model, stream=True, is_open=True, takes_limit=False)
+        self._calls.create_task(self._carry_unasked(run, self._call(trace, asked), asked))
         return run
 
-    async def _carry_unasked(self, run: Run, call: Call) -> None:
+    async def _carry_unasked(self, run: Run, call: Call, asked: ModelRequest) -> None:
         """Reserve for a response that nobody asked for; one too many ends the socket."""
         planner, trace = self._metering.planner, run.trace
         try:
@@ -248,11 +248,8 @@ class Session:
         except Exception as error:
             self._failed(trace, error)
         plan, decision = trace.plan, trace.decision
-        if plan is None:  # turned away before its plan: it is charged by one that judges nothing
-            plan = trace.plan = await self._metering.plan_charge(call, planner)
-        if plan is None:
-            self._record(trace)
-            return
+        if plan is None:  # turned away before it was asked for: it is charged all the same
+            call, plan = await self._metering.plan_charge(trace, call, asked, planner)
         if decision is None:
             trace.decision = Decision(Outcome.FLAG)
         elif decision.refuses:

@@ -13,13 +13,17 @@ import pytest_asyncio
 from msgspec import structs
 
 from gateway.call import read_call
+from gateway.core.budget import Amounts
 from gateway.core.configuration import Rules, UpstreamSettings
 from gateway.core.errors import UpstreamError
 from gateway.core.identity import identify
 from gateway.core.keys import GatewayKey
-from gateway.core.policy import ReserveKind
+from gateway.core.loops import LoopPolicy
+from gateway.core.policy import Mode, PolicySet, ReserveKind
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.routing import Routing
+from gateway.core.spend_limits import SpendLimitPolicy
+from gateway.core.velocity import RatePolicy
 from gateway.fallback import Gate, attempts
 from gateway.ports import Request
 from gateway.rule_files.budgets import DEFAULT_PHASE_BUDGETS
@@ -281,6 +285,29 @@ async def test_the_budget_is_asked_again_at_the_other_s_prices(
         assert reply.headers["x-tollgate-fallback"] == "openai=429"
         assert (len(first.requests), len(second.requests)) == (1, 0)
         assert_nothing_held(serving)
+
+
+async def test_two_upstreams_are_one_call_for_every_policy(
+    open_bench: OpenBench, first: FakeProvider, second: FakeProvider
+) -> None:
+    """One execution, one of a burst, one repetition, one of the window's calls."""
+    few = Amounts(calls=2)
+    policies = PolicySet(
+        (ENFORCING,),
+        "h",
+        unpriced_model=(),
+        loop=(LoopPolicy(mode=Mode.ENFORCE, calls=4),),
+        rate=(RatePolicy(mode=Mode.ENFORCE, limits=few),),
+        spend_limit=(SpendLimitPolicy(mode=Mode.ENFORCE, hard=few),),
+    )
+    first.script(fails("status:429"))
+    async with open_bench(rules(policies=policies)) as serving:
+        for _ in range(3):
+            assert (await ask(serving, chat())).status == 200
+        assert (await ask(serving, chat())).status == 400
+        task = serving.task("T")
+    assert (task["PLAN.exec"], task["calls.S"]) == ("1", "3")
+    assert (len(first.requests), len(second.requests)) == (3, 3)
 
 
 async def test_a_call_that_is_not_metered_stays(

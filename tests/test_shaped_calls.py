@@ -24,7 +24,7 @@ from gateway.core.configuration import Rules, UpstreamSettings
 from gateway.core.mid_stream_stop import MidStreamStopPolicy
 from gateway.core.model_downgrade import ModelDowngradePolicy, SoftLine
 from gateway.core.output_clamp import OutputClampPolicy
-from gateway.core.policy import Mode, PolicySet
+from gateway.core.policy import Mode, PolicySet, ReserveKind
 from gateway.core.prices import ModelPrice, PriceTable
 from gateway.core.usage import UsageSource
 from gateway.store.keys import TenantKeys
@@ -151,6 +151,34 @@ async def test_GW15_the_output_is_clamped_to_what_is_affordable(
                 header(reply, "x-tollgate-clamp") or 0
             )
             spend(serving, 28_080 - 2_000)
+
+
+_SPEECH = {"model": "gpt-4o-mini-tts", "input": "hello", "voice": "alloy"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses/compact", {"model": "big", "input": "hello"}),
+        ("/v1/audio/speech", _SPEECH),
+        ("/v1/audio/transcriptions", {"model": "gpt-4o-transcribe"}),
+    ],
+)
+async def test_what_states_no_ceiling_is_let_through_whole_or_not_at_all(
+    open_bench: OpenBench, provider: FakeProvider, path: str, body: dict[str, Any]
+) -> None:
+    """Where nothing may go over, no clamp is taken for granted that cannot be put in."""
+    worst = replace(ENFORCING, enforce_from=None, reserve=ReserveKind.WORST_CASE)
+    async with open_bench(stop_loss=worst) as serving:
+        reply = await ask(serving, path, body)
+        assert (reply.status, reply.code) == (400, "task_budget_exceeded")
+        assert not provider.requests
+        plenty = dict.fromkeys(("tokens.C", "tokens.R", "PLAN.tokens.C"), 10_000_000)
+        key = serving.store.keys(serving.tenant).task("T")
+        serving.client_of_store.hset(key, mapping=plenty)
+        reply = await ask(serving, path, body)
+        assert header(reply, "x-tollgate-clamp") is None
+        assert len(provider.requests) == 1
 
 
 def _version(path: str) -> list[str]:

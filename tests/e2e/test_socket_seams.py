@@ -105,16 +105,43 @@ async def test_what_a_key_no_longer_allows_is_charged_all_the_same(
     """The transcription's model is not the key's to use: it was made, and is paid for."""
     key = new_key(tenant, models=("gpt-realtime",))
     await keys.add(key)
+    provider.script(lambda _: Script(prompt_tokens=50, completion_tokens=5))
     async with worker_serving(valkey, provider.base_url, tenant) as serving:
         async with socket(serving, "/v1/realtime?model=gpt-realtime", key=key) as connection:
+            await say(connection, {"type": "response.create"})
+            await hear_until(connection, "response.done")
+            provider.script(None)
             transcription = {"audio": {"input": {"transcription": {"model": "gpt-transcribe"}}}}
             await say(connection, {"type": "session.update", "session": transcription})
             await say(connection, UNASKED)
             heard = await hear_until(connection, "error")
             assert heard[-1]["code"] == "forbidden_model"
             assert (await closed(connection))[0] == 1008
-        await until(lambda: int(fields(valkey, tenant, "T").get("calls.S", 0)) == 2)
-    assert int(fields(valkey, tenant, "T")["tokens.S"]) >= 16
+        await until(lambda: int(fields(valkey, tenant, "T").get("calls.S", 0)) == 3)
+    assert int(fields(valkey, tenant, "T")["tokens.S"]) >= 55 + 16
+
+
+async def test_what_was_turned_away_begins_no_task(
+    valkey: str, tenant: str, provider: FakeProvider, keys: KeyStore
+) -> None:
+    """The key may have one open task: what runs for a second one is paid from its bucket."""
+    key = new_key(tenant, open_tasks=1)
+    await keys.add(key)
+    target = "/v1/realtime?model=gpt-realtime"
+    async with worker_serving(valkey, provider.base_url, tenant) as serving:
+        provider.script(lambda _: Script(prompt_tokens=50, completion_tokens=5))
+        async with socket(serving, target, key=key) as connection:
+            await say(connection, UNASKED)
+            await hear_until(connection, "response.done")
+        provider.script(None)
+        async with socket(serving, target, "U", key) as connection:
+            await say(connection, UNASKED)
+            assert (await hear_until(connection, "error"))[-1]["code"] == "spend_limit_exceeded"
+            assert (await closed(connection))[0] == 1008
+        bucket = f"-{key.id}"
+        await until(lambda: int(fields(valkey, tenant, bucket).get("calls.S", 0)) == 2)
+    assert int(fields(valkey, tenant, bucket)["tokens.S"]) >= 16
+    assert fields(valkey, tenant, "U") == {}
 
 
 async def test_a_snapshot_is_the_model_that_was_asked_for(

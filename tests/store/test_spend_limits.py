@@ -389,6 +389,27 @@ async def test_calls_count_once_they_are_let_through(caller: Agent) -> None:
     assert verdicts == [Verdict.HELD] * 4 + [Verdict.REFUSED] * 2
 
 
+async def test_a_call_that_was_never_sent_is_none_of_a_burst(caller: Agent) -> None:
+    """Another upstream is tried, or the client has left; given back in whatever span, and once."""
+    for again in range(8):
+        plan, receipt = await caller.reserve(rate=FAST)
+        assert receipt.verdict is Verdict.HELD, again
+        await caller.store.release(plan)
+        await caller.store.release(plan)
+    long_ago, _ = await caller.reserve(rate=FAST)
+    await caller.reserve(rate=FAST)
+    plan, _ = await caller.reserve(rate=FAST)
+    for now_ms, given_back, calls in (
+        (NOON + 60_000, plan, 2),  # of the span before
+        (NOON + 120_000, long_ago, 1),  # of one that is forgotten
+    ):
+        caller.at(now_ms)
+        await caller.store.release(given_back)
+        _, receipt = await caller.reserve(rate=FAST)
+        assert receipt.rate is not None
+        assert receipt.rate.used[CALLS] == calls
+
+
 async def test_a_velocity_that_only_flags_refuses_nothing(caller: Agent) -> None:
     flagging = structs.replace(FAST, refuses=False)
     for _ in range(6):

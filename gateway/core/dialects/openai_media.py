@@ -120,12 +120,14 @@ def read_audio_form(body: bytes, content_type: bytes) -> ModelRequest:
 
 
 def _audio(read: _Body, file_bytes: int) -> ModelRequest:
+    model = read.model or ""
     return ModelRequest(
-        model=read.model or "",
+        model=model,
         stream=bool(read.stream),
         media=Media(payload_bytes=file_bytes, is_unbounded=True),
         pieces=Usage(seconds=-(-file_bytes // _BYTES_PER_SECOND)),
         is_uncountable=True,
+        takes_limit=model.startswith("whisper"),  # puts out no tokens that could go over
     )
 
 
@@ -138,6 +140,7 @@ def read_speech(body: bytes, target: bytes = b"") -> ModelRequest:
         stream=read.stream_format == "sse",
         output_limit=0 if (read.model or "").startswith("tts-") else None,
         pieces=Usage(characters=len(said)),
+        takes_limit=False,
     )
 
 

@@ -58,17 +58,18 @@ def read_request(body: bytes, target: bytes = b"") -> ModelRequest:
     """Return the request's facts (`WireFormat.read`)."""
     read, media = read_prompted_body(_decode_body, body, _BUDGETED_KEYS, "input")
     check_sizes(read.model, 1, read.max_output_tokens or 0)
-    limit = read.max_output_tokens
+    limit, is_compaction = read.max_output_tokens, _is_compaction(target)
     return ModelRequest(
         model=read.model or "",
         stream=bool(read.stream),
         output_limit=limit if limit is not None and limit >= 0 else None,
-        limit_keys=() if _is_compaction(target) else (b"max_output_tokens",),
+        limit_keys=() if is_compaction else (b"max_output_tokens",),
         least_limit=_LEAST_LIMIT,
         is_open=_is_open(read) or media.is_unbounded,
         is_background=bool(read.background),
         media=media,
         pieces=on_tier(read.service_tier),
+        takes_limit=not is_compaction,
     )
 
 

@@ -33,7 +33,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     `is_background` that the answer may come later, elsewhere. `media` is what the prompt holds
     beside text. `pieces` are what is billed by other units than tokens, and the terms of the
     price, as far as the request tells. `is_uncountable` tells that the answer's length cannot be
-    told from what it holds.
+    told from what it holds, `takes_limit` that an output limit can be put into the request.
     """
 
     model: str
@@ -48,6 +48,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     media: Media = TEXT_ONLY
     pieces: Usage = NO_USAGE
     is_uncountable: bool = False
+    takes_limit: bool = True
 
 
 class Answer(Protocol):

@@ -138,6 +138,19 @@ local function count_in_rate(task, now, window_ms, tokens, nano_usd, calls)
   redis.call('PEXPIRE', key, int(2 * window_ms))
 end
 
+-- Nothing of a call was sent: it is none of the calls of the span in which it was let through.
+local function uncount_in_rate(task, call)
+  if not call.rate_ms then
+    return
+  end
+  local key = rate_key(task, int(num(call.rate_ms)))
+  local at = redis.call('HGET', key, 'at')
+  local age = num(at) - math.floor(num(call.number) / 1000 / num(call.rate_ms))
+  if at and age <= 1 then
+    redis.call('HINCRBY', key, age == 1 and 'was.calls' or 'calls', -1)
+  end
+end
+
 -- Keep with a call what it counts in, if it does in anything.
 local function keep_limits(call_key, windows, rate_ms)
   if windows and windows ~= '' then

@@ -26,6 +26,7 @@ elseif call.state == 'expired' then
 elseif call.state ~= 'unknown' then
   return {'duplicate'}
 end
+uncount_in_rate(KEYS[6], call)
 bury(KEYS[2], KEYS[3], ARGV[1], 'released', ARGV[3])
 if waits then
   redis.call('XADD', KEYS[STREAM], '*', with_more({
