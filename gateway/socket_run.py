@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gateway.core.dialects.openai_realtime import OPENAI_REALTIME
 from gateway.core.dialects.wire_format import WireFormat
 from gateway.core.errors import UpstreamError
 from gateway.core.meter import Observation
@@ -138,13 +139,18 @@ class Runs:
         lane.current = run
         return run
 
-    @staticmethod
-    def _failing(event: ServerEvent, lane: _Lane) -> Run | None:
-        """Return the run that an error ends before it began, else the one that it speaks of."""
+    def _failing(self, event: ServerEvent, lane: _Lane) -> Run | None:
+        """Return the run that an error ends before it began, else the one that it speaks of.
+
+        One that names no event speaks of the first that waits: only realtime errors name them.
+        """
         named = event.error.event_id if event.error is not None else None
         for run in lane.waiting:
             if run.event is not None and run.event.event_id == named:
                 return run
+        names_events = self._wire is OPENAI_REALTIME
+        if named is None and not names_events and lane.current is None and lane.waiting:
+            return lane.waiting[0]
         return lane.current
 
     def _end(

@@ -96,6 +96,20 @@ async def test_one_that_was_never_sent_gives_it_back(agent: Agent) -> None:
     assert (await ask(agent))[1].grace is Grace.ADMITTED
 
 
+async def test_what_is_given_back_is_the_grace_of_its_own_episode(agent: Agent) -> None:
+    """A call that waited for its connection through the next trip gives back none of that."""
+    await trip(agent)
+    waiting, _ = await ask(agent)
+    await agent.override(Override(OverrideKind.RESUME, "ada", "", 0))
+    assert (await ask(agent))[1].tripped_now
+    used, receipt = await ask(agent)
+    assert receipt.grace is Grace.ADMITTED
+    await agent.store.release(waiting)
+    assert (await ask(agent))[1].grace is Grace.USED
+    await agent.store.release(used)
+    assert (await ask(agent))[1].grace is Grace.ADMITTED
+
+
 async def test_an_allowance_that_is_too_small(agent: Agent) -> None:
     await trip(agent)
     small = structs.replace(ASKED, allowance_tokens=16_023)

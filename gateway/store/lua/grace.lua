@@ -2,7 +2,8 @@
 -- script of its own.
 --
 -- The hash of the task that stopped the call keeps in `grace` which stop the grace was given for: the
--- number of the episode, or `loop` and its time. The call's hash keeps the task's key in `grace`.
+-- number of the episode, or `loop` and its time. The call's hash keeps the task's key in `grace`, and
+-- that stop in `grace_stop`.
 --
 -- A plan's words: 1 if the call asks for it, or 0; allowance in budget tokens; ceiling and least output.
 
@@ -45,7 +46,7 @@ end
 -- Give the grace to a call that is being held, and tell the ledger's audit.
 local function give_grace(key, name, call_key, call_id, now, tokens)
   redis.call('HSET', key, 'grace', name)
-  redis.call('HSET', call_key, 'grace', key)
+  redis.call('HSET', call_key, 'grace', key, 'grace_stop', name)
   NUMBER = NUMBER + 1
   redis.call('SET', KEYS[1], int(NUMBER))
   tell_of_task('act', key, now, ' ' .. int(NUMBER) .. ' -',
@@ -53,10 +54,10 @@ local function give_grace(key, name, call_key, call_id, now, tokens)
     '"details":{"call":"' .. call_id .. '","stop":"' .. name .. '","tokens":"' .. int(tokens) .. '"}}')
 end
 
--- Nothing of a call was sent: the grace, if it was given to it, is for another one.
+-- Nothing of a call was sent: the grace, if it was given to it, is for another one of the same stop.
 local function give_back_grace(call_key)
-  local key = redis.call('HGET', call_key, 'grace')
-  if key then
-    redis.call('HDEL', key, 'grace')
+  local is = redis.call('HMGET', call_key, 'grace', 'grace_stop')
+  if is[1] and redis.call('HGET', is[1], 'grace') == is[2] then
+    redis.call('HDEL', is[1], 'grace')
   end
 end
