@@ -297,7 +297,7 @@ async def test_a_store_that_fails_once_the_override_is_in_force(
 ) -> None:
     """That must not look as if nothing had happened: it is logged, and the answer is a success."""
     await agent.call("PLAN")
-    admin = await plane(wait_s=0.2)
+    admin = await plane(wait_s=1.0)
     execute = connection.execute
 
     async def silent_when_reading(*command: Any) -> Any:
