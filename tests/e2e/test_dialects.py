@@ -66,7 +66,8 @@ MESSAGES = {"model": "claude-sonnet-4-5", "max_tokens": 300, "messages": ASKED}
 RESPONSE = {"model": "gpt-5.6", "input": SAY, "max_output_tokens": 300}
 COMPLETION = {"model": "gpt-3.5-turbo-instruct", "prompt": SAY, "max_tokens": 300}
 CHAT = {"model": "gpt-4o-mini", "messages": ASKED}
-BACKGROUND = {**RESPONSE, "background": True}
+# A model that no other test calls: what is held for it is not learned from their answers.
+BACKGROUND = {**RESPONSE, "model": "gpt-4.1", "background": True}
 IMAGE = {"model": "gpt-image-1", "prompt": SAY}
 TRANSCRIPT = {"model": "gpt-4o-transcribe"}
 SOUND = b"\xff\xfb\r\n--" * 4_000  # three seconds
@@ -388,7 +389,7 @@ async def test_a_response_in_the_background_is_settled_when_it_is_fetched(
     async with openai.AsyncOpenAI(
         base_url=f"{enforcing.url}/v1", api_key="sk-test", default_headers=tags, max_retries=0
     ) as client:
-        queued = await client.responses.create(**RESPONSE, background=True)
+        queued = await client.responses.create(**BACKGROUND)
         assert queued.status == "queued"
         fields = await enforcing.settled(task, 1)
         assert used(fields) > 300
