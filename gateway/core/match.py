@@ -80,7 +80,7 @@ class ActedOn:
 
 @dataclass(frozen=True, slots=True)
 class CallMatch:
-    """Which calls are meant; an empty set is all. `phase` is the one that the call itself names.
+    """Which calls are meant; an empty set is all. `phase` is the one that a call counts in.
 
     `key` holds patterns for a gateway key's id or name.
     """
