@@ -269,6 +269,28 @@ async def test_GW19_levels_of_a_spend_limit_are_told_once_a_window(
     }
 
 
+async def test_GW19_a_lower_line_of_a_spend_limit_tells_what_no_charge_crosses(
+    agent: Agent, desk: Desk
+) -> None:
+    """With the next call, once, also while gateways with other rules count in the same window."""
+    for line, tokens in ((1_000, 400), (500, 1), (1_000, 1), (500, 1)):
+        plan, _ = await agent.reserve("PLAN", spend=(limit_of(line),))
+        await agent.store.settle(settlement(plan, tokens))
+    found = [notice["data"] for notice in told_after(await wrote(desk)) if not notice["task"]]
+    assert [(data["percent"], data["used"], data["limit"], data["name"]) for data in found] == [
+        (50, 400, 500, "k1"),
+        (80, 400, 500, "k1"),
+    ]
+
+
+def limit_of(line: int) -> SpendLimit:
+    return SpendLimit(
+        *("daily", LimitScope.KEY, "k1", Span.DAY, "UTC", False),
+        soft={},
+        hard={Dimension.TOKENS: line},
+    )
+
+
 async def test_GW19_velocity_that_refuses_is_told_once_an_hour(agent: Agent, desk: Desk) -> None:
     rate = RatePlan("fast", 60_000, refuses=True, would_refuse=False, lines={Dimension.CALLS: 0})
     for at_ms in (1_000_000, 1_001_000, 1_002_000, 1_000_000 + 3_600_000):

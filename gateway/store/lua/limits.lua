@@ -11,7 +11,7 @@
 -- nano_usd, calls ('' = nothing refuses), the lines that notice levels are a share of, by spaces (- =
 -- none)]. The last are kept in the window as `told`, for the posts.
 
-local WINDOW_FIELDS = {'tokens.S', 'tokens.H', 'nano_usd.S', 'nano_usd.H', 'calls.S', 'calls.H'}
+local WINDOW_FIELDS = {'tokens.S', 'tokens.H', 'nano_usd.S', 'nano_usd.H', 'calls.S', 'calls.H', 'told'}
 local RATED = {'tokens', 'nano_usd', 'calls'}
 local WINDOW_AT = {tokens = 1, nano_usd = 3, calls = 5}
 
@@ -27,11 +27,12 @@ local function read_windows(json, now)
       return nil
     end
     local v = redis.call('HMGET', key, unpack(WINDOW_FIELDS))
+    local told_before = table.remove(v)
     local kind, name = string.match(key, ':window:[^:]*:([^:]*):([^:]*)$')
     windows[#windows + 1] = {
       key = key, ends = ends, kind = kind, name = name, is_window = true,
       lines = {tokens = named[4], nano_usd = named[5], calls = named[6]},
-      values = v, reply = v, told = named[7],
+      values = v, reply = v, told = named[7], told_before = told_before,
     }
   end
   return windows
@@ -43,11 +44,42 @@ local function in_window(window, dimension)
   return num(window.values[at]), num(window.values[at + 1])
 end
 
+-- The lines that notice levels are a share of, by dimension.
+local function told_lines(told)
+  local lines, at = {}, 0
+  for line in string.gmatch(told, '[^ ]+') do
+    at = at + 1
+    lines[RATED[at]] = tonumber(line)
+  end
+  return lines
+end
+
+local function window_words(key)
+  return 'window ' .. string.match(key, ':window:(.*)$')
+end
+
+-- Tell which totals of a window are at half of their line or beyond since that is a lower one.
+local function note_lower_lines(window, now)
+  if not window.told_before or window.told_before == window.told then
+    return
+  end
+  local before, lines, words = told_lines(window.told_before), told_lines(window.told), {}
+  for _, dimension in ipairs(RATED) do
+    local S, line, was = in_window(window, dimension), lines[dimension], before[dimension]
+    if line and (not was or line < was) and S > 0 and S + S >= line then
+      words[#words + 1] = table.concat({window_words(window.key), dimension, int(S),
+        was and int(was) or '-', int(line)}, ' ')
+    end
+  end
+  tell_of_lower(KEYS[6], now, words)
+end
+
 -- Hold an amount in each of the windows; returns their keys, joined by spaces, for the call's hash.
 local function hold_in_windows(windows, now, tokens, nano_usd, calls)
   local keys = {}
   for place, window in ipairs(windows) do
     local v = window.values
+    note_lower_lines(window, now)
     redis.call('HSET', window.key, 'tokens.H', int(num(v[2]) + tokens),
       'nano_usd.H', int(num(v[4]) + nano_usd), 'calls.H', int(num(v[6]) + calls),
       'told', window.told)
@@ -61,14 +93,12 @@ end
 
 -- Tell which totals of a window a charge took to half of their line or beyond.
 local function note_window(key, told, v, used)
-  local at = 1
-  for line in string.gmatch(told, '[^ ]+') do
-    local dimension = RATED[at]
-    if line ~= '-' and used[dimension] > 0 then
-      note_total('window ' .. string.match(key, ':window:(.*)$'), dimension,
-        num(v[WINDOW_AT[dimension]]), used[dimension], num(line))
+  local lines = told_lines(told)
+  for _, dimension in ipairs(RATED) do
+    if lines[dimension] then
+      note_total(window_words(key), dimension, num(v[WINDOW_AT[dimension]]), used[dimension],
+        lines[dimension])
     end
-    at = at + 1
   end
 end
 
@@ -76,8 +106,7 @@ end
 local function post_in_windows(keys, held, used)
   for key in string.gmatch(keys, '[^ ]+') do
     if redis.call('EXISTS', key) == 1 then
-      local v = redis.call('HMGET', key, 'tokens.S', 'tokens.H', 'nano_usd.S', 'nano_usd.H',
-        'calls.S', 'calls.H', 'told')
+      local v = redis.call('HMGET', key, unpack(WINDOW_FIELDS))
       note_window(key, v[7] or '', v, used)
       redis.call('HSET', key,
         'tokens.S', int(num(v[1]) + used.tokens), 'tokens.H', int(num(v[2]) - held.tokens),

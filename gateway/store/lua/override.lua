@@ -49,7 +49,7 @@ local function nearer_to_limits()
       end
     end
   end
-  return table.concat(words, ' ')
+  return words
 end
 
 local nearer = nearer_to_limits()
@@ -63,10 +63,7 @@ if ARGV[3] ~= '' then
   tell_of_task('override', KEYS[2], now, ' ' .. int(NUMBER), ARGV[3])
   end_loop(KEYS[2])
 end
-if nearer ~= '' then
-  redis.call('XADD', KEYS[STREAM], '*', 'e', 'lowered ' .. int(now) .. ' ' .. behind_prefix(KEYS[2]),
-    'p', nearer)
-end
+tell_of_lower(KEYS[2], now, nearer)
 if ARGV[5] == '1' then
   end_trip(KEYS[2])
 else

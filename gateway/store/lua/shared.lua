@@ -69,7 +69,8 @@ end
 --        act        its number, the task's state from then on; `-` for a phase, a key, files;
 --                   of a phase its execution, and idle_ms if that was open when it was started
 --        corrected  call id, its number, tokens and nano_usd (- = unknown) that are charged now
---        lowered    nothing more: limits are lower from now on, by an override or the end of one
+--        lowered    nothing more: limits are lower from now on, by an override or the end of one, or
+--                   those of the windows that the task's call counts in, by other rules
 --        record     its number; not of a task but of a key or a session: what there is of it from now on
 --   a  about, o  outcome: JSON of the worker's (core/call_facts.py)
 --   p  totals that a charge may have taken over a notice level: task, phase or window, name, dimension,
@@ -198,6 +199,14 @@ end
 local function note_pressure(key, prefix, dimension, before, used, limit)
   if used > 0 and before < limit then
     note_total(scope_words(key, prefix), dimension, before, used, limit)
+  end
+end
+
+-- Tell which totals may be over a notice level by their lower limit; nothing where there are none.
+local function tell_of_lower(key, now, totals)
+  if #totals > 0 then
+    redis.call('XADD', KEYS[STREAM], '*', 'e', 'lowered ' .. int(now) .. ' ' .. behind_prefix(key),
+      'p', table.concat(totals, ' '))
   end
 end
 
