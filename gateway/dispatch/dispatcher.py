@@ -29,6 +29,7 @@ from gateway.ledger.outbox import (
     WRITTEN,
     Outbox,
     Row,
+    deliveries_beside,
     due_deliveries,
     due_remediations,
     set_outcome,
@@ -77,6 +78,7 @@ class Dispatcher:
         self._clock = clock
         self._sender = WebhookSender()
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._noting_failure = asyncio.Lock()
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
@@ -205,26 +207,39 @@ class Dispatcher:
                 return
             if row["attempts"] == 0:
                 self._tell("webhook_failed", "warning", row, str(error))
-            told = self._of_remediation(row, str(error))
-            await asyncio.to_thread(self._note, DELIVERIES, row, PENDING, str(error), told)
+            await self._note_failure(row, PENDING, str(error))
             return
         await asyncio.to_thread(self._note, DELIVERIES, row, DELIVERED, None)
 
     async def _bury(self, row: Row, error: str) -> None:
         """Give up; the notice stays in the list of the dead."""
         self._tell("webhook_gave_up", "error", row, error)
-        told = self._of_remediation(row, error)
-        await asyncio.to_thread(self._note, DELIVERIES, row, DEAD, error, told)
+        await self._note_failure(row, DEAD, error)
 
-    def _of_remediation(self, row: Row, error: str) -> list[Notice]:
-        """Return what a first failure to tell of a remediation leads to, if no file has it."""
-        is_only_way = self._rules.roadmap_file is None and row["attempts"] == 0
-        if row["kind"] != NoticeKind.REMEDIATION.value or not is_only_way:
-            return []
+    async def _note_failure(self, row: Row, state: str, error: str) -> None:
+        """Note that a webhook did not take a notice; one after the other: each sees those before."""
+        async with self._noting_failure:
+            told = []
+            if self._may_be_lost(row) and await asyncio.to_thread(self._was_last_hope, row):
+                told.append(self._tell_of_lost_remediation(row, error))
+            await asyncio.to_thread(self._note, DELIVERIES, row, state, error, told)
+
+    def _may_be_lost(self, row: Row) -> bool:
+        """Return whether a first failure is that of a remediation which no file has."""
+        is_remediation = row["kind"] == NoticeKind.REMEDIATION.value
+        return is_remediation and self._rules.roadmap_file is None and row["attempts"] == 0
+
+    def _was_last_hope(self, row: Row) -> bool:
+        """Return whether all other webhooks of a notice were tried, and none has taken it."""
+        with ledger_errors(), self._engine.connect() as connection:
+            others = deliveries_beside(connection, row)
+        return all(other["attempts"] and other["state"] != DELIVERED for other in others)
+
+    def _tell_of_lost_remediation(self, row: Row, error: str) -> Notice:
         document = msgspec.json.decode(row["body"])["data"]
         problem = f"webhook {row['webhook']}: {error}"
         episode = document["budget_breach"]["episode"]
-        return [self._tell_of_failure(row, document["id"], episode, problem)]
+        return self._tell_of_failure(row, document["id"], episode, problem)
 
     def _tell(self, name: str, level: str, row: Row, error: str) -> None:
         self._event(

@@ -147,6 +147,14 @@ def due_deliveries(connection: Connection, now_ms: int, most: int) -> list[Row]:
     return _rows(connection, DELIVERIES, most, table.state == PENDING, table.due_ms <= now_ms)
 
 
+def deliveries_beside(connection: Connection, row: Row) -> list[Row]:
+    """Return the deliveries of the same notice to other webhooks."""
+    table = DELIVERIES.c
+    same = table.tenant == row["tenant"], table.id == row["id"]
+    found = select(DELIVERIES).where(*same, table.webhook != row["webhook"])
+    return [dict(other) for other in connection.execute(found).mappings()]
+
+
 def read_queue(
     url: str, table: str, tenant: str, *, task: str = "", state: str = "", most: int
 ) -> list[Row]:

@@ -215,6 +215,25 @@ async def test_SL7_a_webhook_alone_may_fail_to_make_it_too(
     assert json.loads(body)["data"]["message"] == told["message"]
 
 
+@pytest.mark.parametrize(("takes", "told"), [(False, 1), (True, 0)])
+async def test_SL7_with_several_webhooks_it_fails_once_and_only_if_none_takes_it(
+    post: Post, receiver: Receiver, hook: WebhookPolicy, takes: bool, told: int
+) -> None:
+    post.outbox.has_roadmap = False
+    trackers = replace(hook, events=frozenset({NoticeKind.REMEDIATION}), attempts=2)
+    async with receiving() as broken:
+        broken.answers = [500] * 2
+        receiver.answers = [] if takes else [500] * 2
+        post.outbox.webhooks = (
+            replace(trackers, name="one", url=broken.url),
+            replace(trackers, name="two"),
+        )
+        post.put_down(TRIP)
+        async with post.dispatching():
+            await post.until(DELIVERIES, "dead", "delivered" if takes else "dead")
+    assert len(post.said("remediation_failed")) == told
+
+
 async def test_a_webhook_beside_the_file_is_no_failure_to_make_it(
     post: Post, receiver: Receiver, hook: WebhookPolicy
 ) -> None:
