@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import msgspec
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
@@ -21,13 +22,14 @@ from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, LedgerError
 from gateway.core.keys import GatewayKey
 from gateway.core.policy import Mode
+from gateway.findings import raise_errors
 from gateway.ledger.database import ledger_errors, open_ledger
 from gateway.ledger.past import History
 from gateway.ledger_cli import MomentType
 from gateway.ports import TaskFacts
 from gateway.rehearsal.backtest import Backtest, Group, Replay, Sources, Sum
 from gateway.rehearsal.past_task import TaskThen
-from gateway.rule_files import load_phase_budget_config, load_policies, load_rules
+from gateway.rule_files import load_rules
 from gateway.settings import Settings, data_plane, ledger_url, load_settings
 from gateway.store.keys import facts_from_text
 
@@ -38,8 +40,9 @@ _ALERT_PERCENT = 10  # of tasks (PM1)
 _read_limits = msgspec.json.Decoder(TaskLimits).decode
 _read_key = msgspec.json.Decoder(GatewayKey).decode
 _UNKNOWN = TaskFacts(TaskProfile().complexity, TaskProfile().importance)
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_BUDGETS = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +54,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--policies", type=_DIRECTORY, help="A policy folder [default: the one in use].")
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="For all of them.")
-@click.option("--budgets", type=_FILE, help="A budget file [default: what each task began with].")
+@click.option(
+    "--budgets", type=_BUDGETS, help="A budget file [default: what each task began with]."
+)
 @click.option("--since", type=MomentType(), help="Calls that began from this time on.")
 @click.option("--until", type=MomentType(), help="And before this time.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -93,13 +98,19 @@ def backtest(
 def _rules(
     settings: Settings, folder: Path | None, mode: Mode | None, budgets: Path | None
 ) -> Rules:
-    """Return the rules to be tried. Raises InvalidConfigError for a file that was named."""
-    rules, _ = load_rules(settings)
-    if folder is not None or mode is not None:
-        policies = load_policies(folder or settings.policies.dir, mode or settings.policies.mode)
-        rules = replace(rules, policies=policies)
+    """Return the rules to be tried; doubts about their files go to stderr.
+
+    Raises InvalidConfigError for a file with a fault: other rules in its place would answer
+    another question.
+    """
+    policies = {"dir": folder or settings.policies.dir, "mode": mode or settings.policies.mode}
+    changes: dict[str, BaseModel] = {"policies": settings.policies.model_copy(update=policies)}
     if budgets is not None:
-        rules = replace(rules, budgets=load_phase_budget_config(budgets))
+        changes["budgets"] = settings.budgets.model_copy(update={"file": budgets})
+    rules, findings = load_rules(settings.model_copy(update=changes))
+    raise_errors(findings)
+    for doubt in findings:
+        click.echo(f"warning: {doubt}", err=True)
     return rules
 
 
