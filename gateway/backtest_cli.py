@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import msgspec
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
@@ -29,7 +28,7 @@ from gateway.ledger_cli import MomentType
 from gateway.ports import TaskFacts
 from gateway.rehearsal.backtest import Backtest, Group, Replay, Sources, Sum
 from gateway.rehearsal.past_task import TaskThen
-from gateway.rule_files import load_rules
+from gateway.rule_files import load_phase_budget_config, load_rules
 from gateway.settings import Settings, data_plane, ledger_url, load_settings
 from gateway.store.keys import facts_from_text
 
@@ -42,7 +41,6 @@ _read_key = msgspec.json.Decoder(GatewayKey).decode
 _UNKNOWN = TaskFacts(TaskProfile().complexity, TaskProfile().importance)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_BUDGETS = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,9 +52,7 @@ _BUDGETS = click.Path(path_type=Path, dir_okay=False, exists=True)
 )
 @click.option("--policies", type=_DIRECTORY, help="A policy folder [default: the one in use].")
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="For all of them.")
-@click.option(
-    "--budgets", type=_BUDGETS, help="A budget file [default: what each task began with]."
-)
+@click.option("--budgets", type=_FILE, help="A budget file [default: what each task began with].")
 @click.option("--since", type=MomentType(), help="Calls that began from this time on.")
 @click.option("--until", type=MomentType(), help="And before this time.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -103,14 +99,14 @@ def _rules(
     Raises InvalidConfigError for a file with a fault: other rules in its place would answer
     another question.
     """
-    policies = {"dir": folder or settings.policies.dir, "mode": mode or settings.policies.mode}
-    changes: dict[str, BaseModel] = {"policies": settings.policies.model_copy(update=policies)}
-    if budgets is not None:
-        changes["budgets"] = settings.budgets.model_copy(update={"file": budgets})
-    rules, findings = load_rules(settings.model_copy(update=changes))
+    named = {"dir": folder or settings.policies.dir, "mode": mode or settings.policies.mode}
+    policies = settings.policies.model_copy(update=named)
+    rules, findings = load_rules(settings.model_copy(update={"policies": policies}))
     raise_errors(findings)
     for doubt in findings:
         click.echo(f"warning: {doubt}", err=True)
+    if budgets is not None:
+        rules = replace(rules, budgets=load_phase_budget_config(budgets))
     return rules
 
 

@@ -122,7 +122,7 @@ def test_a_table_for_people(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (("--budgets", "none.yaml"), 2, "'--budgets': File 'none.yaml' does not exist"),
+        (("--budgets", "none.yaml"), 2, "none.yaml: cannot be read"),
         (("--policies", "none"), 2, "'--policies': Directory 'none' does not exist"),
         (("--policies", "bad"), 2, "bad/a.yaml:1: kind: "),
         (("--since", "yesterday"), 2, "is no ISO 8601 time"),
