@@ -39,7 +39,7 @@ class Said(Protocol):
 
     @property
     def phase(self) -> WorkPhase | None:
-        """Return the phase that it names."""
+        """Return the phase that it counts in, as far as that is known."""
 
 
 class Subject(Protocol):
@@ -80,7 +80,7 @@ class ActedOn:
 
 @dataclass(frozen=True, slots=True)
 class CallMatch:
-    """Which calls are meant; an empty set is all. `phase` is the one that the call itself names.
+    """Which calls are meant; an empty set is all. `phase` is the one that the call counts in.
 
     `key` holds patterns for a gateway key's id or name.
     """
