@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
+from gateway.admin_cli.paper import paper
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, LedgerError
@@ -88,7 +89,7 @@ def backtest(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        _show(Console(), document)
+        _show(paper(), document)
 
 
 def _rules(
@@ -239,7 +240,6 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         console.print(
             f"{stop['at']}  {stop['task']}  {stop['phase']}  {stop['code']}  "
             f"after {stop['tokens']:,} tokens",
-            markup=False,
             soft_wrap=True,
         )
 
