@@ -159,9 +159,13 @@ def _parsed(text: str) -> Any:
 
 
 def _told(body: Any) -> str:
-    """Return the message of an error body, which names the field and the remedy."""
+    """Return the message of an error body, which names the field and the remedy.
+
+    Errors with a `type` are in providers' shapes: the data plane answered, or somebody else.
+    """
     try:
-        return str(body["error"]["message"])
+        error = body["error"]
+        return "" if "type" in error else str(error["message"])
     except (KeyError, TypeError):
         return ""
 

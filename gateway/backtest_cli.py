@@ -16,18 +16,20 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
+from gateway.admin_cli.paper import paper
 from gateway.core.budget import TaskLimits, TaskProfile, task_limits
 from gateway.core.configuration import DataPlane, Rules
 from gateway.core.errors import InvalidConfigError, LedgerError
 from gateway.core.keys import GatewayKey
 from gateway.core.policy import Mode
+from gateway.findings import raise_errors
 from gateway.ledger.database import ledger_errors, open_ledger
 from gateway.ledger.past import History
 from gateway.ledger_cli import MomentType
 from gateway.ports import TaskFacts
 from gateway.rehearsal.backtest import Backtest, Group, Replay, Sources, Sum
 from gateway.rehearsal.past_task import TaskThen
-from gateway.rule_files import load_phase_budget_config, load_policies, load_rules
+from gateway.rule_files import load_phase_budget_config, load_rules
 from gateway.settings import Settings, data_plane, ledger_url, load_settings
 from gateway.store.keys import facts_from_text
 
@@ -38,7 +40,7 @@ _ALERT_PERCENT = 10  # of tasks (PM1)
 _read_limits = msgspec.json.Decoder(TaskLimits).decode
 _read_key = msgspec.json.Decoder(GatewayKey).decode
 _UNKNOWN = TaskFacts(TaskProfile().complexity, TaskProfile().importance)
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -87,17 +89,23 @@ def backtest(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        _show(Console(), document)
+        _show(paper(), document)
 
 
 def _rules(
     settings: Settings, folder: Path | None, mode: Mode | None, budgets: Path | None
 ) -> Rules:
-    """Return the rules to be tried. Raises InvalidConfigError for a file that was named."""
-    rules, _ = load_rules(settings)
-    if folder is not None or mode is not None:
-        policies = load_policies(folder or settings.policies.dir, mode or settings.policies.mode)
-        rules = replace(rules, policies=policies)
+    """Return the rules to be tried; doubts about their files go to stderr.
+
+    Raises InvalidConfigError for a file with a fault: other rules in its place would answer
+    another question.
+    """
+    named = {"dir": folder or settings.policies.dir, "mode": mode or settings.policies.mode}
+    policies = settings.policies.model_copy(update=named)
+    rules, findings = load_rules(settings.model_copy(update={"policies": policies}))
+    raise_errors(findings)
+    for doubt in findings:
+        click.echo(f"warning: {doubt}", err=True)
     if budgets is not None:
         rules = replace(rules, budgets=load_phase_budget_config(budgets))
     return rules
@@ -232,7 +240,6 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         console.print(
             f"{stop['at']}  {stop['task']}  {stop['phase']}  {stop['code']}  "
             f"after {stop['tokens']:,} tokens",
-            markup=False,
             soft_wrap=True,
         )
 

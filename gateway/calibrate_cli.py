@@ -60,7 +60,14 @@ def calibrate(
     except FileExistsError:
         click.echo(f"error: {out} exists. Remedy: name a new file.", err=True)
         sys.exit(_EXIT_IMPOSSIBLE)
-    except (LedgerError, OSError) as error:
+    except OSError as error:
+        click.echo(
+            f"error: {out} cannot be written ({error.strerror}). Remedy: name a file in a folder "
+            "that is there.",
+            err=True,
+        )
+        sys.exit(_EXIT_IMPOSSIBLE)
+    except LedgerError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(_EXIT_IMPOSSIBLE)
     click.echo(f"ok: proposed in {out}; try it with tollgate explain, then put it in place")

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from gateway.admin_cli.commands import group_of
+from gateway.admin_cli.parameters import once_each
 from gateway.command_store import open_store
 from gateway.core.acts import Act
 from gateway.core.errors import StoreError
@@ -49,6 +50,7 @@ _CONFIG = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 _REASON = click.option("--reason", default="", help="Why, for the audit.")
 Answer = TypeVar("Answer")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _login() -> str:
@@ -97,6 +99,12 @@ class _TagType(click.ParamType[tuple[str, object]]):
         return name, term
 
 
+def _tags(flag: str, name: str, told: str) -> Callable[[Command], Command]:
+    """Return the option for tags and their values, each tag once."""
+    kind = _TagType()
+    return click.option(flag, name, multiple=True, type=kind, callback=once_each, help=told)
+
+
 @keys.command()
 @_CONFIG
 @_JSON
@@ -111,10 +119,8 @@ class _TagType(click.ParamType[tuple[str, object]]):
     type=click.Choice([*TAG_NAMES, "none"]),
     help="Let its calls set this tag alone, repeatable [default: all tags].",
 )
-@click.option("--pin", "pins", multiple=True, type=_TagType(), help="Bind its calls: task=T-1.")
-@click.option(
-    "--default", "defaults", multiple=True, type=_TagType(), help="For calls without one."
-)
+@_tags("--pin", "pins", "Bind its calls: task=T-1.")
+@_tags("--default", "defaults", "For calls without one.")
 @click.option("--critical", is_flag=True, help="Let its calls claim importance critical.")
 @click.option("--refusal-status", type=click.IntRange(400, 499), help="Status of its refusals.")
 @click.option("--tasks-per-hour", type=click.IntRange(1), help="New tasks within an hour, at most.")
@@ -138,8 +144,8 @@ def create(config_file: Path | None, as_json: bool, name: str, **said: Any) -> N
         upstreams=said["upstreams"],
         models=said["models"],
         may_set=tuple(tag for tag in may_set if tag != "none") if may_set else None,
-        pins=TagTexts(**dict(said["pins"])),
-        defaults=TagTexts(**dict(said["defaults"])),
+        pins=TagTexts(**said["pins"]),
+        defaults=TagTexts(**said["defaults"]),
         may_claim_critical=said["critical"],
         refusal_status=said["refusal_status"],
         tasks_per_hour=said["tasks_per_hour"],

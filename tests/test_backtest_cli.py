@@ -60,7 +60,7 @@ def run(*arguments: str) -> Result:
 def document(*arguments: str) -> dict[str, Any]:
     result = run("--json", *arguments)
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.output)
+    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
@@ -122,7 +122,8 @@ def test_a_table_for_people(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (("--budgets", "none.yaml"), 2, "none.yaml"),
+        (("--budgets", "none.yaml"), 2, "none.yaml: cannot be read"),
+        (("--policies", "none"), 2, "'--policies': Directory 'none' does not exist"),
         (("--policies", "bad"), 2, "bad/a.yaml:1: kind: "),
         (("--since", "yesterday"), 2, "is no ISO 8601 time"),
     ],
@@ -132,6 +133,24 @@ def test_a_fault_is_told(folder: Path, arguments: tuple[str, ...], code: int, pr
     (folder / "bad/a.yaml").write_text("kind: nonsense\n")
     result = run(*arguments)
     assert (result.exit_code, problem in result.output) == (code, True), result.output
+
+
+def test_the_rules_in_use_must_be_good_ones(folder: Path) -> None:
+    """Rules in the place of a faulty file would answer another question than the one asked."""
+    (folder / "policies").mkdir()
+    (folder / "policies/a.yaml").write_text("kind: nonsense\n")
+    result = run()
+    assert (result.exit_code, "policies/a.yaml:1: kind: " in result.stderr) == (2, True)
+    week3 = str(REPOSITORY / "policies/rollout/week3")
+    assert document("--policies", week3)["tasks_refused"] == 1
+
+
+def test_a_folder_without_policies_is_told(folder: Path) -> None:
+    """A rollout's parent was named: that the built-in policy answers must not go unseen."""
+    (folder / "rollout/week1").mkdir(parents=True)
+    result = run("--json", "--policies", "rollout")
+    assert json.loads(result.stdout)["tasks_refused"] == 0
+    assert "warning: rollout: has no stop_loss, the built-in policy observes." in result.stderr
 
 
 def test_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

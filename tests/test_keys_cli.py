@@ -133,6 +133,7 @@ def test_a_login_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
         (("create", "--pin", "mood=good", "x"), "task, phase, complexity, importance"),
         (("create", "--pin", "phase=NAP", "x"), "STRATEGIZE"),
         (("create", "--default", "task=a b", "x"), "cannot be a task's id"),
+        (("create", "--pin", "task=T", "--pin", "task=U", "x"), "task is given twice"),
     ],
 )
 def test_what_cannot_be_done(arguments: tuple[str, ...], said: str) -> None:

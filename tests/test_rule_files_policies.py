@@ -395,8 +395,10 @@ def test_a_limit_that_cannot_be_meant_is_a_fault(text: str, fault: str, folder: 
 # no policies
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_no_policy_gives_the_built_in_one_with_a_warning(exists: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("exists", "why"), [(True, "has no stop_loss"), (False, "does not exist")])
+def test_no_policy_gives_the_built_in_one_with_a_warning(
+    exists: bool, why: str, tmp_path: Path
+) -> None:
     place = tmp_path / "policies"
     if exists:
         place.mkdir()
@@ -404,7 +406,7 @@ def test_no_policy_gives_the_built_in_one_with_a_warning(exists: bool, tmp_path:
     assert load_policies(place, Mode.ENFORCE).stop_loss[0].mode is Mode.ENFORCE
     [finding] = read_policies(place)[1]
     assert finding.severity.value == "warning"
-    assert "built-in policy observes" in str(finding)
+    assert f"{why}, the built-in policy observes" in str(finding)
 
 
 def test_a_folder_that_is_a_file_is_a_fault(tmp_path: Path) -> None:

@@ -390,6 +390,8 @@ def test_a_variable_with_one_underscore_is_doubted(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TOLLGATE_SERVER_PORT", "9000")
     monkeypatch.setenv("TOLLGATE_ADMIN_PORT", "tcp://10.0.0.1:8081")
     monkeypatch.setenv("TOLLGATE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("TOLLGATE_SERVER_HOST", "")  # counts as not set
+    monkeypatch.setenv("TOLLGATE_ADMIN_TOKEN", "a-token")  # the command line's own
     assert load_settings(None, {}) == Settings()
     assert [str(doubt) for doubt in environment_doubts()] == [
         "environment: TOLLGATE_SERVER_PORT: is not read. "

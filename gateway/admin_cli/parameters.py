@@ -101,11 +101,20 @@ def option(
     return click.Option([flag, *([name] if name else [])], type=kind, help=told, **more)
 
 
-def _pairs(flag: str, name: str, kind: _Pair, told: str) -> click.Option:
-    def together(_: click.Context, __: click.Parameter, pairs: Any) -> dict[str, Any]:
-        return dict(pairs)
+def once_each(
+    context: click.Context, parameter: click.Parameter, pairs: Iterable[tuple[str, Any]]
+) -> dict[str, Any]:
+    """Return values by their names. A name that stands twice is a slip: which was meant?"""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise click.BadParameter(f"{name} is given twice", context, parameter)
+        values[name] = value
+    return values
 
-    return option(flag, name, kind, told, multiple=True, callback=together)
+
+def _pairs(flag: str, name: str, kind: _Pair, told: str) -> click.Option:
+    return option(flag, name, kind, told, multiple=True, callback=once_each)
 
 
 def _listed(flag: str, name: str, told: str, empty: str = "", kind: Any = None) -> click.Option:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gateway.admin_cli.terminal_text import one_line
@@ -17,7 +17,7 @@ Body = Mapping[str, Any]
 
 def tasks_table(found: Iterable[Body]) -> Table:
     """Return a line for each summary of a task."""
-    table = Table("task", "tiers", "state", "phase", "tokens", "latency", "cost", "status")
+    table = _table("task", "tiers", "state", "phase", "tokens", "latency", "cost", "status")
     for task in found:
         totals = task["totals"]
         table.add_row(
@@ -50,7 +50,7 @@ def print_task(console: Console, task: Body) -> None:
 
 def phases_table(phases: Iterable[Body]) -> Table:
     """Return a line for each phase."""
-    table = Table("phase", "tokens", "latency", "cost", "calls", "executions", "status")
+    table = _table("phase", "tokens", "latency", "cost", "calls", "executions", "status")
     for phase in phases:
         not_started = phase.get("not_started")
         table.add_row(
@@ -111,3 +111,8 @@ def _dollars(amount: Any) -> Text:
 
 def _plain(text: str) -> Text:
     return Text(one_line(text))
+
+
+def _table(*columns: str) -> Table:
+    """Return a table that is folded where it is too wide: nothing is left out."""
+    return Table(*(Column(column, overflow="fold") for column in columns))

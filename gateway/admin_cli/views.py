@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.admin_cli.operation import Rows
+from gateway.admin_cli.paper import paper
 from gateway.admin_cli.task_views import (
     overrides_of,
     phases_table,
@@ -25,7 +26,7 @@ Body = Mapping[str, Any]
 
 def show(view: Rows | str, body: Any, said: Body) -> None:
     """Print an answer; `said` are the command's values."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = paper()
     if isinstance(view, Rows):
         console.print(_table(body[view.member], view.columns))
     else:

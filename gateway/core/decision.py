@@ -15,6 +15,7 @@ from gateway.core.loops import LoopStanding
 from gateway.core.parallel_phases import parallel_message
 from gateway.core.phases import WorkPhase
 from gateway.core.policy import DimensionAction, Effect, Mode, ReserveKind, StopLossPolicy
+from gateway.core.stop_words import STATES, way_out
 from gateway.core.unpriced import Unpriced
 from gateway.core.velocity import RateStanding, velocity_message
 from gateway.core.vocabulary import Vocabulary
@@ -225,12 +226,6 @@ def find_breaches(scopes: Sequence[Scope], effects: Effects) -> Iterator[Breach]
                 )
 
 
-_STATE_WORDS = {
-    "task_killed": "was killed by an operator",
-    "task_blocked": "is blocked until its registration is corrected",
-}
-
-
 def exceeded_message(scope: Scope, dimension: Dimension, balance: Balance) -> str:
     """Return SL-4's sentence: `Task T exceeded token budget: 15,234 / 12,000 (127%)`."""
     owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
@@ -257,13 +252,10 @@ def refusal_message(receipt: Receipt) -> str:
     if scope is not None and scope.kind is not ScopeKind.PHASE:
         task = scope.name  # an ancestor stops its children
     phase = receipt.phase.value if receipt.phase else "none"
-    way_out = (
-        f"Retrying will not help. Finish the task, or ask an operator for an override "
-        f"(POST /admin/v1/tasks/{task}/overrides)."
-    )
+    hint = f"Retrying will not help. {way_out(task, receipt.stop_code)}"
     if scope is None or dimension is None:
-        state = _STATE_WORDS.get(receipt.stop_code, "was stopped")
-        return f"Task {task} {state}. Phase: {phase}. {way_out}"
+        state = STATES.get(receipt.stop_code, "was stopped")
+        return f"Task {task} {state}. Phase: {phase}. {hint}"
     balance = scope.balances[dimension]
     where = f"Phase: {phase}, dimension: {dimension.value}."
     if receipt.verdict is Verdict.SHORT:
@@ -272,9 +264,9 @@ def refusal_message(receipt: Receipt) -> str:
         owner = "Phase" if scope.kind is ScopeKind.PHASE else "Task"
         return (
             f"{owner} {scope.name} has {left} left of its {NOUNS[dimension]} budget, this call "
-            f"needs {need}. {where} {way_out}"
+            f"needs {need}. {where} {hint}"
         )
-    return f"{exceeded_message(scope, dimension, balance)}. {where} {way_out}"
+    return f"{exceeded_message(scope, dimension, balance)}. {where} {hint}"
 
 
 def _missing(receipt: Receipt, dimension: Dimension) -> str | None:

@@ -7,11 +7,11 @@ of its open calls (`shaping.stop_code`). Without such a policy no stream is ever
 from dataclasses import dataclass
 
 from gateway.core.policy_base import Policy
+from gateway.core.stop_words import STATES, way_out
 
 _SPEND = "spend_limit_exceeded"
 _STOPPED = {
-    "task_killed": "was killed by an operator",
-    "task_blocked": "is blocked until its registration is corrected",
+    **STATES,
     _SPEND: "is held to a spend limit that was exceeded while this answer was on its way",
 }
 
@@ -29,8 +29,6 @@ def stop_message(task: str, code: str, *, has_parents: bool) -> str:
     if has_parents and code != _SPEND:
         owner += ", or a task above it,"
     why = _STOPPED.get(code, "exceeded its budget while this answer was on its way")
-    way_out = f"for an override (POST /admin/v1/tasks/{task}/overrides)"
-    return (
-        f"{owner} {why}: the rest of the answer was cut off. Retrying will not help. Finish the "
-        f"task, or ask an operator {'to raise the limit' if code == _SPEND else way_out}."
-    )
+    raised = "Finish the task, or ask an operator to raise the limit."
+    hint = raised if code == _SPEND else way_out(task, code)
+    return f"{owner} {why}: the rest of the answer was cut off. Retrying will not help. {hint}"

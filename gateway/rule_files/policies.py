@@ -61,7 +61,8 @@ def read_policies(
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        names = []
+        missing = _doubt(folder, "does not exist, the built-in policy observes", "correct its name")
+        return default_policies(mode), [missing]
     except OSError as error:
         findings = Findings(str(folder))
         findings.error("", None, f"cannot be read: {error.strerror}", "name a readable folder")

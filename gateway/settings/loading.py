@@ -33,6 +33,7 @@ DISABLE_ENFORCEMENT_ENV = "DISABLE_BUDGET_ENFORCEMENT"
 
 _ENVIRONMENT = "environment"
 _COMMAND_LINE = "command line"
+_OF_THE_COMMAND_LINE = "TOLLGATE_ADMIN_TOKEN"  # read by `tollgate tasks` and the like, as it stands
 
 Values = dict[str, Any]
 
@@ -296,6 +297,7 @@ def environment_doubts() -> list[Finding]:
     """Return a warning for each variable that has one underscore where a key needs two.
 
     Only a warning: Kubernetes sets variables such as TOLLGATE_ADMIN_PORT for services of its own.
+    An empty one counts as not set.
     """
     names = {name.replace(ENV_DELIMITER, "_"): name for name in environment_names()}
     return [
@@ -308,8 +310,14 @@ def environment_doubts() -> list[Finding]:
             f"write {names[name]}, with two underscores",
         )
         for name in _tollgate_variables()
-        if name in names and names[name] != name and "://" not in os.environ.get(name, "")
+        if names.get(name, name) != name
+        and name != _OF_THE_COMMAND_LINE
+        and _is_meant(os.environ.get(name, ""))
     ]
+
+
+def _is_meant(value: str) -> bool:
+    return value != "" and "://" not in value
 
 
 def environment_names() -> Iterator[str]:

@@ -245,7 +245,11 @@ class _Other(BaseHTTPRequestHandler):
     """A server that is no admin plane."""
 
     def do_GET(self) -> None:
-        status, text = (302, b"") if "tasks" in self.path else (200, b"<html>\x1b[2J")
+        status, text = 200, b"<html>\x1b[2J"
+        if "tasks" in self.path:
+            status, text = 302, b""
+        elif "keys" in self.path:  # as the data plane answers, and providers do
+            status, text = 404, b'{"error": {"type": "not_found_error", "message": "Routes are"}}'
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -269,6 +273,7 @@ async def test_what_is_no_admin_plane(plane: StartPlane, other: str) -> None:
     for words, says in (
         (("audit", "list", "--url", other), "answers, but not as an admin plane"),
         (("tasks", "show", "T", "--url", other), "was answered 302"),
+        (("keys", "remote", "list", "--url", other), "see that the URL is that of the gateway's"),
         (("audit", "list", "--url", "http://127.0.0.1:1"), "does not answer"),
         (("audit", "list", "--url", "127.0.0.1:8081"), "is not the URL of an admin plane"),
         (("audit", "list", "--url", "http://h:port"), "is not the URL of an admin plane"),
@@ -289,6 +294,8 @@ async def test_what_is_no_admin_plane(plane: StartPlane, other: str) -> None:
         ("tasks grant T --hours inf --reason x", "is not a number of hours"),
         ("tasks register T --phase-tokens PLAN", "is not of the form name=value"),
         ("tasks register T --phase-tokens LUNCH=1", "LUNCH"),
+        ("tasks register T --phase-tokens PLAN=1 --phase-tokens plan=2", "PLAN is given twice"),
+        ("keys remote create x --pin task=T --pin task=U", "task is given twice"),
         ("breaches list --effect stop", "stop"),
         ("keys remote create", "NAME"),
     ],

@@ -156,6 +156,28 @@ def test_an_answer_is_shown_and_nothing_of_it_raw(
         assert set(operation.view.columns) <= set(row)
 
 
+def test_what_is_piped_on_has_a_line_for_each_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that is broken over lines is found by no grep, and cannot be copied."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (operation,) = (each for each in OPERATIONS if each.command == "breaches list")
+    (row,) = answer_of(operation)["breaches"]
+    show(operation.view, answer_of(operation), {})
+    (shown,) = (line for line in capsys.readouterr().out.splitlines() if row["call"] in line)
+    assert all(row[name] in shown for name in ("at", "task", "phase", "code"))
+
+
+@pytest.mark.parametrize("command", ["tasks list", "tasks show", "tasks phases"])
+def test_a_narrow_terminal_leaves_nothing_out(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    (operation,) = (each for each in OPERATIONS if each.command == command)
+    show(operation.view, answer_of(operation), {})
+    assert "…" not in capsys.readouterr().out
+
+
 def test_what_a_changed_task_is_shown_without(capsys: pytest.CaptureFixture[str]) -> None:
     """The store did not answer any more: what was done is said all the same."""
     show("changed", {"state": "killed", "changed": True, "task": None}, {"id": "T"})

@@ -321,6 +321,11 @@ WAY_OUT = (
     "(POST /admin/v1/tasks/{}/overrides)."
 )
 
+KILLED = (
+    "Retrying will not help. Stop, or ask an operator to resume it "
+    "(POST /admin/v1/tasks/{}/resume)."
+)
+
 
 def test_the_sentence_of_sl_4() -> None:
     """Exactly as required: thousands separators, percent rounded."""
@@ -424,8 +429,7 @@ REFUSALS = {
     ),
     "killed": (
         receipt(Verdict.REFUSED, scope(), stop=0, dimension=None, code="task_killed"),
-        f"Task IMP-COST-01 was killed by an operator. Phase: VERIFY. "
-        f"{WAY_OUT.format('IMP-COST-01')}",
+        f"Task IMP-COST-01 was killed by an operator. Phase: VERIFY. {KILLED.format('IMP-COST-01')}",
     ),
     "parent killed": (
         receipt(
@@ -436,12 +440,12 @@ REFUSALS = {
             dimension=None,
             code="task_killed",
         ),
-        f"Task EPIC-9 was killed by an operator. Phase: VERIFY. {WAY_OUT.format('EPIC-9')}",
+        f"Task EPIC-9 was killed by an operator. Phase: VERIFY. {KILLED.format('EPIC-9')}",
     ),
     "blocked": (
         receipt(Verdict.REFUSED, scope(), stop=0, dimension=None, code="task_blocked"),
-        "Task IMP-COST-01 is blocked until its registration is corrected. Phase: VERIFY. "
-        f"{WAY_OUT.format('IMP-COST-01')}",
+        "Task IMP-COST-01 is blocked until its registration is corrected. Phase: VERIFY. Retrying "
+        "will not help. Stop, or ask an operator to register it correctly (POST /admin/v1/tasks).",
     ),
     "no scope": (
         receipt(Verdict.REFUSED, code="", phase=None),

@@ -78,6 +78,14 @@ def test_PM1_nothing_is_overwritten() -> None:
     assert Path("phase_budgets.yaml").read_text() == "mine"
 
 
+def test_a_folder_that_is_not_there() -> None:
+    result = run("--least", "1", "--out", "nowhere/measured.yaml")
+    assert result.exit_code == 1
+    assert "nowhere/measured.yaml cannot be written (No such file or directory). Remedy" in (
+        result.output
+    )
+
+
 def test_PM1_no_ledger_no_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLGATE_STATE_DIR", "nowhere")
     result = run()
