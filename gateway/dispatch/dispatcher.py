@@ -217,7 +217,7 @@ class Dispatcher:
         await self._note_failure(row, DEAD, error)
 
     async def _note_failure(self, row: Row, state: str, error: str) -> None:
-        """Note that a webhook did not take a notice; one at a time: each sees the others."""
+        """Note that a webhook did not take a notice; one by one, so that each sees those before."""
         async with self._noting_failure:
             told = []
             if self._may_be_lost(row) and await asyncio.to_thread(self._was_last_hope, row):

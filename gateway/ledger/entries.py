@@ -222,8 +222,6 @@ class EntryReader:
             **_more_columns(fields),
         }
         rows.calls.append(row)
-        if code == "velocity_exceeded":
-            rows.notices.append(notice_of_velocity(row))
         if not stop or in_flight:
             return
         dimension, used, allowed, line = stop
@@ -235,6 +233,8 @@ class EntryReader:
             "line": int(line),
         }
         rows.breaches.append(breach)
+        if code == "velocity_exceeded":
+            rows.notices.append(notice_of_velocity(breach, episode))
         if tripped == "1":
             trip = breach | {"effect": "trip", "episode": int(episode)}
             rows.breaches.append(trip)

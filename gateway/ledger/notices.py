@@ -10,7 +10,6 @@ from gateway.core.notice_levels import crossed_levels, levels_of_lower_limit
 from gateway.core.notices import OF_NO_TASK, Notice, NoticeKind
 
 _PRESSURE_WORDS = 6
-_HOUR_MS = 3_600_000
 _ACTS: Mapping[str, NoticeKind] = {
     "task.kill": NoticeKind.KILL,
     "task.resume": NoticeKind.RESUME,
@@ -120,15 +119,23 @@ def notice_of_trip(breach: Mapping[str, Any]) -> Notice:
     )
 
 
-def notice_of_velocity(refused: Mapping[str, Any]) -> Notice:
-    """Return the notice of a call that was refused for its task's velocity, once an hour a task."""
+def notice_of_velocity(breach: Mapping[str, Any], episode: str) -> Notice:
+    """Return the notice of a task that is too fast, for the row of a refusal; once an episode."""
     return Notice(
         NoticeKind.VELOCITY,
-        str(refused["at_ms"] // _HOUR_MS),
-        refused["tenant"],
-        refused["task"],
-        refused["at_ms"],
-        {"code": refused["code"], "phase": refused["phase"], "call_id": refused["call_id"]},
+        episode,
+        breach["tenant"],
+        breach["task"],
+        breach["at_ms"],
+        {
+            "code": breach["code"],
+            "policy": breach["name"],
+            "dimension": breach["dimension"],
+            "used": breach["used"],
+            "limit": breach["line"],
+            "phase": breach["phase"],
+            "call_id": breach["call_id"],
+        },
     )
 
 

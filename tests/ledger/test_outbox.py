@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.core.acts import Act, Verb
+from gateway.core.admission import Verdict
 from gateway.core.budget import Amounts, Dimension
 from gateway.core.grace import GracePlan
 from gateway.core.loops import LoopPlan
@@ -291,17 +292,23 @@ def limit_of(line: int) -> SpendLimit:
     )
 
 
-async def test_GW19_velocity_that_refuses_is_told_once_an_hour(agent: Agent, desk: Desk) -> None:
+async def test_GW19_velocity_that_refuses_is_told_once_an_episode(agent: Agent, desk: Desk) -> None:
+    """It lasts until nothing was refused for a whole window, whatever hour that is."""
     rate = RatePlan("fast", 60_000, refuses=True, would_refuse=False, lines={Dimension.CALLS: 0})
-    for at_ms in (1_000_000, 1_001_000, 1_002_000, 1_000_000 + 3_600_000):
+    for at_ms in (3_540_000, 3_599_999, 3_600_000, 3_659_000, 3_719_000, 3_800_000):
         agent.at(at_ms)
         for _ in range(3):
-            await agent.reserve("PLAN", rate=rate)
+            plan, receipt = await agent.reserve("PLAN", rate=rate)
+            if receipt.verdict is Verdict.HELD:
+                await agent.store.settle(settlement(plan, 1))
     await desk.written()
-    assert [notice["data"]["code"] for notice in told(desk, "velocity")] == [
-        "velocity_exceeded"
-    ] * 2
-    assert {notice["task"] for notice in told(desk, "velocity")} == {"T"}
+    found = told(desk, "velocity")
+    assert [notice["at_ms"] for notice in found] == [3_540_000, 3_719_000, 3_800_000]
+    first = found[0]
+    assert (first["task"], first["data"]["code"]) == ("T", "velocity_exceeded")
+    assert {name: first["data"][name] for name in ("policy", "dimension", "used", "limit")} == {
+        **{"policy": "fast", "dimension": "calls", "used": 1, "limit": 0}
+    }
 
 
 async def test_GW19_what_people_do_to_a_task_is_told(agent: Agent, desk: Desk) -> None:

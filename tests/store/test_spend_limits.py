@@ -373,7 +373,7 @@ async def test_a_task_that_spends_too_fast_is_refused_until_it_has_slowed_down(
     assert receipt.rate is not None
     assert receipt.rate.used == {TOKENS: 2_000, USD: 7, CALLS: 1}
     [(_, entry)] = redis_client.xrevrange(look.keys.ledger, count=1)
-    assert entry["s"] == "velocity_exceeded 0 0 rate fast tokens 2000 1000 1000"
+    assert entry["s"] == f"velocity_exceeded 0 {NOON} rate fast tokens 2000 1000 1000"
     caller.at(NOON + 89_900)
     assert (await caller.reserve(rate=FAST))[1].verdict is Verdict.REFUSED
     caller.at(NOON + 90_000)

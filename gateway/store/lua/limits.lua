@@ -125,7 +125,8 @@ local function raise_in_windows(keys, dimension, more)
 end
 
 -- Velocity: a hash behind the task's, <task>:rate:<window_ms>, with the number of the current span, what
--- is counted in it, and what was counted in the one before.
+-- is counted in it, and what was counted in the one before; in `refused` and `refused_last` when calls
+-- were refused for velocity, ms: the first of an episode, and the last.
 local RATE_FIELDS = {'at', 'tokens', 'nano_usd', 'calls', 'was.tokens', 'was.nano_usd', 'was.calls'}
 
 local function rate_key(task, window_ms)
@@ -165,6 +166,18 @@ local function count_in_rate(task, now, window_ms, tokens, nano_usd, calls)
     'nano_usd', int(current[2] + nano_usd), 'calls', int(current[3] + calls),
     'was.tokens', int(before[1]), 'was.nano_usd', int(before[2]), 'was.calls', int(before[3]))
   redis.call('PEXPIRE', key, int(2 * window_ms))
+end
+
+-- Note that a call is refused for velocity. An episode lasts until nothing was refused for a window's
+-- time. Returns when it began, ms: that tells it from the task's others.
+local function note_too_fast(task, now, window_ms)
+  local key = rate_key(task, int(window_ms))
+  local was = redis.call('HMGET', key, 'refused', 'refused_last')
+  local goes_on = was[1] and now - num(was[2]) < window_ms
+  local since = goes_on and was[1] or int(now)
+  redis.call('HSET', key, 'refused', since, 'refused_last', int(now))
+  redis.call('PEXPIRE', key, int(2 * window_ms))
+  return since
 end
 
 -- Nothing of a call was sent: it is none of the calls of the span in which it was let through.

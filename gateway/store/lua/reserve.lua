@@ -522,6 +522,9 @@ end
 if verdict == 'refused' and stopped.code == 'loop_detected' and not loop.stopped then
   stop_by_loop(loop, KEYS[6], call_id, now)
 end
+if verdict == 'refused' and stopped.code == 'velocity_exceeded' then
+  stopped.since = note_too_fast(KEYS[6], now, num(rate[2]))
+end
 
 -- S, H and C of one balance of a scope, for the ledger; - where there is none.
 local function standing_words(scope, d)
@@ -534,8 +537,8 @@ local function standing_words(scope, d)
   return (S or '-') .. ' ' .. (H or '-') .. ' ' .. (C or '-')
 end
 
--- Why a call was refused: code, 1 if that tripped the task, episode, kind and name of the scope,
--- dimension, S, L with grants, and the line.
+-- Why a call was refused: code, 1 if that tripped the task, episode (of velocity: when it began, ms),
+-- kind and name of the scope, dimension, S, L with grants, and the line.
 local function stop_words()
   local scope, d = stopped.scope, stopped.d
   if scope.is_window then
@@ -544,8 +547,8 @@ local function stop_words()
       line}, ' ')
   end
   if stopped.used then
-    return table.concat({stopped.code, 0, 0, 'rate', rate[1], stopped.dimension, int(stopped.used),
-      int(stopped.line), int(stopped.line)}, ' ')
+    return table.concat({stopped.code, 0, stopped.since, 'rate', rate[1], stopped.dimension,
+      int(stopped.used), int(stopped.line), int(stopped.line)}, ' ')
   end
   local kind = scope.is_phase and 'phase' or scope.place == 1 and 'task' or 'parent'
   local name = scope.is_phase and phase or string.match(scope.key, '[^:]*$')
