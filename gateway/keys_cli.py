@@ -19,7 +19,7 @@ from gateway.admin_cli.commands import group_of
 from gateway.admin_cli.parameters import once_each
 from gateway.command_store import open_store
 from gateway.core.acts import Act
-from gateway.core.errors import StoreError
+from gateway.core.errors import KeyIsOver, StoreError
 from gateway.core.identity import ID_PATTERN
 from gateway.core.keys import (
     TAG_NAMES,
@@ -27,6 +27,7 @@ from gateway.core.keys import (
     TagTexts,
     changed,
     public_fields,
+    rotated,
     secret_digest,
 )
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase, allowed_terms, parse_term
@@ -169,8 +170,9 @@ def list_keys(config_file: Path | None, as_json: bool) -> None:
         return
     now_ms = _now_ms()
     for key in found:
-        state = "ok" if key.is_good(now_ms) else "revoked" if key.revoked_ms else "expired"
-        click.echo(f"{key.id}  {state:8}{key.name}{f'  ({key.team})' if key.team else ''}")
+        click.echo(
+            f"{key.id}  {key.state_at(now_ms):8}{key.name}{f'  ({key.team})' if key.team else ''}"
+        )
 
 
 @keys.command()
@@ -184,17 +186,17 @@ def rotate(
     config_file: Path | None, as_json: bool, grace_hours: int, key_id: str, **said: str
 ) -> None:
     """Give key KEY_ID a new secret, shown now; the old one is good for the hours of grace."""
-    secret, until_ms = new_secret(), _now_ms() + grace_hours * _HOUR_MS
+    secret, now_ms = new_secret(), _now_ms()
 
     def change(key: GatewayKey) -> GatewayKey:
-        return changed(
-            key,
-            secret_sha256=secret_digest(secret.encode()),
-            previous_sha256=key.secret_sha256,
-            previous_until_ms=until_ms,
-        )
+        return rotated(key, secret.encode(), now_ms=now_ms, grace_ms=grace_hours * _HOUR_MS)
 
-    _show_once(_changed(config_file, key_id, change, "rotate", said), secret, as_json=as_json)
+    try:
+        key = _changed(config_file, key_id, change, "rotate", said)
+    except KeyIsOver as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(_EXIT_IMPOSSIBLE)
+    _show_once(key, secret, as_json=as_json)
 
 
 @keys.command()

@@ -2,6 +2,7 @@
 
 import ipaddress
 import secrets
+from tempfile import TemporaryFile
 
 from pydantic_core import PydanticCustomError
 
@@ -41,12 +42,27 @@ def tls_files(settings: Settings) -> TlsFiles | None:
     return files
 
 
+def make_state_folder(settings: Settings) -> None:
+    """Make the folder of all that the gateway writes, for nobody else to read.
+
+    Raises TollgateError if nothing can be written there.
+    """
+    folder = settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise TollgateError(
+            f"state_dir: {folder} cannot be written ({error.strerror}). Remedy: name a folder that "
+            "belongs to the gateway's user, such as by TOLLGATE_STATE_DIR."
+        ) from None
+
+
 def admin_token(settings: Settings) -> AdminToken:
     """Return the admin token; without a setting one is generated into `state/admin-token`, once."""
     if settings.admin.token:
         _check_strength("admin.token", settings.admin.token)
         return AdminToken(settings.admin.token)
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = settings.state_dir / "admin-token"
     is_new = not file.exists()
     if is_new:
@@ -66,7 +82,10 @@ def admin_accesses(settings: Settings) -> tuple[AdminAccess, ...]:
             try:
                 token = read_key_file(section.token_file)
             except PydanticCustomError as error:
-                raise TollgateError(f"{key}.token_file: {error.message()}") from None
+                remedy = (error.context or {})["remedy"]
+                raise TollgateError(
+                    f"{key}.token_file: {error.message()}. Remedy: {remedy}."
+                ) from None
             _check_strength(f"{key}.token_file", token)
             digest = token_digest(token.encode())
         elif problem := digest_weakness(digest):

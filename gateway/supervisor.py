@@ -48,7 +48,13 @@ from gateway.settings import (
     monthly_nano_usd,
     writes_reports,
 )
-from gateway.start_checks import admin_accesses, admin_token, check_bind, tls_files
+from gateway.start_checks import (
+    admin_accesses,
+    admin_token,
+    check_bind,
+    make_state_folder,
+    tls_files,
+)
 from gateway.store.address import parse_store_url
 from gateway.store.connection import StoreConnection
 from gateway.store.embedded import EmbeddedStore
@@ -133,6 +139,7 @@ class Supervisor:
         settings = self._settings
         check_bind(settings)
         tls = tls_files(settings)
+        make_state_folder(settings)
         rules = self._rules.load_first(strict=strict)
         data, admin = (
             self._listen(settings.server.host, settings.server.port),

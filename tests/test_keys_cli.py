@@ -94,6 +94,17 @@ def test_a_revoked_key_is_listed_as_such() -> None:
     assert f"{key_id}  revoked gone" in run("list").output
 
 
+def test_a_revoked_key_gets_no_new_secret() -> None:
+    key_id = str(made("gone")["id"])
+    run("revoke", key_id)
+    result = run("rotate", key_id)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: The key {key_id} is revoked: a new secret would not be good either. Remedy: make "
+        "another key.\n"
+    )
+
+
 def test_every_act_is_on_record(redis_client: redis.Redis) -> None:
     """Who and why, as with the API; the login, if nobody says who."""
     key_id = str(made("--by", "ann", "--reason", "a new runner", "ci")["id"])

@@ -10,7 +10,7 @@ from gateway.admin.roles import Role
 from gateway.core.errors import TollgateError
 from gateway.settings import Settings
 from gateway.settings.admin_tokens import weakness
-from gateway.start_checks import admin_accesses, admin_token
+from gateway.start_checks import admin_accesses, admin_token, make_state_folder
 
 GOOD = "kQ7-vN2x-pL9f-Rz4w-Hd8c"
 
@@ -76,7 +76,29 @@ def test_the_gateway_does_not_start_on_the_digest_of_a_guess(tmp_path: Path, tok
         admin_accesses(settings(tmp_path, tokens=tokens))
 
 
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_state_folder_that_cannot_be_made(name: str, tmp_path: Path) -> None:
+    """It is told as what it is, by its key, and what to do."""
+    (tmp_path / "file").touch()
+    with pytest.raises(TollgateError, match=r"state_dir: .* cannot be written \(.*Remedy: name"):
+        make_state_folder(Settings.model_validate({"state_dir": tmp_path / name}))
+
+
+def test_a_state_folder_that_takes_no_files() -> None:
+    with pytest.raises(TollgateError, match=r"state_dir: /proc/self cannot be written"):
+        make_state_folder(Settings.model_validate({"state_dir": "/proc/self"}))
+
+
+def test_a_state_folder_is_for_nobody_else(tmp_path: Path) -> None:
+    """The ledger tells what everybody works on. A folder that is there stays as it is."""
+    ours, theirs = tmp_path / "a/state", tmp_path / "shared"
+    theirs.mkdir(mode=0o755)
+    for folder, mode in ((ours, 0o700), (theirs, 0o755)):
+        make_state_folder(Settings.model_validate({"state_dir": folder}))
+        assert (folder.stat().st_mode & 0o777, list(folder.iterdir())) == (mode, [])
+
+
 def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
     tokens = {"ada": {"role": "operator", "token_file": str(tmp_path / "nothing")}}
-    with pytest.raises(TollgateError, match=r"admin.tokens.ada.token_file: .*cannot be read"):
+    with pytest.raises(TollgateError, match=r"ada.token_file: .*cannot be read.*Remedy: "):
         admin_accesses(settings(tmp_path, tokens=tokens))

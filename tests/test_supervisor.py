@@ -64,6 +64,13 @@ async def test_a_port_that_is_taken(tmp_path: Path, provider: FakeProvider) -> N
     assert "--port" in said
 
 
+async def test_a_state_folder_that_is_none(tmp_path: Path, provider: FakeProvider) -> None:
+    (tmp_path / "state").touch()
+    said = await fails_to_start(Gateway(tmp_path / "state", provider.base_url))
+    assert "error: state_dir: " in said
+    assert "Remedy: " in said
+
+
 @pytest.mark.parametrize("section", ["SERVER", "ADMIN"])
 async def test_it_does_not_bind_beyond_loopback_by_accident(
     tmp_path: Path, provider: FakeProvider, section: str

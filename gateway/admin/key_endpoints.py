@@ -60,7 +60,7 @@ KEY_ENDPOINTS = (
         "Give a key a new secret, shown this once; the old one is good for a while",
         keys.KeyMadeBody,
         parameters=(_KEY_PARAMETER,),
-        errors={**BODY_ERRORS, **_UNKNOWN, **EVERYWHERE},
+        errors={**BODY_ERRORS, **_UNKNOWN, 409: ("wrong_state",), **EVERYWHERE},
         takes=keys.RotateRequest,
         role=Role.ADMIN,
     ),

@@ -17,12 +17,14 @@ from gateway.admin.parts import PARTS
 from gateway.admin.registration_requests import ComplexityTier, Importance, TaskId
 from gateway.admin.views import iso
 from gateway.core.acts import Act
+from gateway.core.errors import KeyIsOver
 from gateway.core.keys import (
     TAG_NAMES,
     GatewayKey,
     TagTexts,
     changed,
     public_fields,
+    rotated,
     secret_digest,
 )
 from gateway.store.key_making import key_text, new_id, new_secret
@@ -182,20 +184,18 @@ async def post_key(request: web.Request) -> web.Response:
 async def post_rotation(request: web.Request) -> web.Response:
     """Give a key a new secret; the old one is good for the hours of grace."""
     asked = parse_request(RotateRequest, await read_json(request))
-    secret, until_ms = new_secret(), _now_ms() + asked.grace_hours * _HOUR_MS
+    secret, grace_ms = new_secret(), asked.grace_hours * _HOUR_MS
 
     def change(key: GatewayKey) -> GatewayKey:
-        return changed(
-            key,
-            secret_sha256=secret_digest(secret.encode()),
-            previous_sha256=key.secret_sha256,
-            previous_until_ms=until_ms,
-        )
+        return rotated(key, secret.encode(), now_ms=_now_ms(), grace_ms=grace_ms)
 
     async with store_wait(request):
         store, known = KeyStore(request.app[PARTS].connection), await _known(request)
         act = _act(request, known, "rotate", asked)
-        key = await store.change(known.id, change, act) or known
+        try:
+            key = await store.change(known.id, change, act) or known
+        except KeyIsOver as error:
+            raise ApiError(409, "wrong_state", str(error), field="key") from None
     _say(request, key, "rotate", asked.by)
     return json_answer(KeyMadeBody(**_fields(key), key=key_text(key, secret)))
 
@@ -247,8 +247,7 @@ def _fields(key: GatewayKey) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(
         {**public_fields(key), "pins": _tags(key.pins), "defaults": _tags(key.defaults)}
     )
-    state = "ok" if key.is_good(_now_ms()) else "revoked" if key.revoked_ms else "expired"
-    return {**fields, "state": state, "created": iso(key.created_ms)}
+    return {**fields, "state": key.state_at(_now_ms()), "created": iso(key.created_ms)}
 
 
 def _tags(tags: TagTexts) -> dict[str, object]:

@@ -6,6 +6,7 @@
     +-- CallError               this call gets an answer of the gateway's own
     |   +-- BadCall             the request itself is at fault
     |   +-- UpstreamError       the provider's side is at fault
+    +-- KeyIsOver               a gateway key is revoked or has expired
     +-- StoreError              the budget store did not do what was asked
     +-- LedgerError             the ledger's database did not do what was asked
 
@@ -57,6 +58,10 @@ class UpstreamError(CallError):
     def __init__(self, code: str, message: str, *, sent: bool) -> None:
         super().__init__(code, message)
         self.sent = sent
+
+
+class KeyIsOver(TollgateError):
+    """A gateway key that is revoked or has expired was to be given a new secret."""
 
 
 class StoreError(TollgateError):

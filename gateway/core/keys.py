@@ -10,10 +10,11 @@ import hmac
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from msgspec import Struct, structs
 
-from gateway.core.errors import BadCall
+from gateway.core.errors import BadCall, KeyIsOver
 from gateway.core.headers import RULES, Headers
 from gateway.core.identity import Tags
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
@@ -87,6 +88,12 @@ class GatewayKey(Struct, frozen=True, omit_defaults=True):
     def is_good(self, now_ms: int) -> bool:
         """Return whether the key may be used: neither revoked nor expired."""
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
+
+    def state_at(self, now_ms: int) -> Literal["ok", "revoked", "expired"]:
+        """Return whether it is good, or why not."""
+        if self.is_good(now_ms):
+            return "ok"
+        return "revoked" if self.revoked_ms is not None else "expired"
 
     def has_secret(self, secret: bytes, now_ms: int) -> bool:
         """Return whether this is the key's secret, or the one before it in its time of grace."""
@@ -243,6 +250,25 @@ def forbidden(key: GatewayKey, upstream: str, *models: str | None) -> BadCall | 
 def changed(key: GatewayKey, **changes: object) -> GatewayKey:
     """Return the key with changes, as its next version."""
     return structs.replace(key, version=key.version + 1, **changes)
+
+
+def rotated(key: GatewayKey, secret: bytes, *, now_ms: int, grace_ms: int) -> GatewayKey:
+    """Return the key with a new secret; the one before is good for the time of grace.
+
+    Raises KeyIsOver for one that no call is let through with: nor would it be with the new secret.
+    """
+    state = key.state_at(now_ms)
+    if state != "ok":
+        raise KeyIsOver(
+            f"The key {key.id} is {state}: a new secret would not be good either. Remedy: make "
+            "another key."
+        )
+    return changed(
+        key,
+        secret_sha256=secret_digest(secret),
+        previous_sha256=key.secret_sha256,
+        previous_until_ms=now_ms + grace_ms,
+    )
 
 
 def public_fields(key: GatewayKey) -> Mapping[str, object]:

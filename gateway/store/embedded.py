@@ -167,7 +167,11 @@ def find_server(setting: str = "") -> str:
     """
     if setting:
         if shutil.which(setting) is None:
-            raise StoreError("no_binary", f"store.valkey_binary: {setting} cannot be run")
+            raise StoreError(
+                "no_binary",
+                f"store.valkey_binary: {setting} cannot be run. Remedy: name a valkey-server of "
+                "7.2 or later, or leave it empty.",
+            )
         return setting
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)

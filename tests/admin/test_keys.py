@@ -89,6 +89,23 @@ async def test_a_rotation_leaves_the_old_secret_its_grace(plane: StartPlane) -> 
     assert stored.previous_until_ms == answer.json["previous_until_ms"] > key["created_ms"]
 
 
+async def test_a_revoked_key_gets_no_new_secret(
+    plane: StartPlane, redis_client: redis.Redis
+) -> None:
+    """One that no call is let through with would be handed on as good."""
+    admin = await plane()
+    key = await made(admin)
+    await admin.ask("POST", f"{PATH}/{key['id']}/revoke", json={})
+    before = redis_client.hget(KEYS_KEY, key["id"])
+    answer = await admin.ask("POST", f"{PATH}/{key['id']}/rotate", json={})
+    assert (answer.status, answer.error["code"], answer.error["field"]) == (
+        *(409, "wrong_state"),
+        "key",
+    )
+    assert "is revoked" in answer.error["message"]
+    assert redis_client.hget(KEYS_KEY, key["id"]) == before
+
+
 async def test_a_revocation_is_for_good_and_all_is_audited(
     plane: StartPlane, redis_client: redis.Redis
 ) -> None:

@@ -1,8 +1,9 @@
 """Gateway keys: found in a request, proved, and what they let a call say."""
 
 import pytest
+from msgspec import structs
 
-from gateway.core.errors import BadCall
+from gateway.core.errors import BadCall, KeyIsOver
 from gateway.core.headers import Headers
 from gateway.core.identity import Tags
 from gateway.core.keys import (
@@ -15,6 +16,7 @@ from gateway.core.keys import (
     forbidden,
     key_problem,
     public_fields,
+    rotated,
     secret_digest,
     tags_under,
     tags_without_key,
@@ -40,6 +42,23 @@ KEY = GatewayKey("abcd1234", secret_digest(SECRET), "an agent")
 )
 def test_a_key_is_found_where_clients_put_credentials(headers: Headers, header: bytes) -> None:
     assert find_credential(headers) == Credential("abcd1234", SECRET, header)
+
+
+def test_a_rotation_keeps_the_secret_before_for_its_grace() -> None:
+    key = rotated(KEY, b"t" * 40, now_ms=1_000, grace_ms=500)
+    assert key.version == KEY.version + 1
+    assert key.has_secret(b"t" * 40, 9_999)
+    assert (key.has_secret(SECRET, 1_499), key.has_secret(SECRET, 1_500)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("over", "state"), [({"revoked_ms": 900}, "revoked"), ({"expires_ms": 1_000}, "expired")]
+)
+def test_a_key_that_is_over_gets_no_new_secret(over: dict[str, int], state: str) -> None:
+    key = structs.replace(KEY, **over)
+    assert (KEY.state_at(1_000), key.state_at(1_000)) == ("ok", state)
+    with pytest.raises(KeyIsOver, match=f"The key abcd1234 is {state}"):
+        rotated(key, b"t" * 40, now_ms=1_000, grace_ms=500)
 
 
 @pytest.mark.parametrize(

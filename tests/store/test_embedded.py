@@ -301,7 +301,7 @@ def test_the_setting_goes_first(tmp_path: Path) -> None:
     """A path, or a name on PATH; whatever its version."""
     chosen = fake_server(tmp_path, "my-valkey", "6.0.1")
     assert find_server(chosen) == chosen
-    with pytest.raises(StoreError, match=r"store\.valkey_binary") as error:
+    with pytest.raises(StoreError, match=r"store\.valkey_binary.*Remedy: ") as error:
         find_server(str(tmp_path / "nothing"))
     assert error.value.reason == "no_binary"
 
