@@ -317,6 +317,10 @@ def test_a_folder_without_a_stop_loss_has_the_built_in_one(folder: Write) -> Non
         (UNMETERED + "free: [get /v1/files]\n", "a.yaml:3: free: 'get /v1/files' is not a"),
         (UNMETERED + "free: ['GET /v1/**/x']\n", "a.yaml:3: free: 'GET /v1/**/x' is not a"),
         (UNMETERED + "free: ['GET /v1?x=1']\n", "a.yaml:3: free: 'GET /v1?x=1' is not a"),
+        (
+            UNMETERED + "free: [GTE /v1/x]\n",
+            "a.yaml:3: free: 'GTE' is no method. Remedy: did you mean",
+        ),
         (UNMETERED + "free: [1]\n", "a.yaml:3: free: 1 is not a method and a path"),
     ],
 )

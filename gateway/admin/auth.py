@@ -76,8 +76,8 @@ def _check_role(access: AdminAccess, least: Role | None) -> None:
     raise ApiError(
         403,
         "forbidden",
-        f"The token {access.name} is a {access.role.value}'s; this needs {least.value}. Remedy: "
-        f"use a token whose role in admin.tokens is {least.value} or above.",
+        f"The token {access.name} has the role {access.role.value}; this needs {least.value}. "
+        f"Remedy: use a token whose role in admin.tokens is {least.value} or above.",
         role=access.role.value,
         needs=least.value,
     )

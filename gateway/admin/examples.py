@@ -90,7 +90,7 @@ ERROR_EXAMPLES: Mapping[str, Json] = {
     "invalid_token": _error("invalid_token", "The admin token is missing or wrong. Remedy: ..."),
     "forbidden": _error(
         "forbidden",
-        "The token ada is a viewer's; this needs operator. Remedy: use a token ...",
+        "The token ada has the role viewer; this needs operator. Remedy: use a token ...",
         role="viewer",
         needs="operator",
     ),

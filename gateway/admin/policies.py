@@ -51,12 +51,12 @@ async def post_reload(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     problems = await parts.reload("admin API")
     if problems:
-        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        more = f" And {len(problems) - _MOST_TOLD} more." if len(problems) > _MOST_TOLD else ""
         raise ApiError(
             422,
             "invalid_rules",
-            f"Nothing was changed: {'; '.join(problems[:_MOST_TOLD])}{more}. Remedy: mend the "
-            "files (`tollgate check` shows all), then reload.",
+            f"Nothing was changed: {' '.join(problems[:_MOST_TOLD])}{more} Mend the files "
+            "(`tollgate check` shows all), then reload.",
         )
     body = _body(request)
     details = {"policy_hash": body.policy_hash, "config_hash": body.config_hash}

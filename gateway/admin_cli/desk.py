@@ -59,8 +59,8 @@ def _token_in(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise AdminError(
-            f"no admin token: {file} cannot be read ({reason}). Remedy: set "
-            "TOLLGATE_ADMIN__TOKEN, or give --token."
+            f"no admin token: {file} cannot be read ({reason}). Remedy: work in the "
+            "folder that the gateway was started in, or set TOLLGATE_ADMIN_TOKEN."
         ) from None
 
 

@@ -28,7 +28,7 @@ from gateway.core.policy import (
 )
 from gateway.core.prices import ModelPrice, rate_from_usd_per_token
 from gateway.core.untagged import UntaggedCallsPolicy, UntaggedEffect
-from gateway.findings import rule
+from gateway.findings import rule, suggestion
 from gateway.rule_files.limit_policies import RateDocument, SpendLimitDocument
 from gateway.rule_files.override_bounds_policy import OverrideBoundsDocument
 from gateway.rule_files.policy_document import (
@@ -48,6 +48,7 @@ from gateway.rule_files.webhook_policy import WebhookDocument
 
 _ANY_PHASE = "any"
 _TOKENS_PER_MILLION = 1_000_000
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "*")
 _FREE_ROUTE = re.compile(r"(\*|[A-Z]+) (/[^\s?#*]*(?:\*[^\s?#*]+)*(?:\*\*?)?)")
 
 
@@ -79,6 +80,8 @@ def _free_route(text: object) -> FreeRoute:
             "write it like 'GET /v1/files/*'; * stands for a method or one part of the path, "
             "** at the end for any rest",
         )
+    if match[1] not in _METHODS:
+        raise rule(f"{match[1]!r} is no method", suggestion(match[1], _METHODS))
     return FreeRoute(match[1], match[2])
 
 

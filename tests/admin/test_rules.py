@@ -63,12 +63,15 @@ async def test_a_reload_of_bad_files_changes_nothing(
     plane: StartPlane, redis_client: redis.Redis
 ) -> None:
     async def reload(_cause: str) -> list[str]:
-        return [f"fault {number}" for number in range(7)]
+        return [f"f.yaml:{number}: a fault. Remedy: mend it." for number in range(7)]
 
     admin = await plane(reload=reload)
     answer = await admin.ask("POST", "/admin/v1/policies/reload")
     assert (answer.status, answer.error["code"]) == (422, "invalid_rules")
-    assert "fault 4; and 2 more" in answer.error["message"]
+    assert answer.error["message"].endswith(
+        "f.yaml:4: a fault. Remedy: mend it. And 2 more. Mend the files (`tollgate check` shows "
+        "all), then reload."
+    )
     assert redis_client.xrange(admin.parts.names.ledger) == []
 
 

@@ -98,7 +98,7 @@ async def test_the_token_that_the_gateway_made(plane: StartPlane, tmp_path: Path
     desk = Desk(await plane(), "tasks")
     missing = await desk.run("list", token="")
     assert missing.exit_code == 1
-    assert "Remedy: set TOLLGATE_ADMIN__TOKEN" in missing.output
+    assert "was started in, or set TOLLGATE_ADMIN_TOKEN" in missing.output
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "admin-token").write_text(TOKEN + "\n")
     assert (await desk.run("list", token="")).exit_code == 0
