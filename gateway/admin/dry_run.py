@@ -129,12 +129,10 @@ async def _planner(parts: AdminParts) -> Planner:
 
 
 async def _said(parts: AdminParts, asked: DryRunRequest) -> CallSaid:
-    """Return the call with its key; without one it may not claim what a key would have to allow."""
-    key, said = await _key(parts, asked), asked.said
-    claims_critical = key is None and said.importance is ImportanceTier.CRITICAL
-    if claims_critical and await KeyStore(parts.connection).has_any(parts.names):
-        said = structs.replace(said, importance=ImportanceTier.HIGH)
-    return structs.replace(said, key=key, tenant=parts.names.tenant)
+    """Return the call with its key, or whether there are any."""
+    key, tenant = await _key(parts, asked), parts.names.tenant
+    in_use = key is not None or await KeyStore(parts.connection).has_any(parts.names)
+    return structs.replace(asked.said, key=key, keys_in_use=in_use, tenant=tenant)
 
 
 async def _key(parts: AdminParts, asked: DryRunRequest) -> GatewayKey | None:

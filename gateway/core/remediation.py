@@ -11,14 +11,10 @@ _DIGITS = 12
 def remediation_task(task: str, episode: int) -> str:
     """Return the name of the remediation task for a breach episode; never nested (SL-6).
 
-    A name that no call could give is cut, and told apart by a digest of the task's own.
+    A name that no call could give is cut, and told apart by a digest of the whole.
     """
-    suffix = "" if episode <= 1 else f"-{episode}"
     name = task if is_remediation(task) else f"{_FIX}{task}"
-    if len(name) + len(suffix) > MOST_ID:
-        tail = f".{hashlib.sha256(task.encode()).hexdigest()[:_DIGITS]}{suffix}"
-        return name[: MOST_ID - len(tail)] + tail
-    return name + suffix
+    return _nameable(name, "" if episode <= 1 else f"-{episode}")
 
 
 def told_apart(name: str, episode: int) -> str:
@@ -26,7 +22,14 @@ def told_apart(name: str, episode: int) -> str:
 
     Task `A` has it in its second episode, and a task `A-2` in its first.
     """
-    return f"{name}.episode-{max(1, episode)}"
+    return _nameable(name, f".episode-{max(1, episode)}")
+
+
+def _nameable(name: str, suffix: str) -> str:
+    if len(name) + len(suffix) <= MOST_ID:
+        return name + suffix
+    tail = f".{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]}{suffix}"
+    return name[: MOST_ID - len(tail)] + tail
 
 
 def is_remediation(task: str) -> bool:

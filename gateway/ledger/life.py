@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlalchemy import Connection, or_, select
 
-from gateway.core.phases import elapsed_ms
+from gateway.core.acts import TaskState
+from gateway.core.phases import WorkPhase, elapsed_ms
 from gateway.ledger.schema import AUDIT
 
 Execution = tuple[str, int]
 """The name of a phase, and the number of one of its executions."""
 
-_OPEN, _KILLED, _BLOCKED = "open", "killed", "blocked"
-_REVIEW = "REVIEW"
+_OPEN, _KILLED, _BLOCKED = (
+    state.value for state in (TaskState.OPEN, TaskState.KILLED, TaskState.BLOCKED)
+)
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Life:
             self._close_all(at_ms)
         elif action == "task.reopen":
             self.generation += 1
-            self.reviews_before = self._latest(before_ms=at_ms).get(_REVIEW, 0)
+            self.reviews_before = self._latest(before_ms=at_ms).get(WorkPhase.REVIEW.value, 0)
 
     def _follow_phase(
         self, number: int, at_ms: int, action: str, details: Mapping[str, str]

@@ -13,7 +13,7 @@ from gateway.core.dialects.wire_format import ModelRequest
 from gateway.core.errors import CallError
 from gateway.core.estimate import InputEstimate
 from gateway.core.identity import identify
-from gateway.core.keys import GatewayKey, forbidden, tags_under
+from gateway.core.keys import GatewayKey, forbidden, tags_under, tags_without_key
 from gateway.core.match import DEFAULT_TENANT
 from gateway.core.phases import Complexity, ImportanceTier, WorkPhase
 from gateway.first_facts import facts_alone
@@ -25,7 +25,10 @@ Ask = Callable[[Plan], Awaitable[Receipt]]
 
 
 class CallSaid(Struct, frozen=True):
-    """What is said of a call. Without a task it is untagged; `output_tokens` None: no ceiling."""
+    """What is said of a call. Without a task it is untagged; `output_tokens` None: no ceiling.
+
+    `keys_in_use` tells what a call without a `key` may not claim.
+    """
 
     task: str | None
     phase: WorkPhase | None = None
@@ -39,6 +42,7 @@ class CallSaid(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int | None = None
     tenant: str = DEFAULT_TENANT
+    keys_in_use: bool = False
 
 
 class Tried(Struct, frozen=True):
@@ -108,6 +112,8 @@ def _read(said: CallSaid) -> Call:
     tags, route = identify(target, request.headers)
     if said.key is not None:
         tags = tags_under(said.key, tags)
+    else:
+        tags = tags_without_key(tags, keys_in_use=said.keys_in_use)
     call = read_call("trial", request, tags, route, key=said.key, tenant=said.tenant)
     if said.key is not None and call.asked is not None:
         error = forbidden(said.key, call.route.upstream, *call.models)

@@ -55,7 +55,6 @@ _SNAPSHOT, _KIND, _WINDOWS = 4, 7, 25  # places among reserve's arguments
 _SETTLES_WINDOWS = 20  # likewise, of settle
 _BEFORE_TASK = 5  # keys of a script that come before the task's
 _MOST_MODEL_TEXT = 64  # a longer value would make the hold's hash twice as dear
-_PHASES: dict[str, WorkPhase] = {phase: phase for phase in WorkPhase}
 _encode = msgspec.json.Encoder().encode
 _decode_background = msgspec.json.Decoder(BackgroundCall).decode
 # A call must be known longer than what leads to it, else it would be charged twice.
@@ -184,7 +183,7 @@ class RedisStore:
             self.remember(plan.tenant, plan.task, facts_from_text(reply[1]))
             raise StaleFacts
         if reply[0] == "phase":
-            raise StalePhase(_PHASES.get(reply[1]))
+            raise StalePhase(WorkPhase(reply[1]) if reply[1] else None)
         if reply[0] == "key":
             raise StaleKey(reply[1])
         if reply[0] == "session" and plan.session is not None:

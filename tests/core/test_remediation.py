@@ -42,3 +42,4 @@ def test_two_breaches_of_one_name_are_told_apart() -> None:
     assert first == second
     assert told_apart(first, 2) == "FIX-BUDGET-BREACH-A-2.episode-2"
     assert told_apart(second, 1) != told_apart(first, 2)
+    assert ID_PATTERN.fullmatch(told_apart(remediation_task(LONG, 2), 2))

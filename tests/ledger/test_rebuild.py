@@ -41,11 +41,9 @@ def agent(store: RedisStore, tenant: str) -> Agent:
 
 async def hash_of(desk: Desk, task: str = "T") -> dict[str, str]:
     """A task's hash, but for what is of open calls; a zero counts as nothing."""
-    raw = await desk.store.execute("HGETALL", desk.keys.task(task))
-    fields = dict(zip(raw[::2], raw[1::2], strict=True))
     return {
         name: value
-        for name, value in fields.items()
+        for name, value in (await _stored(desk, task)).items()
         if value != "0"
         and not name.endswith((".H", "inflight", "since", "last", "ended"))
         and name not in NEVER_BACK
@@ -54,13 +52,16 @@ async def hash_of(desk: Desk, task: str = "T") -> dict[str, str]:
 
 async def whole_hash(desk: Desk, task: str = "T") -> dict[str, str]:
     """A task's hash, but for what is of open calls and what counts changes of limits."""
-    raw = await desk.store.execute("HGETALL", desk.keys.task(task))
-    fields = dict(zip(raw[::2], raw[1::2], strict=True))
     return {
         name: value
-        for name, value in fields.items()
+        for name, value in (await _stored(desk, task)).items()
         if value != "0" and not name.endswith((".H", "inflight", "since")) and name != "version"
     }
+
+
+async def _stored(desk: Desk, task: str) -> dict[str, str]:
+    raw = await desk.store.execute("HGETALL", desk.keys.task(task))
+    return dict(zip(raw[::2], raw[1::2], strict=True))
 
 
 async def a_life(agent: Agent) -> None:
